@@ -1,0 +1,22 @@
+/* ctl.c - agentctl: finds the command and runs it. */
+#include "agentd/ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct ctl_command commands[] = {
+    {"version", ctl_version, "Print the version."},
+};
+
+int ctl_version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    puts("agentctl " AGENTD_VERSION);
+    return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    return ctl_dispatch("agentctl", commands, ARRAY_LEN(commands), argc, argv);
+}

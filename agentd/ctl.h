@@ -1,0 +1,23 @@
+/* ctl.h - the commands of agentctl; each is a main() of its own, argv[0] is its name. */
+#ifndef AGENTD_CTL_H
+#define AGENTD_CTL_H
+
+#include "agentd/opt.h"
+#include "base/err.h"
+
+/* One declaration per row of the table in ctl.c, in the same order. */
+int ctl_version(int argc, char **argv);
+
+/* A subcommand table, for commands such as `model info`. */
+struct ctl_command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+};
+/* Finds argv[1] in the table and runs it with argv+1; prints the table for --help. */
+int ctl_dispatch(const char *prefix, const struct ctl_command *table, unsigned n, int argc,
+                 char **argv);
+/* "agentctl: <sentence>" on stderr; returns EXIT_FAIL. */
+int ctl_fail(const struct err *err);
+
+#endif

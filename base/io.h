@@ -1,0 +1,32 @@
+/*
+ * io.h - whole reads and writes, atomic file replacement, clocks, pidfds. Every descriptor
+ * made here is close-on-exec.
+ */
+#ifndef BASE_IO_H
+#define BASE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+/* Exactly n bytes, EINTR retried. -ERR_CORRUPT when the file ends early. */
+NODISCARD int io_read_full(int fd, void *p, size_t n, struct err *err);
+NODISCARD int io_write_full(int fd, const void *p, size_t n, struct err *err);
+/* To end of file, into `b` (whose cap applies). */
+NODISCARD int io_read_all(int fd, struct buf *b, struct err *err);
+NODISCARD int io_read_file(const char *path, struct buf *b, struct err *err);
+/* Temporary file, fsync, rename, fsync of the folder: old or new content, never half. */
+NODISCARD int io_write_file(const char *path, struct str data, mode_t mode, struct err *err);
+/* mkdir -p; existing folders are fine. */
+NODISCARD int io_make_dirs(const char *path, mode_t mode, struct err *err);
+
+void io_close(int *fd); /* closes when >= 0 and sets -1; keeps errno */
+NODISCARD int io_pidfd_open(pid_t pid, struct err *err); /* descriptor, or -ERR_SYS */
+
+int64_t io_mono_ns(void); /* CLOCK_MONOTONIC */
+int64_t io_wall_ms(void); /* milliseconds since 1970, UTC */
+
+#endif

@@ -1,0 +1,133 @@
+/*
+ * engine.h - text in, text out; the engine's only face. It knows no client, tool or policy.
+ *
+ * One engine holds one model. A seq is a KV timeline: token ids at positions 0..len-1 and
+ * their cache pages, which forks share until one side writes. engine_step() is the one way
+ * forward: it takes runs of tokens from any number of seqs, decode rows and prefill chunks
+ * mixed, and a row's result does not depend on what else is in the batch.
+ *
+ * Threads: one caller at a time (the engine thread); tokenising functions and engine_info()
+ * may be called from any thread.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct engine;
+struct engine_seq;
+
+enum engine_cache { ENGINE_CACHE_AUTO, ENGINE_CACHE_F32, ENGINE_CACHE_F16, ENGINE_CACHE_BF16,
+                    ENGINE_CACHE_FP8 };
+enum engine_form { ENGINE_FORM_AUTO, ENGINE_FORM_MHA, ENGINE_FORM_MQA };
+/* Which positions a query attends to; anything but INDEXER is for measurements. */
+enum engine_select { ENGINE_SELECT_INDEXER, ENGINE_SELECT_DENSE, ENGINE_SELECT_RECENT };
+
+struct engine_opts {
+    const char *path;        /* GGUF file (first part), or a safetensors folder */
+    uint32_t n_threads;      /* 0 = cores from affinity mask and cgroup quota */
+    uint32_t n_ctx;          /* longest seq; 0 = the model's */
+    uint32_t max_batch;      /* rows of one step; 0 = 512 */
+    size_t cache_bytes;      /* all KV pages together; 0 = a quarter of memory */
+    enum engine_cache cache; /* AUTO = f16 */
+    enum engine_form form;
+    enum engine_select select;
+    bool faithful_fp8;       /* round latents through e4m3 as the reference does */
+    void (*progress)(void *arg, const char *what, double done); /* 0..1, or NULL */
+    void *progress_arg;
+};
+
+NODISCARD int engine_open(struct engine **out, const struct engine_opts *o, struct err *err);
+void engine_close(struct engine *e);
+
+struct engine_info {
+    const char *arch, *name, *path;
+    uint32_t n_vocab, n_ctx, n_layers, index_topk; /* index_topk 0 = dense model */
+    uint32_t max_batch, n_threads;
+    bool has_mtp;
+    int32_t bos, eos;         /* -1 = none */
+    float temperature, top_p; /* from generation_config, else 1 and 1 */
+    char fingerprint[65];     /* hex; ties snapshots to the weights and cache settings */
+};
+const struct engine_info *engine_info(const struct engine *e);
+
+/* --- text ----------------------------------------------------------------------------- */
+
+struct engine_tokens {
+    int32_t *id; /* owned */
+    uint32_t n, cap;
+};
+void engine_tokens_done(struct engine_tokens *t);
+/* Appends the ids of `text`. special: literals of added tokens become their ids; without
+ * it they are ordinary text, which is the only safe way for anything from outside. */
+NODISCARD int engine_tokenize(const struct engine *e, struct str text, bool special,
+                              struct engine_tokens *out, struct err *err);
+/* The id whose literal text is exactly this added token, or -1. */
+int32_t engine_token_id(const struct engine *e, struct str literal);
+/* The bytes a token stands for, borrowed from the engine; may end inside a character. */
+struct str engine_token_bytes(const struct engine *e, int32_t id);
+bool engine_token_is_special(const struct engine *e, int32_t id);
+
+/* --- sequences ------------------------------------------------------------------------ */
+
+NODISCARD int engine_seq_new(struct engine_seq **out, struct engine *e, struct err *err);
+void engine_seq_free(struct engine_seq *s);
+/* A new seq that shares the first n positions; O(pages). */
+NODISCARD int engine_seq_fork(struct engine_seq **out, struct engine_seq *src, uint32_t n,
+                              struct err *err);
+void engine_seq_truncate(struct engine_seq *s, uint32_t n);
+uint32_t engine_seq_len(const struct engine_seq *s);
+/* The ids at positions 0..len-1, borrowed until the seq changes. */
+const int32_t *engine_seq_tokens(const struct engine_seq *s);
+/* Snapshot file: versioned, checksummed, refused for another model or a cut file. */
+NODISCARD int engine_seq_save(struct engine_seq *s, const char *path, struct err *err);
+NODISCARD int engine_seq_load(struct engine_seq **out, struct engine *e, const char *path,
+                              struct err *err);
+/* Bytes of KV pages in use and allowed. */
+void engine_cache_usage(const struct engine *e, size_t *used, size_t *limit);
+
+/* --- the step ------------------------------------------------------------------------- */
+
+struct engine_work {
+    struct engine_seq *seq; /* each seq at most once per step */
+    const int32_t *tok;     /* appended at positions len..len+n-1 */
+    uint32_t n;
+    uint32_t n_logits;   /* how many of the last rows want logits, 0..n */
+    const float *logits; /* out: (n_logits, n_vocab), valid until the next step */
+};
+/* Appends every run and computes. On failure no seq has grown. The sum of n is at most
+ * max_batch. -ERR_LIMIT: context or cache pages exhausted, with the seq named by index. */
+NODISCARD int engine_step(struct engine *e, struct engine_work *w, uint32_t n_work,
+                          struct err *err);
+
+/* --- sampling ------------------------------------------------------------------------- */
+
+struct sample_opts {
+    float temperature;    /* 0 = greedy, ties to the lowest id */
+    float top_p, min_p;   /* 0 = off; top_p 1 = off */
+    uint32_t top_k;       /* 0 = off */
+    const uint8_t *allow; /* n_vocab bits, bit id%8 of byte id/8; NULL = all */
+    uint32_t n_top;       /* alternatives to report, at most SAMPLE_TOP_MAX */
+};
+enum { SAMPLE_TOP_MAX = 20 };
+struct sample_rng {
+    uint64_t s[4];
+};
+struct sample_result {
+    int32_t id;
+    float logprob; /* under temperature 1, before truncation */
+    uint32_t n_top;
+    int32_t top_id[SAMPLE_TOP_MAX];
+    float top_logprob[SAMPLE_TOP_MAX];
+};
+void sample_seed(struct sample_rng *rng, uint64_t seed);
+NODISCARD int engine_sample(struct engine *e, const float *logits, const struct sample_opts *o,
+                            struct sample_rng *rng, struct sample_result *out,
+                            struct err *err);
+
+#endif
