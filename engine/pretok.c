@@ -1,0 +1,144 @@
+/* pretok.c - the pre-tokenizers' patterns, run by PCRE2. */
+#include "engine/pretok.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "base/mem.h"
+
+enum { MAX_STEPS = 6 };
+
+/* Unicode White_Space, spelled out: PCRE2's own \s also takes U+180E. */
+#define WS                                                                               \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}"     \
+    "\\x{202f}\\x{205f}\\x{3000}"
+#define S "[" WS "]"
+#define NOT_S "[^" WS "]"
+#define SPACE_TAIL S "*[\\r\\n]+|" S "+(?!" NOT_S ")|" S "+"
+#define ENGLISH "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
+/* Letters that may follow a capital, letters that may precede one; neither takes Han. */
+#define UPPER "(?:(?!\\p{Han})[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}])"
+#define LOWER "(?:(?!\\p{Han})[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}])"
+
+static const struct scheme {
+    const char *name;
+    const char *step[MAX_STEPS];
+} schemes[] = {
+    {"deepseek-v3",
+     {"\\p{N}{1,3}", "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{309f}\\x{30a0}-\\x{30ff}]+",
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+      "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+      "| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACE_TAIL}},
+    {"deepseek-llm",
+     {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", S "+$", "[\\x{4e00}-\\x{9fa5}\\x{0800}-"
+      "\\x{4e00}\\x{ac00}-\\x{d7ff}]+", "\\p{N}"}},
+    {"glm4",
+     {"(?:" ENGLISH ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+      "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE_TAIL}},
+    {"kimi-k2",
+     {"\\p{Han}+"
+      "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+(?:" ENGLISH ")?"
+      "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*(?:" ENGLISH ")?"
+      "|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE_TAIL}},
+};
+
+struct pretok {
+    pcre2_code *code[MAX_STEPS]; /* owned */
+    pcre2_match_data *match;     /* owned; overwritten by each match */
+    pcre2_match_context *context;
+    unsigned n_steps;
+};
+
+static int compile(struct pretok *p, const char *pattern, struct err *err)
+{
+    int code;
+    PCRE2_SIZE at;
+    pcre2_code *c = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                  PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+    if (!c) {
+        PCRE2_UCHAR text[120];
+        pcre2_get_error_message(code, text, sizeof text);
+        return err_set(err, ERR_STATE, "pre-tokenizer pattern, offset %zu: %s", at, text);
+    }
+    pcre2_jit_compile(c, PCRE2_JIT_COMPLETE); /* without JIT it is slower, not wrong */
+    p->code[p->n_steps++] = c;
+    return 0;
+}
+
+int pretok_new(struct pretok **out, struct str name, struct err *err)
+{
+    const struct scheme *s = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
+        if (str_is(name, schemes[i].name))
+            s = &schemes[i];
+    if (!s)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "pre-tokenizer '%.*s' is unknown; known are deepseek-v3, "
+                       "deepseek-llm, glm4 and kimi-k2",
+                       STR_ARG(name));
+    struct pretok *p = mem_zalloc(sizeof *p);
+    if (!p)
+        return err_nomem(err);
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < MAX_STEPS && s->step[i]; i++)
+        rc = compile(p, s->step[i], err);
+    p->match = rc == 0 ? pcre2_match_data_create(1, NULL) : NULL;
+    p->context = rc == 0 ? pcre2_match_context_create(NULL) : NULL;
+    if (rc == 0 && (!p->match || !p->context))
+        rc = err_nomem(err);
+    if (rc < 0) {
+        pretok_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void pretok_free(struct pretok *p)
+{
+    if (!p)
+        return;
+    for (unsigned i = 0; i < p->n_steps; i++)
+        pcre2_code_free(p->code[i]);
+    pcre2_match_data_free(p->match);
+    pcre2_match_context_free(p->context);
+    mem_free(p);
+}
+
+/* One step over one piece; what it yields goes through the steps that follow. */
+static int split(struct pretok *p, unsigned step, struct str piece, pretok_piece_fn *fn,
+                 void *arg, struct err *err)
+{
+    if (piece.n == 0)
+        return 0;
+    if (step == p->n_steps)
+        return fn(arg, piece, err);
+    size_t done = 0;
+    while (done < piece.n) {
+        int n = pcre2_match(p->code[step], (PCRE2_SPTR)piece.p, piece.n, done,
+                            PCRE2_NO_UTF_CHECK, p->match, p->context);
+        if (n == PCRE2_ERROR_NOMATCH)
+            break;
+        if (n < 0)
+            return err_set(err, ERR_LIMIT, "pre-tokenizer gave up on a piece of %zu bytes "
+                           "(PCRE2 error %d)", piece.n, n);
+        const PCRE2_SIZE *hit = pcre2_get_ovector_pointer(p->match);
+        size_t from = hit[0], to = hit[1];
+        if (to <= from)
+            break; /* no pattern matches emptiness; this only keeps the loop finite */
+        struct str gap = str_sub(piece, done, from - done);
+        int rc = split(p, step + 1, gap, fn, arg, err);
+        if (rc == 0)
+            rc = split(p, step + 1, str_sub(piece, from, to - from), fn, arg, err);
+        if (rc < 0)
+            return rc;
+        done = to;
+    }
+    return split(p, step + 1, str_sub(piece, done, piece.n), fn, arg, err);
+}
+
+int pretok_split(struct pretok *p, struct str text, pretok_piece_fn *fn, void *arg,
+                 struct err *err)
+{
+    return split(p, 0, text, fn, arg, err);
+}

@@ -1,0 +1,305 @@
+/*
+ * test_tokenizer.c - merging order, pieces, added tokens, bytes both ways, hostile input, and
+ * the published vectors when a DeepSeek tokenizer.json is at hand (AGENTD_DEEPSEEK_TOKENIZER).
+ */
+#include "test.h"
+
+#include <stdlib.h>
+
+#include "base/io.h"
+#include "engine/pretok.h"
+#include "engine/tokenizer.h"
+
+enum { MAX_IDS = 4 << 20 };
+static int32_t ids[MAX_IDS];
+static size_t n_ids;
+
+static int take(void *arg, int32_t id, struct err *err)
+{
+    (void)arg;
+    if (n_ids == MAX_IDS)
+        return err_set(err, ERR_LIMIT, "too many ids");
+    ids[n_ids++] = id;
+    return 0;
+}
+
+static void encode(struct tokenizer *t, struct str text, bool special)
+{
+    struct err err = {0};
+    n_ids = 0;
+    ASSERT_OK(tokenizer_encode(t, text, special, take, NULL, &err), &err);
+}
+
+static void decode(struct tokenizer *t, struct buf *out)
+{
+    for (size_t i = 0; i < n_ids; i++)
+        buf_str(out, tokenizer_bytes(t, ids[i]));
+}
+
+/* --- a small vocabulary: 256 bytes, some merges, two added tokens ----------------------- */
+
+static struct str token[300];
+static uint8_t type[300];
+static char spelled[256][3];
+
+static struct tokenizer *small(void)
+{
+    static const char *merged[] = {"ab", "abc", "bc", "aa", "aaaa", "\xC4\xA0" "a"};
+    static struct str merge[] = {
+        {"a b", 3}, {"ab c", 4}, {"b c", 3}, {"a a", 3}, {"aa aa", 5}, {"\xC4\xA0 a", 4},
+    };
+    struct err err = {0};
+    struct vocab v = {.token = token, .type = type, .merge = merge, .n_merges = 6,
+                      .pre = STR("deepseek-v3"), .bos = 262, .eos = 263};
+    uint32_t n = 0, next = 256;
+    for (unsigned b = 0; b < 256; b++) {
+        bool shows = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+        size_t len = utf8_encode(shows ? b : next++, spelled[b]);
+        token[n] = str_of(spelled[b], len);
+        type[n++] = TOKEN_NORMAL;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(merged); i++) {
+        token[n] = str_c(merged[i]);
+        type[n++] = TOKEN_NORMAL;
+    }
+    token[n] = STR("<a>");
+    type[n++] = TOKEN_CONTROL;
+    token[n] = STR("<a>>");
+    type[n++] = TOKEN_USER;
+    v.n_tokens = n;
+    struct tokenizer *t = NULL;
+    ASSERT_OK(tokenizer_new(&t, &v, &err), &err);
+    return t;
+}
+
+static void merges(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small();
+    encode(t, STR("abc"), false); /* rank 0 first: ab, then abc */
+    assert_int_equal(n_ids, 1);
+    assert_int_equal(ids[0], 257);
+    encode(t, STR("aaaaa"), false); /* leftmost first: aaaa + a */
+    assert_int_equal(n_ids, 2);
+    assert_int_equal(ids[0], 260);
+    assert_int_equal(ids[1], 'a');
+    encode(t, STR("x a"), false);
+    assert_int_equal(ids[n_ids - 1], 261);
+    tokenizer_free(t);
+}
+
+static void added(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small();
+    encode(t, STR("a<a>><a>b<a"), true); /* longest at one place, leftmost first */
+    assert_int_equal(ids[0], 'a');
+    assert_int_equal(ids[1], 263);
+    assert_int_equal(ids[2], 262);
+    assert_int_equal(ids[3], 'b');
+    encode(t, STR("<a>"), false); /* from outside it is text */
+    assert_true(n_ids > 1);
+    assert_int_equal(tokenizer_find(t, STR("<a>")), 262);
+    assert_int_equal(tokenizer_find(t, STR("abc")), 257);
+    assert_int_equal(tokenizer_find(t, STR("nope")), -1);
+    tokenizer_free(t);
+}
+
+static uint64_t rng = 88172645463325252u;
+static uint64_t next_random(void)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    return rng ^= rng << 17;
+}
+
+static void bytes_survive(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small();
+    for (int kind = 0; kind < 2; kind++) {
+        struct buf in, out;
+        buf_init(&in, 0);
+        buf_init(&out, 0);
+        while (in.len < 1 << 20) {
+            uint64_t r = next_random();
+            char c[4] = {(char)r};
+            size_t n = 1;
+            if (kind) {
+                static const uint32_t base[] = {0x20, 0x61, 0x4e00, 0x3041, 0x301, 0x1f600,
+                                                0xa0, 0x30, 0xac00};
+                n = utf8_encode(base[(r >> 8) % 9] + (uint32_t)((r >> 16) % 60), c);
+            }
+            buf_add(&in, c, n);
+        }
+        encode(t, buf_view(&in), false);
+        decode(t, &out);
+        assert_true(str_eq(buf_view(&in), buf_view(&out)));
+        buf_done(&in);
+        buf_done(&out);
+    }
+    tokenizer_free(t);
+}
+
+/* A megabyte of one thing: quadratic code would need hours. */
+static void hostile(void **state)
+{
+    (void)state;
+    static const char *const unit[] = {"a", " ", "\xCC\x81", "\n", "1", "<", " \n", "<a"};
+    struct tokenizer *t = small();
+    for (size_t u = 0; u < ARRAY_LEN(unit); u++) {
+        struct buf in, out;
+        buf_init(&in, 0);
+        buf_init(&out, 0);
+        while (in.len < 1 << 20)
+            buf_puts(&in, unit[u]);
+        encode(t, buf_view(&in), true);
+        decode(t, &out);
+        assert_true(str_eq(buf_view(&in), buf_view(&out)));
+        buf_done(&in);
+        buf_done(&out);
+    }
+    tokenizer_free(t);
+}
+
+static char pieces[256];
+static int show(void *arg, struct str piece, struct err *err)
+{
+    (void)arg;
+    (void)err;
+    snprintf(pieces + strlen(pieces), sizeof pieces - strlen(pieces), "[%.*s]", STR_ARG(piece));
+    return 0;
+}
+
+static void boundaries(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } table[] = {
+        {"a 1", "[a][ ][1]"},
+        {"\n\n x", "[\n\n][ x]"},
+        {"12345", "[123][45]"},
+        {"don't", "[don]['t]"},
+        {"abc\xE4\xBD\xA0\xE5\xA5\xBD" "d", "[abc][\xE4\xBD\xA0\xE5\xA5\xBD][d]"},
+        {"e\xCC\x81!", "[e\xCC\x81][!]"},
+        {"x = y;\n\n\tz", "[x][ =][ y][;\n\n][\tz]"},
+        {"  a  ", "[ ][ a][  ]"},
+    };
+    struct err err = {0};
+    struct pretok *p = NULL;
+    ASSERT_OK(pretok_new(&p, STR("deepseek-v3"), &err), &err);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        pieces[0] = '\0';
+        ASSERT_OK(pretok_split(p, str_c(table[i].text), show, NULL, &err), &err);
+        assert_string_equal(pieces, table[i].want);
+    }
+    pretok_free(p);
+    const char *const names[] = {"deepseek-llm", "glm4", "kimi-k2"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        ASSERT_OK(pretok_new(&p, str_c(names[i]), &err), &err);
+        pieces[0] = '\0';
+        ASSERT_OK(pretok_split(p, STR("It's 12 \xE4\xBD\xA0 ok"), show, NULL, &err), &err);
+        assert_true(strlen(pieces) > 10);
+        pretok_free(p);
+    }
+    ASSERT_ERR(pretok_new(&p, STR("gpt9"), &err), ERR_UNSUPPORTED, &err, "gpt9");
+}
+
+static void streaming(void **state)
+{
+    (void)state;
+    struct buf whole, out;
+    buf_init(&whole, 0);
+    buf_init(&out, 0);
+    struct text_stream s = {0};
+    struct str text = STR("a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80z");
+    for (size_t i = 0; i < text.n; i++) {
+        text_stream_push(&s, str_sub(text, i, 1), &out);
+        assert_true(utf8_valid(buf_view(&out)));
+    }
+    assert_true(str_eq(buf_view(&out), text));
+    buf_reset(&out);
+    text_stream_push(&s, STR("\xE2\x82(\xFF\xC3"), &out);
+    text_stream_flush(&s, &out);
+    assert_string_equal(buf_cstr(&out), "\xEF\xBF\xBD(\xEF\xBF\xBD\xEF\xBF\xBD");
+    buf_done(&whole);
+    buf_done(&out);
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct tokenizer *t = NULL;
+    struct vocab v = {.token = token, .type = type, .n_tokens = 10, .pre = STR("deepseek-v3")};
+    ASSERT_ERR(tokenizer_new(&t, &v, &err), ERR_PARSE, &err, "no token for byte");
+    struct str bad = STR("a zz");
+    v.n_tokens = 262;
+    v.merge = &bad;
+    v.n_merges = 1;
+    ASSERT_ERR(tokenizer_new(&t, &v, &err), ERR_PARSE, &err, "does not exist");
+    bad = STR("nopair");
+    ASSERT_ERR(tokenizer_new(&t, &v, &err), ERR_PARSE, &err, "not a pair");
+}
+
+/* Vectors of the V3 tokenizer: facts published with the models. */
+static void published(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int32_t id[12];
+    } table[] = {
+        {"Hello, world!", {19923, 14, 2058, 3}},
+        {"  leading and trailing  ", {223, 6646, 305, 52964, 262}},
+        {"1234567890", {6895, 18009, 25744, 18}},
+        {"\xE4\xBD\xA0\xE5\xA5\xBD\xEF\xBC\x8C\xE4\xB8\x96\xE7\x95\x8C", {30594, 303, 3427}},
+        {"\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E\xE3\x83\x86\xE3\x82\xB9\xE3\x83\x88",
+         {88768, 109288}},
+        {"a\r\n\r\nb", {67, 204, 201, 204, 201, 68}},
+        {"don't", {20385, 1664}},
+        {"\xC3\xA9migr\xC3\xA9", {8242, 350, 17713}},
+        {"e\xCC\x81", {71, 17793}},
+        {"\xF0\x9F\x98\x80", {28927, 225}},
+        {"x = y_z;\n\n\treturn 0;", {90, 438, 383, 56949, 1048, 5562, 223, 18, 29}},
+        {"3.14159", {21, 16, 9926, 3318}},
+        {"na\xC3\xAFve caf\xC3\xA9 \xE2\x91\xA0\xE2\x91\xA1", {2720, 91223, 57664, 223, 104894}},
+        {"  \n  x", {2143, 223, 1527}},
+        {"\xED\x95\x9C\xEA\xB5\xAD\xEC\x96\xB4 \xED\x85\x8C\xEC\x8A\xA4\xED\x8A\xB8",
+         {5634, 17564, 9227, 78758, 45652}},
+        {"\xC2\xA0nbsp", {2162, 28706}},
+        {"\xEF\xBD\x86\xEF\xBD\x95\xEF\xBD\x8C\xEF\xBD\x8C",
+         {5879, 231, 5879, 246, 5879, 237, 5879, 237}},
+    };
+    const char *path = getenv("AGENTD_DEEPSEEK_TOKENIZER");
+    if (!path) {
+        print_message("skipped: AGENTD_DEEPSEEK_TOKENIZER names no tokenizer.json\n");
+        skip();
+    }
+    struct err err = {0};
+    struct tokenizer *t = NULL;
+    ASSERT_OK(tokenizer_open(&t, path, &err), &err);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        encode(t, str_c(table[i].text), false);
+        size_t want = 0;
+        while (want < 12 && table[i].id[want])
+            want++;
+        assert_int_equal(n_ids, want);
+        assert_memory_equal(ids, table[i].id, want * sizeof *ids);
+    }
+    assert_int_equal(tokenizer_vocab(t)->bos, 0);
+    assert_int_equal(tokenizer_vocab(t)->eos, 1);
+    tokenizer_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(merges),     cmocka_unit_test(added),
+        cmocka_unit_test(boundaries), cmocka_unit_test(bytes_survive),
+        cmocka_unit_test(hostile),    cmocka_unit_test(streaming),
+        cmocka_unit_test(refusals),   cmocka_unit_test(published),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
