@@ -1,0 +1,122 @@
+/*
+ * kernel.h - arithmetic on rows, behind one table.
+ *
+ * Callers see matrices and rows of floats; which instruction set runs, whether weights are
+ * read as they lie in the file or from a repacked copy, and whether activations are
+ * quantised on the way is decided here, once, when the kernels are opened.
+ *
+ * Determinism, which every implementation keeps:
+ *   - each output element is computed by one thread, in one fixed order of additions;
+ *   - y[i][r] depends on row i of x and row r of w alone: not on n, not on the other rows,
+ *     not on the number of threads. One row and many give the same bits.
+ */
+#ifndef ENGINE_KERNEL_KERNEL_H
+#define ENGINE_KERNEL_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/pool.h"
+#include "engine/weights.h"
+
+/*
+ * Rows of activations as matmul reads them: the floats, and beside them whatever form the
+ * weight's type wants (int8 blocks, say), made once per batch of rows by pack().
+ */
+struct acts {
+    const float *x; /* row i starts at x + i * ldx */
+    size_t ldx;
+    const uint8_t *packed; /* row i at packed + i * ldp; unused where pack_bytes() is 0 */
+    size_t ldp;
+    const uint32_t *pick; /* use row pick[i] as the i-th; NULL = all in order */
+};
+
+/*
+ * What differs by instruction set; every function is single-threaded. ref.c is the meaning,
+ * and tests hold the others to it.
+ */
+struct kernel_ops {
+    const char *name; /* "ref", "avx2", "avx512" */
+
+    /* sum_i a[i] * b[i] */
+    float (*dot)(const float *a, const float *b, size_t n);
+    /* y[i] += a * x[i] */
+    void (*axpy)(float *y, float a, const float *x, size_t n);
+    /* out = w .* x / sqrt(mean(x^2) + eps); out may be x */
+    void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
+    /* x[i] = exp(x[i] - max); returns the sum. -inf gives 0. */
+    float (*exp_sum)(float *x, size_t n, float max);
+    /* g[i] = silu(g[i]) * u[i] */
+    void (*swiglu)(float *g, const float *u, size_t n);
+    /* out[s] = sum_j w[j] * max(0, q[j] . k[s]), q (n_heads, dim), k (n, dim) */
+    void (*index_scores)(float *out, const float *q, const float *w, uint32_t n_heads,
+                         const float *k, uint32_t n, uint32_t dim);
+
+    /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats. */
+    size_t (*pack_bytes)(uint32_t type, uint64_t cols);
+    void (*pack)(uint32_t type, const float *x, uint64_t cols, void *out);
+    /*
+     * y[i * ldy + (r - first)] = w[r] . x[i]   rows first..last-1 of w, n rows of x
+     * work: KERNEL_WORK(w->ne[0]) bytes, 64-byte aligned, this thread's own.
+     */
+    void (*matmul)(const struct tensor *w, uint64_t first, uint64_t last,
+                   const struct acts *x, uint32_t n, float *y, size_t ldy, void *work);
+};
+/* Room for a block of 8 dequantised rows. */
+#define KERNEL_WORK(cols) ((size_t)(cols) * 8 * sizeof(float) + 256)
+
+/* The table for this machine; AGENTD_KERNEL=ref|avx2|avx512 in the environment overrides. */
+const struct kernel_ops *kernel_best(void);
+extern const struct kernel_ops kernel_ref;
+
+/* One row of any type as floats, exact. */
+void kernel_row(const struct tensor *w, uint64_t row, float *out);
+
+/* --- parallel forms --------------------------------------------------------------------- */
+
+struct kernel;
+
+/* Scratch for `max_rows` rows through any matrix of the model; borrows both for its life. */
+NODISCARD int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
+                          uint32_t max_rows, struct err *err);
+void kernel_close(struct kernel *k);
+const struct kernel_ops *kernel_ops(const struct kernel *k);
+struct pool *kernel_pool(const struct kernel *k);
+
+/* y[i * ldy + r] = w[r] . x[i], n rows. */
+void kernel_matmul(struct kernel *k, const struct tensor *w, const float *x, size_t ldx,
+                   uint32_t n, float *y, size_t ldy);
+/* Several matrices on the same rows at once: packed once, one round of the pool. */
+enum { KERNEL_PARTS_MAX = 4 };
+struct kernel_part {
+    const struct tensor *w;
+    float *y;
+    size_t ldy;
+};
+void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part, uint32_t n_parts,
+                         const float *x, size_t ldx, uint32_t n);
+/* Inside a pool job, on thread `thread` alone. n is at most KERNEL_LOCAL_ROWS. */
+enum { KERNEL_LOCAL_ROWS = 64 };
+void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
+                         const float *x, size_t ldx, uint32_t n, float *y, size_t ldy);
+/* This thread's own block of floats, sized at open; kernel_matmul_local leaves it alone. */
+float *kernel_scratch(struct kernel *k, uint32_t thread);
+
+/* y[i] = down(silu(gate x) .* up x), added to y when `add`. */
+void kernel_ffn(struct kernel *k, const struct ffn_weights *f, const float *x, size_t ldx,
+                uint32_t n, float *y, size_t ldy, bool add);
+/*
+ * y[i] += sum_j weight[i][j] * ffn(experts[pick[i][j]], x[i]), rows bucketed by expert so
+ * that each expert's weights are read once; per row the experts add in ascending id.
+ */
+struct kernel_moe {
+    const struct ffn_weights *experts;
+    uint32_t n_experts, n_used;
+    const uint32_t *pick; /* (n, n_used), ascending in each row */
+    const float *weight;  /* (n, n_used) */
+};
+void kernel_moe(struct kernel *k, const struct kernel_moe *m, const float *x, size_t ldx,
+                uint32_t n, float *y, size_t ldy);
+
+#endif
