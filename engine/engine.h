@@ -38,6 +38,7 @@ struct engine_opts {
     enum engine_form form;
     enum engine_select select;
     bool faithful_fp8;       /* round latents through e4m3 as the reference does */
+    bool mtp;                /* keep the draft layer's cache, for engine_draft() */
     void (*progress)(void *arg, const char *what, double done); /* 0..1, or NULL */
     void *progress_arg;
 };
@@ -105,6 +106,26 @@ struct engine_work {
 NODISCARD int engine_step(struct engine *e, struct engine_work *w, uint32_t n_work,
                           struct err *err);
 
+/*
+ * Speculation with the model's MTP layer (engine_opts.mtp, info.has_mtp). A draft reads the
+ * last row of each seq and `next`, the token chosen to follow it, and guesses the one after:
+ *
+ *   engine_draft(e, {seq, next}, 1)       -> q, pick d from it
+ *   engine_step(seq, [next, d], logits 2) -> p1, p2
+ *   engine_sample_verify(p1, q, d)        -> kept: d stands, sample on from p2
+ *                                            not:  its result stands instead of d, and
+ *                                                  engine_seq_truncate(len - 1)
+ *
+ * Output is distributed exactly as without drafts; greedy output is the same bytes.
+ */
+struct engine_draft {
+    struct engine_seq *seq; /* each at most once; at least one position long */
+    int32_t next;
+    const float *logits; /* out: (n_vocab), valid until the next draft */
+};
+NODISCARD int engine_draft(struct engine *e, struct engine_draft *d, uint32_t n,
+                           struct err *err);
+
 /* --- sampling ------------------------------------------------------------------------- */
 
 struct sample_opts {
@@ -129,5 +150,14 @@ void sample_seed(struct sample_rng *rng, uint64_t seed);
 NODISCARD int engine_sample(struct engine *e, const float *logits, const struct sample_opts *o,
                             struct sample_rng *rng, struct sample_result *out,
                             struct err *err);
+/*
+ * Keeps the drafted id with probability min(1, p(id) / q(id)), otherwise samples from
+ * max(p - q, 0): together exactly p. q is what the draft was sampled from with the same
+ * options (NULL = it was picked greedily). *kept says which; out describes the id under p.
+ */
+NODISCARD int engine_sample_verify(struct engine *e, const float *p, const float *q,
+                                   int32_t draft, const struct sample_opts *o,
+                                   struct sample_rng *rng, bool *kept,
+                                   struct sample_result *out, struct err *err);
 
 #endif

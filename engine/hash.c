@@ -1,6 +1,7 @@
 /* hash.c - XXH3 behind our face; alone includes the library. */
 #include "engine/hash.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
