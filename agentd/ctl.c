@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct ctl_command commands[] = {
+    {"tool", ctl_tool, "List tools and call them without a model."},
     {"version", ctl_version, "Print the version."},
 };
 

@@ -6,6 +6,7 @@
 #include "base/err.h"
 
 /* One declaration per row of the table in ctl.c, in the same order. */
+int ctl_tool(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 
 /* A subcommand table, for commands such as `model info`. */

@@ -1,0 +1,102 @@
+/*
+ * toolrun.h - from a tool call to its result: arguments against the schema, the policy's
+ * decision, the cell, the text that the model gets.
+ *
+ * One struct toolrun per session. Everything is asynchronous on the session's loop; the
+ * callbacks run on the loop's thread, never from inside toolrun_call() itself. Calls of one
+ * toolrun may overlap when all of them only read; others are queued in the order given.
+ * A result is always delivered exactly once, whatever happens: a cell that cannot be made,
+ * a driver that dies, a cancelled call each have an honest text of their own.
+ */
+#ifndef AGENTD_TOOLRUN_H
+#define AGENTD_TOOLRUN_H
+
+#include "agentd/ev.h"
+#include "base/json.h"
+#include "tools/envelope.h"
+#include "tools/tool.h"
+
+struct toolrun;
+struct toolrun_call;
+struct spawner;
+struct policy;
+
+/* What a call became. Views are borrowed until the callback returns. */
+struct tool_result {
+    struct str text;         /* payload and status line, as the model sees it; valid UTF-8 */
+    enum tool_status status; /* TOOL_OK, TOOL_FAILED, ... */
+    bool is_error;           /* status is neither OK nor RUNNING */
+    int exit_code;           /* of a command; -1 when there was none */
+    uint64_t output_bytes;   /* produced */
+    uint64_t cut_bytes;      /* of these, left out of the text */
+    int64_t spill;           /* id for spill:N, -1 when nothing was spilled */
+    int64_t started_ns, ended_ns; /* monotonic */
+    bool state_lost;         /* the interpreter or shell had to be started anew */
+    const char *level;       /* sandbox level in force: "full", ..., "none"; "daemon" for pure tools */
+    const json_t *finish;    /* the arguments of an accepted finish, else NULL: the turn ends */
+    const json_t *undo;      /* {"path", "existed", "content"} of a file before its edit, or NULL */
+};
+
+/* Needed by tools that are the loop's business (recall, delegate, ask_user). The hook
+ * answers later through toolrun_answer(); without a hook they report "unavailable". */
+typedef void (*toolrun_hook)(void *arg, struct toolrun_call *call, const char *tool,
+                             const json_t *args);
+
+struct toolrun_opts {
+    struct ev *ev;             /* borrowed */
+    struct spawner *spawner;   /* borrowed; NULL needs `unconfined` */
+    bool unconfined;           /* level none: the caller's own configuration said so */
+    const struct policy *policy; /* borrowed; NULL = every tool of the profile is allowed */
+    const char *profile;       /* "code", ..., "demo" */
+    const char *session;       /* id, for names and records */
+    const char *workspace;     /* absolute path of a folder, shown inside as /workspace */
+    const char *state_dir;     /* the session's own folder: spill, pages, notes, undo */
+    const char *notes_dir;     /* notes of scope workspace; NULL = refused */
+    const char *index;         /* local search index, or NULL */
+    const char *search;        /* YAML file of search providers, or NULL */
+    toolrun_hook hook;
+    void *hook_arg;
+};
+
+NODISCARD int toolrun_open(struct toolrun **out, const struct toolrun_opts *o,
+                           struct err *err);
+/* Ends running calls as cancelled (their callbacks run before this returns), closes cells. */
+void toolrun_close(struct toolrun *t);
+/* Starts the cell and drivers in the background, to hide their start behind the model. */
+void toolrun_warm(struct toolrun *t);
+
+const struct tool_profile *toolrun_profile(const struct toolrun *t);
+/* New reference: [{"type": "function", "function": {...}}, ...] in the prompt's order. */
+json_t *toolrun_schemas(const struct toolrun *t);
+
+enum toolrun_verdict { TOOLRUN_ALLOW, TOOLRUN_ASK, TOOLRUN_DENY };
+/* Whether the call would be well-formed and allowed, without running anything; `why` gets a
+ * sentence unless the verdict is allow. Malformed arguments are TOOLRUN_ALLOW: running them
+ * is harmless and yields the message for the model. */
+enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const char *args,
+                                   struct buf *why);
+
+struct toolrun_cbs {
+    /* Output as it is produced (clean UTF-8), for people; optional. stream 1 or 2. */
+    void (*on_output)(void *arg, int stream, struct str piece);
+    void (*on_done)(void *arg, const struct tool_result *result);
+    void *arg;
+};
+/*
+ * Starts a call. `args` is the JSON text that the model wrote. `approved` says that an
+ * "ask" was answered with yes; without it an "ask" ends as denied. Never fails: what goes
+ * wrong becomes the result. The handle lives until on_done returns.
+ */
+struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,
+                                  struct str args, bool approved,
+                                  const struct toolrun_cbs *cbs);
+void toolrun_cancel(struct toolrun_call *call);
+/* For hooks: ends a call with this text; takes nothing. */
+void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct str text);
+
+/* Jobs: commands that went on in the background. */
+unsigned toolrun_jobs(const struct toolrun *t);
+/* Appends one line per job that ended since last asked, for the next tool result. */
+void toolrun_job_notices(struct toolrun *t, struct buf *out);
+
+#endif
