@@ -32,7 +32,7 @@ struct tool_result {
     int64_t spill;           /* id for spill:N, -1 when nothing was spilled */
     int64_t started_ns, ended_ns; /* monotonic */
     bool state_lost;         /* the interpreter or shell had to be started anew */
-    const char *level;       /* sandbox level in force: "full", ..., "none"; "daemon" for pure tools */
+    const char *level;       /* in force: "full", ..., "none"; "daemon" for pure tools */
     const json_t *finish;    /* the arguments of an accepted finish, else NULL: the turn ends */
     const json_t *undo;      /* {"path", "existed", "content"} of a file before its edit, or NULL */
 };
