@@ -15,5 +15,14 @@
 #ifndef LIMIT_CALLS_PER_MESSAGE
 #define LIMIT_CALLS_PER_MESSAGE 64 /* the longest published example has 20 */
 #endif
+#ifndef LIMIT_YAML_BYTES
+#define LIMIT_YAML_BYTES (1 << 20) /* written by people; the largest example has 12 KB */
+#endif
+#ifndef LIMIT_YAML_DEPTH
+#define LIMIT_YAML_DEPTH 16 /* our own files use five */
+#endif
+#ifndef LIMIT_YAML_NODES
+#define LIMIT_YAML_NODES 20000 /* an allow-list of hosts is the longest thing in one */
+#endif
 
 #endif

@@ -1,13 +1,13 @@
 /*
- * sandbox.h - the face of the sandbox: what is allowed (spec), what was kept or refused, and
- * how a call ended. It knows no tool and no YAML.
+ * sandbox.h - the face of the sandbox: what is allowed (spec), what was kept or refused,
+ * and how a call ended. It knows no tool and no YAML.
  *
- * Words: a *cell* is one session's set of namespaces, mounts, limits and a pid 1 of ours; a
- * *run* is one program started inside it; a *call* is a tool use, which begins, makes any
- * number of runs, and ends with everything dead but pid 1 and the runs that are kept.
+ * Words: a *cell* is one session's set of namespaces, mounts, limits and a pid 1 of ours;
+ * a *run* is one program started inside it; a *call* is a tool use, which begins, makes
+ * any number of runs, and ends with everything dead but pid 1 and the runs that are kept.
  *
- * All structs here are plain data without pointers, so that a request is one datagram whose
- * every field the spawner checks before it acts.
+ * All structs here are plain data without pointers, so that a request is one datagram
+ * whose every field the spawner checks before it acts.
  */
 #ifndef SANDBOX_SANDBOX_H
 #define SANDBOX_SANDBOX_H
@@ -19,12 +19,12 @@
 #include "sandbox/level.h"
 
 /* Fixed places inside every cell. */
-#define SANDBOX_WORKSPACE "/workspace"         /* the session's directory, read-write */
-#define SANDBOX_TOOL_DIR "/agentd"             /* our own files, read-only */
+#define SANDBOX_WORKSPACE "/workspace" /* the session's directory, read-write */
+#define SANDBOX_TOOL_DIR "/agentd"     /* our own files, read-only */
 #define SANDBOX_TOOL SANDBOX_TOOL_DIR "/agentd-tool" /* the tools' binary, executable */
-#define SANDBOX_HOME "/tmp/home"               /* HOME: on the session's own tmpfs */
+#define SANDBOX_HOME "/tmp/home" /* HOME: on the session's own tmpfs */
 #define SANDBOX_PATH_VAR "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
-#define SANDBOX_CONTROL_FD 100 /* where a run finds its control socket, if it got one */
+#define SANDBOX_CONTROL_FD 100  /* where a run finds its control socket, if it got one */
 #define SANDBOX_PROXY_PORT 3128 /* on the cell's own 127.0.0.1, mode proxy only */
 
 enum {
@@ -45,7 +45,11 @@ enum sandbox_profile {
     SANDBOX_PROFILE_DEBUG,   /* also ptrace within the cell: gdb, strace */
     SANDBOX_PROFILE_STRICT,  /* computation only: no sockets, no IPC */
 };
-enum sandbox_landlock { SANDBOX_LANDLOCK_USE, SANDBOX_LANDLOCK_NEED, SANDBOX_LANDLOCK_OFF };
+enum sandbox_landlock {
+    SANDBOX_LANDLOCK_USE,
+    SANDBOX_LANDLOCK_NEED,
+    SANDBOX_LANDLOCK_OFF
+};
 
 /* A path of the host shown inside; `inside` empty = the same path. */
 struct sandbox_bind {
@@ -58,12 +62,12 @@ struct sandbox_bind {
 /* 0 = the default of the table in spec.c, which --explain-policy prints. */
 struct sandbox_limits {
     uint64_t memory_bytes; /* whole cell */
-    uint64_t tmp_bytes;    /* each of /tmp and /dev/shm, and of a temp or copy workspace */
+    uint64_t tmp_bytes; /* each of /tmp and /dev/shm, and of a temp or copy workspace */
     uint64_t tmp_inodes;
     uint64_t disk_bytes; /* growth of a dir workspace */
     uint64_t disk_inodes;
-    uint64_t file_bytes; /* RLIMIT_FSIZE */
-    uint32_t tasks;      /* processes and threads of the cell */
+    uint64_t file_bytes;  /* RLIMIT_FSIZE */
+    uint32_t tasks;       /* processes and threads of the cell */
     uint32_t cpu_percent; /* 100 = one processor */
     uint32_t cpu_seconds; /* RLIMIT_CPU of each process */
     uint32_t open_files;
@@ -94,17 +98,17 @@ struct sandbox_refusal {
 };
 
 enum sandbox_limit { /* which limit ended or hurt a run; bits */
-    SANDBOX_LIMIT_WALL = 1,
-    SANDBOX_LIMIT_MEMORY = 2,
-    SANDBOX_LIMIT_TASKS = 4,
-    SANDBOX_LIMIT_DISK = 8,
-    SANDBOX_LIMIT_CPU = 16,
+                     SANDBOX_LIMIT_WALL = 1,
+                     SANDBOX_LIMIT_MEMORY = 2,
+                     SANDBOX_LIMIT_TASKS = 4,
+                     SANDBOX_LIMIT_DISK = 8,
+                     SANDBOX_LIMIT_CPU = 16,
 };
 
 /* How a run ended. */
 struct sandbox_exit {
-    int code;   /* exit status, or -1 when a signal ended it or it never started */
-    int signal; /* the signal, or 0 */
+    int code;        /* exit status, or -1 when a signal ended it or it never started */
+    int signal;      /* the signal, or 0 */
     uint32_t limits; /* enum sandbox_limit bits */
     bool failed;     /* it never started: `step` and `sys` say why */
     bool lost;       /* the cell died under it */
@@ -122,7 +126,8 @@ enum sandbox_keep {
     SANDBOX_KEEP_TREE,     /* that, and all descendants by parent pid (a job) */
 };
 
-/* "wall", "memory", ... joined with '+', for records; at most `cap` bytes, returns buf. */
+/* "wall", "memory", ... joined with '+', for records; at most `cap` bytes, returns buf.
+ */
 const char *sandbox_limits_text(uint32_t limits, char *buf, unsigned cap);
 
 #endif
