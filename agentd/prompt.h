@@ -30,7 +30,7 @@ enum prompt_role {
     PROMPT_DEVELOPER, /* DeepSeek's search-agent role; an API's "developer" is PROMPT_SYSTEM */
     PROMPT_ASSISTANT,
     PROMPT_TOOL,
-    PROMPT_N_ROLES,
+    PROMPT_OTHER, /* anything else: an error where it would be rendered */
 };
 
 enum prompt_mode { PROMPT_CHAT, PROMPT_THINKING };
@@ -78,6 +78,7 @@ struct prompt_opts {
     bool no_bos;
     uint32_t n_context; /* the first n messages were rendered earlier: they count, silently */
     bool pair_by_id;    /* put results into call order by call_id; an unknown id is an error */
+    bool lenient;       /* an answer without reasoning gets an empty thought, not an error */
 };
 
 struct prompt_piece {
@@ -148,7 +149,8 @@ struct str prompt_piece_text(const struct prompt *p, uint32_t i);
 
 /* A request as JSON text: {"messages": [...], "context": [...], "options": {...}}. */
 struct prompt_request {
-    struct arena arena; /* owned: everything below lives here */
+    struct arena arena; /* owned: what the messages point to lives here, */
+    struct buf text;    /* owned: or here, the canonical form of the input */
     struct prompt_msg *msg; /* context first */
     uint32_t n;
     struct prompt_opts opts;

@@ -9,8 +9,23 @@
 #ifndef LIMIT_JSON_BYTES
 #define LIMIT_JSON_BYTES (64u << 20) /* tokenizer.json of big models is about 20 MB */
 #endif
+#ifndef LIMIT_JSON_DEPTH
+#define LIMIT_JSON_DEPTH 500 /* Python's reader, the format's reference, stops near 1000 */
+#endif
+#ifndef LIMIT_PROMPT_BYTES
+#define LIMIT_PROMPT_BYTES (64u << 20) /* 128K tokens are about half a megabyte */
+#endif
 #ifndef LIMIT_LINE_BYTES
 #define LIMIT_LINE_BYTES (16u << 20) /* one request on the socket; announced to clients */
+#endif
+#ifndef LIMIT_PARAMS_PER_CALL
+#define LIMIT_PARAMS_PER_CALL 256 /* a tool with 30 is already a bad tool */
+#endif
+#ifndef LIMIT_ARGUMENTS_BYTES
+#define LIMIT_ARGUMENTS_BYTES (8u << 20) /* one call may write a whole file */
+#endif
+#ifndef LIMIT_NAME_BYTES
+#define LIMIT_NAME_BYTES 256 /* of a tool or a parameter, as the model spells it */
 #endif
 #ifndef LIMIT_CALLS_PER_MESSAGE
 #define LIMIT_CALLS_PER_MESSAGE 64 /* the longest published example has 20 */
