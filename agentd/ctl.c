@@ -5,6 +5,8 @@
 #include <string.h>
 
 static const struct ctl_command commands[] = {
+    {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
+    {"parse", ctl_parse, "Read a completion back into a message, strictly."},
     {"tool", ctl_tool, "List tools and call them without a model."},
     {"version", ctl_version, "Print the version."},
 };
