@@ -40,4 +40,14 @@
 #define LIMIT_YAML_NODES 20000 /* an allow-list of hosts is the longest thing in one */
 #endif
 
+/* --- weight files --------------------------------------------------------------------- */
+
+#define LIMIT_TENSORS (1u << 18)       /* DeepSeek-V3.2 in safetensors lists 92,425 */
+#define LIMIT_GGUF_KV (1u << 16)       /* a real file has about 60 keys */
+#define LIMIT_GGUF_KEY 1024u           /* bytes; real keys have fewer than 80 */
+#define LIMIT_GGUF_STRING (4u << 20)   /* a chat template is the longest, about 30 KB */
+#define LIMIT_GGUF_ARRAY (1u << 22)    /* elements; vocabularies and merges reach 400,000 */
+#define LIMIT_GGUF_ALIGN (1u << 20)
+#define LIMIT_MODEL_PARTS 4096u        /* DeepSeek-V3.2 comes in 163 */
+
 #endif

@@ -46,6 +46,8 @@ const char *quant_type_name(uint32_t type)
 {
     if (type == QUANT_F8_E4M3)
         return quant_f8_e4m3.name;
+    if (type >= QUANT_F8_E8M0)
+        return type == QUANT_F8_E8M0 ? "f8_e8m0" : type == QUANT_OTHER ? "other" : NULL;
     return type < ARRAY_LEN(names) ? names[type] : NULL;
 }
 

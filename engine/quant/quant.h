@@ -17,7 +17,7 @@
 #include "base/compiler.h"
 #include "base/str.h"
 
-/* GGML's numbers; QUANT_F8_E4M3 is ours alone and never stands in a GGUF file. */
+/* GGML's numbers; those from 256 are ours alone and never stand in a GGUF file. */
 enum quant_type {
     QUANT_F32 = 0,
     QUANT_F16 = 1,
@@ -36,6 +36,9 @@ enum quant_type {
     QUANT_BF16 = 30,
     QUANT_MXFP4 = 39,
     QUANT_F8_E4M3 = 256, /* safetensors: bytes here, 128x128 scales beside them */
+    /* Types a safetensors file may list and no layer may use: named, without traits. */
+    QUANT_F8_E8M0 = 257, /* 2^(b-127): scales of some files */
+    QUANT_OTHER = 258,
 };
 
 struct quant_traits {
