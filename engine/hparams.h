@@ -19,6 +19,8 @@ struct hparams {
     char arch[32]; /* "deepseek2", "deepseek32" or "glm-dsa": GGUF's names for the families */
     char rule[64]; /* which family rule applied, for people: "DeepseekV32ForCausalLM", ... */
 
+    char note[160]; /* what was assumed or left out, for people; empty = nothing */
+
     uint32_t n_vocab;      /* rows of the head */
     uint32_t dim;          /* hidden size */
     uint32_t n_layers;     /* main layers, without MTP */
