@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum { HPARAMS_LAYERS_MAX = 256 };
+enum { HPARAMS_LAYERS_MAX = 256, HPARAMS_EXPERTS_MAX = 1024, HPARAMS_GROUPS_MAX = 64 };
 
 enum score_func { SCORE_SIGMOID, SCORE_SOFTMAX };
 enum group_score { GROUP_TOP2_SUM, GROUP_MAX }; /* noaux_tc; group_limited_greedy */

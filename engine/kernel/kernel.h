@@ -100,8 +100,6 @@ void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part, uint3
 enum { KERNEL_LOCAL_ROWS = 64 };
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy);
-/* This thread's own block of floats, sized at open; kernel_matmul_local leaves it alone. */
-float *kernel_scratch(struct kernel *k, uint32_t thread);
 
 /* y[i] = down(silu(gate x) .* up x), added to y when `add`. */
 void kernel_ffn(struct kernel *k, const struct ffn_weights *f, const float *x, size_t ldx,

@@ -1,0 +1,131 @@
+/*
+ * ref.c - the meaning of every kernel, in plain C. Additions run in sixteen lanes that are
+ * folded at the end: the one order that vector code can keep too.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "engine/kernel/expf.h"
+#include "engine/kernel/kernel.h"
+#include "engine/quant/quant.h"
+
+enum { LANES = 16 };
+
+static float fold(const float acc[LANES])
+{
+    float t[8];
+    for (int i = 0; i < 8; i++)
+        t[i] = acc[i] + acc[i + 8];
+    for (int i = 0; i < 4; i++)
+        t[i] += t[i + 4];
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+
+static float ref_dot(const float *a, const float *b, size_t n)
+{
+    float acc[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            acc[j] += a[i + j] * b[i + j];
+    for (size_t j = 0; i + j < n; j++)
+        acc[j] += a[i + j] * b[i + j];
+    return fold(acc);
+}
+
+static void ref_axpy(float *y, float a, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void ref_rmsnorm(float *out, const float *x, const float *w, size_t n, float eps)
+{
+    float scale = 1.0f / sqrtf(ref_dot(x, x, n) / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        out[i] = w[i] * (x[i] * scale);
+}
+
+static float ref_exp_sum(float *x, size_t n, float max)
+{
+    float acc[LANES] = {0};
+    for (size_t i = 0; i < n; i++) {
+        float e = x[i] == -INFINITY ? 0.0f : exp_fast(x[i] - max);
+        x[i] = e;
+        acc[i % LANES] += e;
+    }
+    return fold(acc);
+}
+
+static void ref_swiglu(float *g, const float *u, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        g[i] = g[i] / (1.0f + exp_fast(-g[i])) * u[i];
+}
+
+static void ref_index_scores(float *out, const float *q, const float *w, uint32_t n_heads,
+                             const float *k, uint32_t n, uint32_t dim)
+{
+    for (uint32_t s = 0; s < n; s++) {
+        float sum = 0;
+        for (uint32_t j = 0; j < n_heads; j++) {
+            float d = ref_dot(q + (size_t)j * dim, k + (size_t)s * dim, dim);
+            sum += w[j] * (d > 0 ? d : 0);
+        }
+        out[s] = sum;
+    }
+}
+
+static size_t ref_pack_bytes(uint32_t type, uint64_t cols)
+{
+    (void)type;
+    (void)cols;
+    return 0;
+}
+
+static void ref_pack(uint32_t type, const float *x, uint64_t cols, void *out)
+{
+    (void)type;
+    (void)x;
+    (void)cols;
+    (void)out;
+}
+
+static void ref_matmul(const struct tensor *w, uint64_t first, uint64_t last,
+                       const struct acts *x, uint32_t n, float *y, size_t ldy, void *work)
+{
+    float *row = work;
+    size_t cols = (size_t)w->ne[0];
+    for (uint64_t r = first; r < last; r++) {
+        kernel_row(w, r, row);
+        for (uint32_t i = 0; i < n; i++) {
+            const float *xi = x->x + (x->pick ? x->pick[i] : i) * x->ldx;
+            y[i * ldy + (r - first)] = ref_dot(row, xi, cols);
+        }
+    }
+}
+
+void kernel_row(const struct tensor *w, uint64_t row, float *out)
+{
+    const void *p = tensor_row(w, row);
+    if (w->type == QUANT_F8_E4M3)
+        quant_f8_row(out, p,
+                     w->scale + (w->scale_row0 + row) / TENSOR_F8_BLOCK * w->scale_cols,
+                     (size_t)w->ne[0]);
+    else
+        quant_traits(w->type)->dequantize(out, p, (size_t)w->ne[0]);
+}
+
+const struct kernel_ops kernel_ref = {
+    .name = "ref",
+    .dot = ref_dot,
+    .axpy = ref_axpy,
+    .rmsnorm = ref_rmsnorm,
+    .exp_sum = ref_exp_sum,
+    .swiglu = ref_swiglu,
+    .index_scores = ref_index_scores,
+    .pack_bytes = ref_pack_bytes,
+    .pack = ref_pack,
+    .matmul = ref_matmul,
+};

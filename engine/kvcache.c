@@ -1,0 +1,391 @@
+/* kvcache.c - pages of cached rows: storage formats, sharing, copy on write. */
+#include "engine/kvcache.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "engine/quant/half.h"
+#include "engine/quant/quant.h"
+
+enum { F8_GROUP = 128 };
+
+struct layout {
+    size_t latent, index; /* offsets in a page */
+    bool has_index;
+};
+
+struct kvcache {
+    enum engine_cache type;
+    bool faithful;
+    uint32_t rank, rope, index_dim, n_layers, n_ctx;
+    size_t latent_row, index_row; /* bytes */
+    struct layout layer[HPARAMS_LAYERS_MAX];
+    size_t page_bytes;
+    uint8_t *base; /* owned mapping of n_pages pages, touched as they are used */
+    uint32_t n_pages, n_fresh; /* pages never used yet start at n_fresh */
+    uint32_t *refs, *free_page;
+    uint32_t n_free;
+    const struct quant_traits *traits; /* of the 16- and 32-bit storages */
+};
+
+static size_t f8_groups(size_t n)
+{
+    return (n + F8_GROUP - 1) / F8_GROUP;
+}
+
+static void lay_out(struct kvcache *kv, const struct hparams *hp)
+{
+    size_t at = 0;
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        struct layout *y = &kv->layer[l];
+        y->latent = at;
+        at += (kv->latent_row * KV_PAGE + 63) & ~(size_t)63;
+        y->has_index = hp->index_topk && hp->index_full[l];
+        y->index = at;
+        if (y->has_index)
+            at += (kv->index_row * KV_PAGE + 63) & ~(size_t)63;
+    }
+    kv->page_bytes = (at + 4095) & ~(size_t)4095;
+}
+
+static size_t default_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size / 4 : (size_t)1 << 30;
+}
+
+int kvcache_open(struct kvcache **out, const struct hparams *hp, const struct kvcache_opts *o,
+                 struct err *err)
+{
+    struct kvcache *kv = mem_zalloc(sizeof *kv);
+    if (!kv)
+        return err_nomem(err);
+    kv->type = o->type == ENGINE_CACHE_AUTO ? ENGINE_CACHE_F16 : o->type;
+    kv->faithful = o->faithful_fp8;
+    kv->rank = hp->kv_lora_rank;
+    kv->rope = hp->qk_rope_head_dim;
+    kv->index_dim = hp->index_head_dim;
+    kv->n_layers = hp->n_layers + (o->mtp ? hp->n_mtp_layers : 0);
+    kv->n_ctx = o->n_ctx;
+    size_t n = (size_t)kv->rank + kv->rope, size = kv->type == ENGINE_CACHE_F32 ? 4 : 2;
+    kv->latent_row = n * size;
+    kv->index_row = kv->index_dim * size;
+    if (kv->type == ENGINE_CACHE_FP8) {
+        kv->latent_row = kv->rank + f8_groups(kv->rank) * sizeof(float) + kv->rope * 2;
+        kv->index_row = kv->index_dim + sizeof(float);
+    }
+    kv->traits = quant_traits(kv->type == ENGINE_CACHE_F32   ? QUANT_F32
+                              : kv->type == ENGINE_CACHE_F16 ? QUANT_F16
+                                                             : QUANT_BF16);
+    lay_out(kv, hp);
+    size_t bytes = o->bytes ? o->bytes : default_bytes();
+    size_t most = bytes / kv->page_bytes;
+    kv->n_pages = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
+    int rc = 0;
+    if (kv->n_pages == 0) {
+        rc = err_set(err, ERR_LIMIT,
+                     "a KV cache of %zu bytes holds no page: one page of %d positions takes "
+                     "%zu bytes in this model",
+                     bytes, KV_PAGE, kv->page_bytes);
+        goto fail;
+    }
+    kv->refs = mem_array(kv->n_pages, sizeof *kv->refs);
+    kv->free_page = mem_array(kv->n_pages, sizeof *kv->free_page);
+    if (!kv->refs || !kv->free_page) {
+        rc = err_nomem(err);
+        goto fail;
+    }
+    void *base = mmap(NULL, kv->n_pages * kv->page_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
+        rc = err_sys(err, "reserve %zu bytes of KV cache", kv->n_pages * kv->page_bytes);
+        goto fail;
+    }
+    kv->base = base;
+    *out = kv;
+    return 0;
+fail:
+    kvcache_close(kv);
+    return rc;
+}
+
+void kvcache_close(struct kvcache *kv)
+{
+    if (!kv)
+        return;
+    if (kv->base)
+        munmap(kv->base, kv->n_pages * kv->page_bytes);
+    mem_free(kv->refs);
+    mem_free(kv->free_page);
+    mem_free(kv);
+}
+
+void kvcache_usage(const struct kvcache *kv, size_t *used, size_t *limit)
+{
+    *used = (size_t)(kv->n_fresh - kv->n_free) * kv->page_bytes;
+    *limit = (size_t)kv->n_pages * kv->page_bytes;
+}
+
+enum engine_cache kvcache_type(const struct kvcache *kv)
+{
+    return kv->type;
+}
+
+bool kvcache_rotates(const struct kvcache *kv)
+{
+    return kv->type == ENGINE_CACHE_FP8;
+}
+
+size_t kvcache_row_bytes(const struct kvcache *kv)
+{
+    size_t sum = 0;
+    for (uint32_t l = 0; l < kv->n_layers; l++)
+        sum += kv->latent_row + (kv->layer[l].has_index ? kv->index_row : 0);
+    return sum;
+}
+
+/* --- pages ------------------------------------------------------------------------------ */
+
+static uint8_t *page_at(const struct kvcache *kv, uint32_t page)
+{
+    return kv->base + (size_t)page * kv->page_bytes;
+}
+
+static int page_take(struct kvcache *kv, uint32_t *page, struct err *err)
+{
+    if (kv->n_free)
+        *page = kv->free_page[--kv->n_free];
+    else if (kv->n_fresh < kv->n_pages)
+        *page = kv->n_fresh++;
+    else
+        return err_set(err, ERR_LIMIT,
+                       "the KV cache is full: all %u pages (%zu bytes) are in use",
+                       kv->n_pages, (size_t)kv->n_pages * kv->page_bytes);
+    kv->refs[*page] = 1;
+    return 0;
+}
+
+static void page_drop(struct kvcache *kv, uint32_t page)
+{
+    if (--kv->refs[page] == 0)
+        kv->free_page[kv->n_free++] = page;
+}
+
+static uint32_t pages_for(uint32_t n)
+{
+    return n / KV_PAGE + (n % KV_PAGE != 0);
+}
+
+int kvseq_init(struct kvseq *s, struct kvcache *kv, struct err *err)
+{
+    *s = (struct kvseq){.kv = kv};
+    s->page = mem_array(pages_for(kv->n_ctx), sizeof *s->page);
+    return s->page ? 0 : err_nomem(err);
+}
+
+void kvseq_done(struct kvseq *s)
+{
+    if (s->page)
+        kvseq_truncate(s, 0);
+    mem_free(s->page);
+    *s = (struct kvseq){0};
+}
+
+void kvseq_fork(struct kvseq *dst, const struct kvseq *src, uint32_t n)
+{
+    uint32_t pages = pages_for(n);
+    for (uint32_t i = 0; i < pages; i++) {
+        dst->page[i] = src->page[i];
+        dst->kv->refs[src->page[i]]++;
+    }
+    dst->n_pages = pages;
+    dst->len = n;
+}
+
+void kvseq_truncate(struct kvseq *s, uint32_t n)
+{
+    uint32_t keep = pages_for(n);
+    while (s->n_pages > keep)
+        page_drop(s->kv, s->page[--s->n_pages]);
+    if (s->len > n)
+        s->len = n;
+}
+
+int kvseq_reserve(struct kvseq *s, uint32_t from, uint32_t to, struct err *err)
+{
+    struct kvcache *kv = s->kv;
+    for (uint32_t i = from / KV_PAGE; i < pages_for(to); i++) {
+        uint32_t page = 0;
+        if (i < s->n_pages && kv->refs[s->page[i]] == 1)
+            continue;
+        int rc = page_take(kv, &page, err);
+        if (rc < 0)
+            return rc;
+        if (i < s->n_pages) {
+            memcpy(page_at(kv, page), page_at(kv, s->page[i]), kv->page_bytes);
+            page_drop(kv, s->page[i]);
+        } else {
+            s->n_pages = i + 1;
+        }
+        s->page[i] = page;
+    }
+    return 0;
+}
+
+/* --- rows ------------------------------------------------------------------------------- */
+
+static uint8_t *latent_at(const struct kvseq *s, uint32_t layer, uint32_t pos)
+{
+    const struct kvcache *kv = s->kv;
+    return page_at(kv, s->page[pos / KV_PAGE]) + kv->layer[layer].latent +
+           pos % KV_PAGE * kv->latent_row;
+}
+
+static uint8_t *index_at(const struct kvseq *s, uint32_t layer, uint32_t pos)
+{
+    const struct kvcache *kv = s->kv;
+    return page_at(kv, s->page[pos / KV_PAGE]) + kv->layer[layer].index +
+           pos % KV_PAGE * kv->index_row;
+}
+
+static float abs_max(const float *x, size_t n)
+{
+    float m = 0;
+    for (size_t i = 0; i < n; i++)
+        m = fmaxf(m, fabsf(x[i]));
+    return m;
+}
+
+/* e4m3 codes and one scale per group, amax / 448. */
+static void f8_store(uint8_t *code, uint8_t *scales, const float *x, size_t n)
+{
+    for (size_t g = 0; g * F8_GROUP < n; g++) {
+        size_t m = n - g * F8_GROUP < F8_GROUP ? n - g * F8_GROUP : F8_GROUP;
+        float scale = fmaxf(abs_max(x + g * F8_GROUP, m), 1e-10f) / 448.0f;
+        memcpy(scales + g * sizeof scale, &scale, sizeof scale);
+        for (size_t i = 0; i < m; i++)
+            code[g * F8_GROUP + i] = quant_f8_encode(x[g * F8_GROUP + i] / scale);
+    }
+}
+
+static void f8_load(float *x, const uint8_t *code, const uint8_t *scales, size_t n)
+{
+    for (size_t g = 0; g * F8_GROUP < n; g++) {
+        size_t m = n - g * F8_GROUP < F8_GROUP ? n - g * F8_GROUP : F8_GROUP;
+        float scale;
+        memcpy(&scale, scales + g * sizeof scale, sizeof scale);
+        quant_f8_row(x + g * F8_GROUP, code + g * F8_GROUP, &scale, m);
+    }
+}
+
+/* Rounds through e4m3 with scale 2^ceil(log2(amax / 448)), as DeepSeek's code does. */
+static void round_ue8m0(float *x, size_t n)
+{
+    for (size_t g = 0; g < n; g += F8_GROUP) {
+        size_t m = n - g < F8_GROUP ? n - g : F8_GROUP;
+        float amax = fmaxf(abs_max(x + g, m), 1e-4f);
+        uint32_t bits = float_bits(amax / 448.0f);
+        bits = (bits >> 23) + ((bits & 0x7fffff) != 0);
+        float scale = bits_float(bits << 23);
+        for (size_t i = 0; i < m; i++)
+            x[g + i] = quant_f8_decode(quant_f8_encode(x[g + i] / scale)) * scale;
+    }
+}
+
+void kvseq_put(struct kvseq *s, uint32_t layer, uint32_t pos, float *row)
+{
+    struct kvcache *kv = s->kv;
+    uint8_t *to = latent_at(s, layer, pos);
+    if (kv->faithful)
+        round_ue8m0(row, kv->rank);
+    if (kv->type != ENGINE_CACHE_FP8) {
+        kv->traits->quantize(to, row, kv->rank + kv->rope);
+        return;
+    }
+    size_t scales = f8_groups(kv->rank) * sizeof(float);
+    f8_store(to, to + kv->rank, row, kv->rank);
+    kv->traits->quantize(to + kv->rank + scales, row + kv->rank, kv->rope);
+}
+
+void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float *ik)
+{
+    struct kvcache *kv = s->kv;
+    uint8_t *to = index_at(s, layer, pos);
+    if (kv->type != ENGINE_CACHE_FP8) {
+        kv->traits->quantize(to, ik, kv->index_dim);
+        return;
+    }
+    /* One scale for the whole head, however wide. */
+    float scale = fmaxf(abs_max(ik, kv->index_dim), 1e-10f) / 448.0f;
+    for (uint32_t i = 0; i < kv->index_dim; i++)
+        to[i] = quant_f8_encode(ik[i] / scale);
+    memcpy(to + kv->index_dim, &scale, sizeof scale);
+}
+
+void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
+               uint32_t n, float *out)
+{
+    const struct kvcache *kv = s->kv;
+    size_t width = (size_t)kv->rank + kv->rope;
+    size_t scales = f8_groups(kv->rank) * sizeof(float);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *from = latent_at(s, layer, set ? set[i] : first + i);
+        float *to = out + i * width;
+        if (kv->type != ENGINE_CACHE_FP8) {
+            kv->traits->dequantize(to, from, width);
+            continue;
+        }
+        f8_load(to, from, from + kv->rank, kv->rank);
+        kv->traits->dequantize(to + kv->rank, from + kv->rank + scales, kv->rope);
+    }
+}
+
+void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t first, uint32_t n,
+                     float *out)
+{
+    const struct kvcache *kv = s->kv;
+    const uint8_t *from = index_at(s, layer, first);
+    if (kv->type != ENGINE_CACHE_FP8) {
+        kv->traits->dequantize(out, from, (size_t)n * kv->index_dim);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++, from += kv->index_row) {
+        float scale;
+        memcpy(&scale, from + kv->index_dim, sizeof scale);
+        for (uint32_t j = 0; j < kv->index_dim; j++)
+            out[(size_t)i * kv->index_dim + j] = quant_f8_decode(from[j]) * scale;
+    }
+}
+
+int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_block_fn *fn,
+                     void *arg, struct err *err)
+{
+    const struct kvcache *kv = s->kv;
+    uint8_t *base = page_at(kv, s->page[page]);
+    for (uint32_t l = 0; l < kv->n_layers; l++) {
+        const struct layout *y = &kv->layer[l];
+        int rc = fn(arg, base + y->latent, kv->latent_row, n_rows, err);
+        if (rc == 0 && y->has_index)
+            rc = fn(arg, base + y->index, kv->index_row, n_rows, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+void hadamard(float *x, uint32_t n)
+{
+    for (uint32_t h = 1; h < n; h *= 2)
+        for (uint32_t i = 0; i < n; i += 2 * h)
+            for (uint32_t j = i; j < i + h; j++) {
+                float a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
+            }
+    float scale = 1.0f / sqrtf((float)n);
+    for (uint32_t i = 0; i < n; i++)
+        x[i] *= scale;
+}

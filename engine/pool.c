@@ -1,0 +1,234 @@
+/*
+ * pool.c - worker threads: spin a little for the next job, then sleep on a futex.
+ *
+ * A job is published by raising `epoch`; workers take runs of items from `next` until none
+ * is left and then drop `pending`. The caller works too and leaves when `pending` is 0, so
+ * that the fields of a job are never written while a worker may still read them.
+ */
+#include "engine/pool.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/io.h"
+#include "base/mem.h"
+
+enum { POOL_THREADS_MAX = 256, SPIN = 4000 };
+
+struct worker {
+    struct pool *pool;
+    pthread_t tid;
+    uint32_t index;
+    bool running;
+};
+
+struct pool {
+    uint32_t n_threads;
+    _Atomic uint32_t epoch;    /* raised once per job; workers sleep on it */
+    _Atomic uint32_t pending;  /* workers still in the job; the caller sleeps on it */
+    _Atomic uint32_t sleepers; /* workers inside futex_wait */
+    _Atomic bool stop;
+    pool_fn *fn;
+    void *arg;
+    uint64_t n, grain;
+    _Alignas(64) _Atomic uint64_t next;
+    struct worker worker[POOL_THREADS_MAX];
+};
+
+static void futex_wait(_Atomic uint32_t *at, uint32_t seen)
+{
+    syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *at, int n)
+{
+    syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void take_runs(struct pool *p, uint32_t thread)
+{
+    for (;;) {
+        uint64_t first = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
+        if (first >= p->n)
+            return;
+        uint64_t last = p->n - first < p->grain ? p->n : first + p->grain;
+        p->fn(p->arg, thread, first, last);
+    }
+}
+
+/* Waits until *at differs from `seen`: by spinning, then asleep. */
+static uint32_t wait_change(struct pool *p, uint32_t seen)
+{
+    for (int i = 0; i < SPIN; i++) {
+        uint32_t now = atomic_load_explicit(&p->epoch, memory_order_acquire);
+        if (now != seen)
+            return now;
+        relax();
+    }
+    atomic_fetch_add(&p->sleepers, 1);
+    uint32_t now;
+    while ((now = atomic_load(&p->epoch)) == seen)
+        futex_wait(&p->epoch, seen);
+    atomic_fetch_sub(&p->sleepers, 1);
+    return now;
+}
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        seen = wait_change(p, seen);
+        if (atomic_load(&p->stop))
+            return NULL;
+        take_runs(p, w->index);
+        if (atomic_fetch_sub(&p->pending, 1) == 1)
+            futex_wake(&p->pending, 1);
+    }
+}
+
+void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain)
+{
+    if (n == 0)
+        return;
+    if (grain == 0)
+        grain = (n + p->n_threads - 1) / p->n_threads;
+    if (p->n_threads == 1 || n <= grain) {
+        fn(arg, 0, 0, n);
+        return;
+    }
+    p->fn = fn;
+    p->arg = arg;
+    p->n = n;
+    p->grain = grain;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store(&p->pending, p->n_threads - 1);
+    atomic_fetch_add(&p->epoch, 1);
+    if (atomic_load(&p->sleepers))
+        futex_wake(&p->epoch, POOL_THREADS_MAX);
+    take_runs(p, 0);
+    for (int i = 0; i < SPIN; i++) {
+        if (atomic_load_explicit(&p->pending, memory_order_acquire) == 0)
+            return;
+        relax();
+    }
+    uint32_t left;
+    while ((left = atomic_load(&p->pending)) != 0)
+        futex_wait(&p->pending, left);
+}
+
+uint32_t pool_threads(const struct pool *p)
+{
+    return p->n_threads;
+}
+
+int pool_open(struct pool **out, uint32_t n_threads, struct err *err)
+{
+    if (n_threads == 0)
+        n_threads = pool_cores();
+    if (n_threads > POOL_THREADS_MAX)
+        n_threads = POOL_THREADS_MAX;
+    struct pool *p = mem_aligned(64, sizeof *p);
+    if (!p)
+        return err_nomem(err);
+    memset(p, 0, sizeof *p);
+    p->n_threads = n_threads;
+    /* Signals belong to the main thread: workers are born with all of them blocked. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = 0;
+    for (uint32_t i = 1; i < n_threads && rc == 0; i++) {
+        p->worker[i] = (struct worker){.pool = p, .index = i};
+        int no = pthread_create(&p->worker[i].tid, NULL, work, &p->worker[i]);
+        if (no != 0) {
+            errno = no;
+            rc = err_sys(err, "start worker thread %u of %u", i, n_threads);
+        } else {
+            p->worker[i].running = true;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc < 0) {
+        pool_close(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void pool_close(struct pool *p)
+{
+    if (!p)
+        return;
+    atomic_store(&p->stop, true);
+    atomic_fetch_add(&p->epoch, 1);
+    futex_wake(&p->epoch, POOL_THREADS_MAX);
+    for (uint32_t i = 1; i < p->n_threads; i++)
+        if (p->worker[i].running)
+            pthread_join(p->worker[i].tid, NULL);
+    mem_free(p);
+}
+
+/* The smallest quota of this process's cgroup and its parents, in cores; 0 = none. */
+static double cgroup_quota(void)
+{
+    struct err err = {0};
+    struct buf b;
+    buf_init(&b, 65536);
+    double best = 0;
+    char group[512] = "";
+    if (io_read_file("/proc/self/cgroup", &b, &err) == 0) {
+        struct str rest = buf_view(&b), line;
+        while (str_split(&rest, '\n', &line))
+            if (str_starts(line, STR("0::")) && line.n - 3 < sizeof group)
+                snprintf(group, sizeof group, "%.*s", (int)(line.n - 3), line.p + 3);
+    }
+    while (group[0]) {
+        char path[600];
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
+        buf_reset(&b);
+        struct str quota, period, rest;
+        double q, per;
+        if (io_read_file(path, &b, &err) == 0) {
+            rest = str_trim(buf_view(&b));
+            if (str_split(&rest, ' ', &quota) && str_split(&rest, ' ', &period) &&
+                str_to_f64(quota, &q) && str_to_f64(period, &per) && per > 0 &&
+                (best == 0 || q / per < best))
+                best = q / per;
+        }
+        char *slash = strrchr(group, '/');
+        *slash = '\0';
+    }
+    buf_done(&b);
+    return best;
+}
+
+uint32_t pool_cores(void)
+{
+    cpu_set_t set;
+    long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                         : sysconf(_SC_NPROCESSORS_ONLN);
+    double quota = cgroup_quota();
+    if (quota > 0 && quota < (double)n)
+        n = (long)(quota + 0.999);
+    return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : (uint32_t)n;
+}
