@@ -367,9 +367,9 @@ int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_bloc
     uint8_t *base = page_at(kv, s->page[page]);
     for (uint32_t l = 0; l < kv->n_layers; l++) {
         const struct layout *y = &kv->layer[l];
-        int rc = fn(arg, base + y->latent, kv->latent_row, n_rows, err);
+        int rc = fn(arg, l, base + y->latent, kv->latent_row, n_rows, err);
         if (rc == 0 && y->has_index)
-            rc = fn(arg, base + y->index, kv->index_row, n_rows, err);
+            rc = fn(arg, l, base + y->index, kv->index_row, n_rows, err);
         if (rc < 0)
             return rc;
     }

@@ -70,8 +70,8 @@ void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t first, uint
 
 /* The stored bytes of n rows from a page's start, for snapshots: every layer's latent and
  * index blocks in order. fn is called once per block. */
-typedef int kvseq_block_fn(void *arg, uint8_t *block, size_t row_bytes, size_t n_rows,
-                           struct err *err);
+typedef int kvseq_block_fn(void *arg, uint32_t layer, uint8_t *block, size_t row_bytes,
+                           uint32_t n_rows, struct err *err);
 NODISCARD int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows,
                                kvseq_block_fn *fn, void *arg, struct err *err);
 

@@ -24,6 +24,8 @@ LIBRARIES = {
     r"yaml\.h": ["agentd/yaml.c"],
     r"seccomp\.h": ["sandbox/seccomp.c"],
     r"pcre2\.h": ["engine/pretok.c"],
+    r"zstd\.h": ["engine/kvfile.c"],
+    r"xxhash\.h": ["engine/hash.c"],
     r"libxml/.*": ["tools/html.c"],
     r"(lua|lualib|lauxlib)\.h": ["agentd/hooks.c", "agentd/lua.c"],
     r"histedit\.h": ["agentd/lineedit.c"],
