@@ -25,6 +25,7 @@ void hparams_rope_scale(struct hparams *hp, double mscale, double mscale_all_dim
         if (!isnan(mscale_all_dim) && mscale_all_dim != 0)
             scale *= magnitude(s, mscale_all_dim) * magnitude(s, mscale_all_dim);
     }
+    hp->yarn_mscale_all = hp->yarn && !isnan(mscale_all_dim) ? (float)mscale_all_dim : 0;
     hp->rope_mul = (float)mul;
     hp->attn_scale = (float)scale;
 }

@@ -52,6 +52,7 @@ struct hparams {
     bool yarn;
     float yarn_factor, yarn_beta_fast, yarn_beta_slow;
     uint32_t yarn_orig_ctx;
+    float yarn_mscale_all; /* mscale_all_dim, 0 when absent; attn_scale has it already */
     float rope_mul;   /* of cos and sin: g(mscale) / g(mscale_all_dim), mostly 1 */
     float attn_scale; /* (nope + rope)^-1/2, times g(mscale_all_dim)^2 under YaRN */
 

@@ -269,8 +269,15 @@ int hparams_from_gguf(struct hparams *hp, const struct gguf *g, struct err *err)
         rc = gguf_int(g, "tokenizer.ggml.bos_token_id", 0, INT32_MAX, &bos, err);
     if (rc == 0)
         rc = gguf_int(g, "tokenizer.ggml.eos_token_id", 0, INT32_MAX, &eos, err);
+    double t = 1, p = 1;
+    if (rc == 0)
+        rc = gguf_num(g, "agentd.temperature", &t, err);
+    if (rc == 0)
+        rc = gguf_num(g, "agentd.top_p", &p, err);
     if (rc < 0)
         return rc;
+    hp->temperature = (float)t;
+    hp->top_p = (float)p;
     hp->bos = (int32_t)bos;
     hp->eos = (int32_t)eos;
     snprintf(hp->arch, sizeof hp->arch, "%.*s", STR_ARG(r.arch));

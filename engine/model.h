@@ -9,7 +9,59 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/json.h"
 #include "engine/engine.h"
+
+/* --- model files ------------------------------------------------------------------------ */
+
+/*
+ * What a model is, as one JSON object (owned by the caller): its numbers, the rule that read
+ * them, tensors by type, bytes read per token, memory per context length. check: every
+ * element is read as well, and one that is not finite is an error.
+ */
+NODISCARD int model_info(json_t **out, const char *path, bool check,
+                         void (*progress)(void *arg, double done), void *arg,
+                         struct err *err);
+
+struct model_convert_rule {
+    const char *pattern; /* of GGUF tensor names, as in fnmatch(3) */
+    const char *type;
+};
+struct model_convert {
+    const char *src;  /* a safetensors folder or a GGUF file */
+    const char *dst;  /* GGUF; written as dst.partial, which a later call takes up again */
+    const char *type; /* "q8_0", "bf16", ...: of matrices whose rows are whole blocks */
+    const struct model_convert_rule *rule; /* the last that matches wins */
+    unsigned n_rules;
+    /* Bytes of tensor data written, of all; `resumed` of them by an earlier call. */
+    void (*progress)(void *arg, uint64_t done, uint64_t total, uint64_t resumed);
+    void *arg;
+};
+NODISCARD int model_convert(const struct model_convert *o, struct err *err);
+/* The i-th name that `type` may be; NULL behind the last. */
+const char *model_type_name(unsigned i);
+
+struct model_make_test {
+    const char *dir;
+    const char *variant; /* "tiny-v32", "tiny-glm", "tiny-dense", "tiny-softmax" */
+    bool fp8;            /* matrices of layers as e4m3 with 128x128 scales */
+    unsigned n_shards;   /* 0 and 1: one file without an index */
+};
+NODISCARD int model_make_test(const struct model_make_test *o, struct err *err);
+
+/* --- tokens without weights ------------------------------------------------------------- */
+
+struct model_tokens;
+/* path: a tokenizer.json, a folder that has one, or a GGUF file. */
+NODISCARD int model_tokens_open(struct model_tokens **out, const char *path, struct err *err);
+void model_tokens_close(struct model_tokens *t);
+typedef int model_id_fn(void *arg, int32_t id, struct err *err);
+/* special: literals of added tokens become their ids; without it they are plain text. */
+NODISCARD int model_tokens_encode(struct model_tokens *t, struct str text, bool special,
+                                  model_id_fn *fn, void *arg, struct err *err);
+/* The bytes that a token stands for, borrowed; empty for an id out of range. */
+struct str model_tokens_bytes(const struct model_tokens *t, int32_t id);
+uint32_t model_tokens_count(const struct model_tokens *t);
 
 /* --- looking at a forward pass ---------------------------------------------------------- */
 
