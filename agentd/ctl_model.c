@@ -55,7 +55,7 @@ static void print_numbers(const json_t *o)
         else if (json_is_boolean(v))
             printf("  %-22s %s\n", key, json_is_true(v) ? "yes" : "no");
         else
-            printf("  %-22s %.9g\n", key, json_number_value(v));
+            printf("  %-22s %.7g\n", key, json_number_value(v));
     }
 }
 

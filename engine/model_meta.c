@@ -190,6 +190,14 @@ static int put_tokens(struct gguf_head *h, const struct vocab *v, uint32_t n, st
     return rc;
 }
 
+static void put_ends(struct gguf_head *h, int32_t bos, int32_t eos)
+{
+    if (bos >= 0)
+        gguf_put_u32(h, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
+    if (eos >= 0)
+        gguf_put_u32(h, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
+}
+
 static int put_vocab(struct gguf_head *h, const struct weights *w, const struct tokenizer *t,
                      struct err *err)
 {
@@ -204,11 +212,7 @@ static int put_vocab(struct gguf_head *h, const struct weights *w, const struct 
     if (rc < 0)
         return rc;
     gguf_put_strs(h, "tokenizer.ggml.merges", v->merge, v->n_merges);
-    int32_t bos = hp->bos >= 0 ? hp->bos : v->bos, eos = hp->eos >= 0 ? hp->eos : v->eos;
-    if (bos >= 0)
-        gguf_put_u32(h, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
-    if (eos >= 0)
-        gguf_put_u32(h, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
+    put_ends(h, hp->bos >= 0 ? hp->bos : v->bos, hp->eos >= 0 ? hp->eos : v->eos);
     return put_chat(h, w, err);
 }
 
@@ -237,5 +241,9 @@ int model_put_meta(struct gguf_head *h, const struct weights *w, const struct to
         gguf_put_f32(h, "agentd.temperature", w->hp.temperature);
         gguf_put_f32(h, "agentd.top_p", w->hp.top_p);
     }
-    return t ? put_vocab(h, w, t, err) : 0;
+    if (t)
+        return put_vocab(h, w, t, err);
+    gguf_put_str(h, "tokenizer.ggml.model", STR("none"));
+    put_ends(h, w->hp.bos, w->hp.eos);
+    return 0;
 }

@@ -48,6 +48,8 @@ static int read_tokens(struct draft *d, const struct gguf *g, struct err *err)
                            (unsigned long long)i);
         /* An added token without text matches nothing: it is a hole. */
         d->type[i] = d->token[i].n ? (uint8_t)type : TOKEN_UNUSED;
+        if (d->type[i] == TOKEN_UNUSED)
+            d->token[i].n = 0; /* "[PAD17]" is a place, not a text */
     }
     d->v.n_tokens = (uint32_t)t->n; /* below LIMIT_GGUF_ARRAY */
     return rc;
