@@ -177,7 +177,8 @@ int ctl_model_tokenize(int argc, char **argv)
         .more = "MODEL is a GGUF file, a folder with tokenizer.json, or a tokenizer.json.\n"
                 "Text that comes from outside belongs behind --plain. With --batch each line\n"
                 "of standard input is {\"text\":\"..\",\"special\":false} or\n"
-                "{\"pieces\":[{\"text\":\"..\",\"special\":true}, ..]} and answers {\"ids\":[..]}.\n"
+                "{\"pieces\":[{\"text\":\"..\",\"special\":true}, ..]}; the answer to each\n"
+                "is {\"ids\":[..]}.\n"
                 "Exit codes: 0 done, 1 failed (a sentence on stderr says why), 2 usage.",
     };
     int code, at = opt_parse(&cmd, argc, argv, false, &code);

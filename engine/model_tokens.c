@@ -30,9 +30,13 @@ int model_tokens_open(struct model_tokens **out, const char *path, struct err *e
     struct model_tokens *t = mem_zalloc(sizeof *t);
     if (!t)
         return err_nomem(err);
-    int rc = S_ISDIR(st.st_mode)                       ? tokenizer_from_folder(&t->tokenizer, path, err)
-             : str_ends(str_c(path), STR(".json")) ? tokenizer_open(&t->tokenizer, path, err)
-                                                       : open_gguf(&t->tokenizer, path, err);
+    int rc;
+    if (S_ISDIR(st.st_mode))
+        rc = tokenizer_from_folder(&t->tokenizer, path, err);
+    else if (str_ends(str_c(path), STR(".json")))
+        rc = tokenizer_open(&t->tokenizer, path, err);
+    else
+        rc = open_gguf(&t->tokenizer, path, err);
     if (rc < 0) {
         mem_free(t);
         return rc;
