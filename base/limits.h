@@ -52,6 +52,23 @@
 #define LIMIT_ROW (1u << 24)           /* elements of one row; the widest real one has 24,576 */
 #ifndef LIMIT_SCAN_BYTES
 #define LIMIT_SCAN_BYTES (64u << 20) /* files up to this size are read whole for NaN */
+#ifndef LIMIT_EDIT_BYTES
+#define LIMIT_EDIT_BYTES (8u << 20) /* a file the editor rewrites; larger ones are data */
+#endif
+#ifndef LIMIT_SPILL_BYTES
+#define LIMIT_SPILL_BYTES (16u << 20) /* of one output kept whole, for looking at later */
+#endif
+#ifndef LIMIT_SHELL_STATE
+#define LIMIT_SHELL_STATE (1u << 20) /* variables and functions of a shell between calls */
+#endif
+#ifndef LIMIT_JOBS
+#define LIMIT_JOBS 16 /* background commands of one session */
+#endif
+#ifndef LIMIT_PAGE_BYTES
+#define LIMIT_PAGE_BYTES (8u << 20) /* fetched from the web; real pages are below 2 MB */
+#endif
+#ifndef LIMIT_PAGES
+#define LIMIT_PAGES 2000 /* cursors of one session */
 #endif
 
 #endif

@@ -1,8 +1,106 @@
-/* main.c - agentd-tool: the tools' side inside a cell. */
+/* main.c - agentd-tool: the tools' side inside a cell, and the same code for tests and data. */
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
-int main(void)
+#include "tools/child.h"
+#include "tools/serve.h"
+
+static const char help[] =
+    "usage: agentd-tool serve [options]\n"
+    "Carries out tool calls that arrive as lines of JSON; see tools/serve.h.\n"
+    "  --control          talk on descriptor 100 (inside a cell), not on stdin and stdout\n"
+    "  --workspace DIR    first workspace\n"
+    "  --as-workspace     show the workspace at /workspace, in a mount namespace of our own\n"
+    "  --profile NAME     used when a request names none (general)\n"
+    "  --index FILE       local search index\n"
+    "  --spill-dir DIR    where long outputs are kept whole\n"
+    "  --pages-dir DIR    where opened pages are kept\n"
+    "  --cassette FILE    replay fetches from FILE; with --record, add to it\n"
+    "  --record           see --cassette\n"
+    "  --web              allow fetching from the network\n"
+    "It is not a sandbox: outside a cell, commands run with your own rights.\n";
+
+struct text_opt {
+    const char *name;
+    const char **to;
+};
+
+static int usage(const char *arg)
 {
-    puts("agentd-tool " AGENTD_VERSION);
+    fprintf(stderr, "agentd-tool: unknown argument '%s'; try --help\n", arg);
+    return 2;
+}
+
+/* What commands see outside a cell: the variables that they would see inside one. */
+static int plain_environment(void)
+{
+    static const char *const vars[] = {
+        "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+        "HOME=/tmp/home", "USER=agent", "LOGNAME=agent", "LANG=C.UTF-8", "TZ=UTC",
+        "TMPDIR=/tmp", "TERM=dumb", "SHELL=/bin/bash"};
+    int rc = clearenv();
+    for (unsigned i = 0; i < ARRAY_LEN(vars); i++)
+        rc |= putenv((char *)(uintptr_t)vars[i]);
+    return rc;
+}
+
+static int serve(int argc, char **argv)
+{
+    struct serve_opts o = {.in = 0, .out = 1, .profile = "general", .box = {.strays = true}};
+    struct err err = {0};
+    const struct text_opt texts[] = {
+        {"--workspace", &o.box.workspace}, {"--profile", &o.profile},
+        {"--index", &o.box.index},         {"--spill-dir", &o.box.spill_dir},
+        {"--pages-dir", &o.box.pages_dir}, {"--cassette", &o.box.cassette},
+        {"--providers", &o.box.providers},
+    };
+    for (int i = 0; i < argc; i++) {
+        bool known = true;
+        if (strcmp(argv[i], "--control") == 0) {
+            o.in = o.out = CHILD_CONTROL_FD;
+            o.cancels = true;
+            o.box.strays = false; /* the cell's init does it, and better */
+        } else if (strcmp(argv[i], "--as-workspace") == 0) {
+            o.as_workspace = true;
+        } else if (strcmp(argv[i], "--record") == 0) {
+            o.box.record = true;
+        } else if (strcmp(argv[i], "--web") == 0) {
+            o.box.web = true;
+        } else {
+            known = false;
+        }
+        for (unsigned j = 0; !known && i + 1 < argc && j < ARRAY_LEN(texts); j++)
+            if (strcmp(argv[i], texts[j].name) == 0) {
+                *texts[j].to = argv[++i];
+                known = true;
+            }
+        if (!known)
+            return usage(argv[i]);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    if (o.box.strays && plain_environment() != 0)
+        return 1;
+    /* What runs beside us must not read our memory through /proc. */
+    prctl(PR_SET_DUMPABLE, 0);
+    if (serve_run(&o, &err) < 0) {
+        fprintf(stderr, "agentd-tool: %s\n", err.text);
+        return 1;
+    }
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 2 && strcmp(argv[1], "serve") == 0)
+        return serve(argc - 2, argv + 2);
+    if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
+        puts("agentd-tool " AGENTD_VERSION);
+        return 0;
+    }
+    fputs(help, argc >= 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);
+    return argc >= 2 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
 }

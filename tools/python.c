@@ -1,0 +1,393 @@
+/*
+ * python.c - python: one interpreter kept between calls, told what to run over a socket.
+ *
+ * States: none -> (start) idle -> (call) busy -> idle; busy -> (limit) interrupted -> idle,
+ * or killed -> none. Whatever the driver says is checked: an answer without the nonce of
+ * its request, or anything out of form, ends the interpreter.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "tools/child.h"
+#include "tools/interp.h"
+#include "tools/toolbox_impl.h"
+
+#define NS 1000000000LL
+enum { START_S = 20, GRACE_S = 1, REPLY_MAX = 4 << 20 };
+
+struct interp {
+    struct child child;
+    int sock;
+    struct buf in; /* bytes of a reply */
+    size_t used;   /* of these, what the last reply took */
+};
+
+/* The driver's own frames are named <driver>, so that it can leave them out of tracebacks. */
+static const char *const driver_argv[] = {
+    "python3", "-I", "-S", "-X", "utf8", "-c",
+    "exec(compile(__import__('sys').argv[1], '<driver>', 'exec'), {})", interp_driver, NULL};
+static const char *const driver_env[] = {"MPLBACKEND=Agg", NULL};
+
+void interp_free(struct interp *p)
+{
+    if (!p)
+        return;
+    child_done(&p->child);
+    io_close(&p->sock);
+    buf_done(&p->in);
+    mem_free(p);
+}
+
+pid_t interp_pid(const struct interp *p)
+{
+    return p->child.pid;
+}
+
+static int64_t left_ms(int64_t deadline)
+{
+    int64_t ns = deadline - io_mono_ns();
+    return ns <= 0 ? 0 : ns / 1000000 < 60000 ? ns / 1000000 + 1 : 60000;
+}
+
+/* What the driver said about one request; views into interp.in until the next read. */
+struct reply {
+    char nonce[40];
+    bool has[4];
+    struct str part[4]; /* value, error, trace, figures */
+};
+enum { VALUE, ERROR, TRACE, FIGURES };
+
+/* "NONCE L L L L": 0, or -ERR_PARSE. *total is the number of bytes that follow. */
+static int read_header(struct str line, struct reply *r, int64_t len[4], size_t *total,
+                       struct err *err)
+{
+    struct str piece;
+    if (!str_split(&line, ' ', &piece) || piece.n >= sizeof r->nonce)
+        return err_set(err, ERR_PARSE, "the interpreter's answer has no nonce");
+    snprintf(r->nonce, sizeof r->nonce, "%.*s", STR_ARG(piece));
+    *total = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        if (!str_split(&line, ' ', &piece) || !str_to_i64(piece, &len[i]) || len[i] < -1 ||
+            len[i] > REPLY_MAX)
+            return err_set(err, ERR_PARSE, "the interpreter's answer has no length");
+        *total += len[i] > 0 ? (size_t)len[i] : 0;
+    }
+    return line.n ? err_set(err, ERR_PARSE, "the interpreter's answer is too long") : 0;
+}
+
+/* 1 and *r when an answer is there, 0 when it is not yet complete, -ERR_*. */
+static int take_reply(struct interp *p, struct reply *r, struct err *err)
+{
+    char chunk[16384];
+    for (;;) {
+        size_t nl = str_find(str_sub(buf_view(&p->in), 0, 200), STR("\n"), 0);
+        int64_t len[4];
+        size_t total = 0;
+        if (nl != STR_NONE) {
+            int rc = read_header(str_sub(buf_view(&p->in), 0, nl), r, len, &total, err);
+            if (rc < 0)
+                return rc;
+            if (p->in.len - nl - 1 >= total) {
+                size_t at = nl + 1;
+                for (unsigned i = 0; i < 4; i++) {
+                    r->has[i] = len[i] >= 0;
+                    r->part[i] = str_sub(buf_view(&p->in), at, len[i] > 0 ? (size_t)len[i] : 0);
+                    at += r->part[i].n;
+                }
+                p->used = at;
+                return 1;
+            }
+        } else if (p->in.len >= 200) {
+            return err_set(err, ERR_PARSE, "the interpreter's answer has no header");
+        }
+        ssize_t n = recv(p->sock, chunk, sizeof chunk, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return 0;
+        if (n <= 0)
+            return err_set(err, ERR_STATE, "the interpreter closed its socket");
+        buf_add(&p->in, chunk, (size_t)n);
+        if (p->in.failed)
+            return err_set(err, ERR_LIMIT, "the interpreter's answer is too long");
+    }
+}
+
+static int start_driver(struct interp *p, const char *cwd, struct err *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(err, "socketpair");
+    const struct child_spec spec = {
+        .argv = driver_argv, .env = driver_env, .cwd = cwd, .control = pair[1]};
+    int rc = child_start(&p->child, &spec, err);
+    close(pair[1]);
+    p->sock = pair[0];
+    return rc;
+}
+
+/* Starts an interpreter and waits until it listens. */
+static int interp_new(struct interp **out, struct toolbox *t, struct err *err)
+{
+    struct interp *p = mem_zalloc(sizeof *p);
+    struct reply ready;
+    if (!p)
+        return err_nomem(err);
+    p->sock = -1;
+    p->child.pidfd = -1;
+    buf_init(&p->in, REPLY_MAX);
+    int rc = start_driver(p, t->fs.path, err);
+    int64_t deadline = io_mono_ns() + START_S * NS;
+    while (rc == 0 && (rc = take_reply(p, &ready, err)) == 0) {
+        struct pollfd fd = {p->sock, POLLIN, 0};
+        if (left_ms(deadline) == 0)
+            rc = err_set(err, ERR_TIMEOUT, "the interpreter did not start in %d s", START_S);
+        else
+            poll(&fd, 1, (int)left_ms(deadline));
+    }
+    buf_reset(&p->in);
+    if (rc < 0) {
+        child_reap(&p->child);
+        if (p->child.exited && p->child.code == 127)
+            rc = err_set(err, ERR_UNSUPPORTED, "there is no python3 here");
+        interp_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+enum outcome { ANSWERED, TIMED_OUT, CANCELLED, DIED, BROKEN };
+
+/* One call under way. */
+struct call {
+    struct interp *p;
+    struct capture cap[2];
+    bool open[2];
+    char nonce[40];
+    struct reply reply;
+    int cancel_fd;
+};
+
+static int make_nonce(char out[40], struct err *err)
+{
+    uint8_t b[16];
+    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
+        return err_sys(err, "getrandom");
+    for (unsigned i = 0; i < sizeof b; i++)
+        snprintf(out + 2 * i, 3, "%02x", b[i]);
+    return 0;
+}
+
+static void drain(struct call *c)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (c->open[i])
+            c->open[i] = capture_drain(&c->cap[i], c->p->child.out[i], 1 << 24);
+}
+
+/* Writes the request while draining: the driver reads it at once, so this cannot stall. */
+static int send_request(struct call *c, struct str code, struct err *err)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    buf_printf(&b, "%s %zu\n", c->nonce, code.n);
+    buf_str(&b, code);
+    int rc = buf_check(&b, "code", err);
+    for (size_t put = 0; rc == 0 && put < b.len;) {
+        ssize_t w = send(c->p->sock, b.data + put, b.len - put, MSG_NOSIGNAL);
+        if (w < 0 && errno != EINTR)
+            rc = err_set(err, ERR_STATE, "the interpreter closed its socket");
+        else if (w > 0)
+            put += (size_t)w;
+    }
+    buf_done(&b);
+    buf_reset(&c->p->in);
+    return rc;
+}
+
+static enum outcome await(struct call *c, int64_t deadline, struct err *err)
+{
+    struct interp *p = c->p;
+    for (;;) {
+        drain(c);
+        int rc = take_reply(p, &c->reply, err);
+        if (rc == 1) {
+            if (strcmp(c->reply.nonce, c->nonce) != 0 || p->used != p->in.len)
+                return BROKEN;
+            drain(c);
+            return ANSWERED;
+        }
+        if (rc < 0)
+            return err->code == ERR_STATE ? DIED : BROKEN;
+        if (left_ms(deadline) == 0)
+            return TIMED_OUT;
+        struct pollfd fd[] = {{p->sock, POLLIN, 0},
+                              {c->open[0] ? p->child.out[0] : -1, POLLIN, 0},
+                              {c->open[1] ? p->child.out[1] : -1, POLLIN, 0},
+                              {c->cancel_fd, POLLIN, 0}};
+        poll(fd, ARRAY_LEN(fd), (int)left_ms(deadline));
+        if (fd[3].revents)
+            return CANCELLED;
+    }
+}
+
+/* Output that came between calls, from threads or children of earlier code. */
+static void late_output(struct call *c)
+{
+    drain(c);
+    static const char late[] = "\n[above: late output of earlier code]\n";
+    bool any = c->cap[0].keep.total || c->cap[1].keep.total;
+    if (any)
+        capture_feed(&c->cap[0], late, sizeof late - 1);
+}
+
+static void add_figures(struct answer *a, struct str paths)
+{
+    struct str path;
+    for (unsigned i = 0; i < 32 && paths.n && str_split(&paths, '\n', &path); i++) {
+        envelope_newline(&a->text);
+        buf_puts(&a->text, "figure: ");
+        envelope_clean(&a->text, str_sub(path, 0, 200));
+    }
+}
+
+/* Output, value, stderr, figures, traceback: in this order. */
+static void assemble(struct call *c, struct answer *a)
+{
+    uint64_t cut[2];
+    struct str value = c->reply.part[VALUE], trace = c->reply.part[TRACE];
+    bool heading = c->cap[1].keep.total > 0; /* a traceback alone needs none */
+    if (c->reply.has[VALUE]) {
+        if (!c->cap[0].ends_line)
+            capture_feed(&c->cap[0], "\n", 1);
+        capture_feed(&c->cap[0], value.p, value.n);
+    }
+    if (trace.n) {
+        if (!c->cap[1].ends_line)
+            capture_feed(&c->cap[1], "\n", 1);
+        capture_feed(&c->cap[1], trace.p, trace.n);
+    }
+    capture_text(&c->cap[0], &a->text, &cut[0]);
+    if (c->cap[1].keep.total) {
+        envelope_newline(&a->text);
+        if (heading)
+            buf_puts(&a->text, "[stderr]\n");
+        capture_text(&c->cap[1], &a->text, &cut[1]);
+        a->cut_bytes = cut[1];
+    }
+    a->cut_bytes += cut[0];
+    a->output_bytes = c->cap[0].keep.total + c->cap[1].keep.total;
+    a->spill = c->cap[0].spill >= 0 ? c->cap[0].spill : c->cap[1].spill;
+    add_figures(a, c->reply.part[FIGURES]);
+}
+
+static void say_how(struct toolbox *t, struct call *c, enum outcome how, bool kept,
+                    uint32_t limit_s, struct answer *a)
+{
+    struct str error = c->reply.part[ERROR];
+    const char *lost = kept ? "interrupted, variables are kept"
+                            : "interpreter killed, variables are lost";
+    if (how == TIMED_OUT) {
+        a->status = TOOL_TIMED_OUT;
+        envelope_status(&a->text, "timed out after %u s: %s", limit_s, lost);
+    } else if (how == CANCELLED) {
+        a->status = TOOL_CANCELLED;
+        envelope_status(&a->text, "cancelled: %s", lost);
+    } else if (how == ANSWERED && error.n == 0) {
+        envelope_status(&a->text, "ok");
+    } else if (how == ANSWERED) {
+        a->status = TOOL_FAILED;
+        envelope_status(&a->text, "error: %.*s",
+                        STR_ARG(str_sub(error, 0, utf8_complete(str_sub(error, 0, 100)))));
+    } else {
+        a->status = TOOL_FAILED;
+        if (how == DIED && t->interp->child.code >= 0)
+            envelope_status(&a->text, "the interpreter ended with exit code %d, variables are "
+                            "lost", t->interp->child.code);
+        else
+            envelope_status(&a->text, "the interpreter broke its protocol and was ended, "
+                            "variables are lost");
+    }
+    a->state_lost = !kept;
+    if (!kept) {
+        interp_free(t->interp);
+        t->interp = NULL;
+    }
+}
+
+static void run_call(struct toolbox *t, struct call *c, const struct toolbox_request *r,
+                     uint32_t limit_s, struct answer *a)
+{
+    struct err err = {0};
+    bool kept = true;
+    late_output(c);
+    enum outcome how = DIED;
+    if (send_request(c, json_view(json_object_get(r->args, "code")), &err) == 0)
+        how = await(c, io_mono_ns() + limit_s * NS, &err);
+    if (how == TIMED_OUT || how == CANCELLED) {
+        kill(c->p->child.pid, SIGINT);
+        c->cancel_fd = -1;
+        kept = await(c, io_mono_ns() + GRACE_S * NS, &err) == ANSWERED;
+    } else if (how != ANSWERED) {
+        kept = false;
+    }
+    if (!kept) {
+        /* Dead or to be dead; its exit status tells which. */
+        struct pollfd fd = {c->p->child.pidfd, POLLIN, 0};
+        if (how == DIED)
+            poll(&fd, 1, 200);
+        child_reap(&c->p->child);
+        child_kill(&c->p->child, SIGKILL);
+        drain(c);
+    }
+    if (t->opts.strays && kept)
+        toolbox_kill_strays(t);
+    assemble(c, a);
+    say_how(t, c, how, kept, limit_s, a);
+}
+
+void tool_python(struct toolbox *t, const struct toolbox_request *r, struct answer *a)
+{
+    const json_t *asked = json_object_get(r->args, "timeout_s");
+    uint32_t limit_s = r->timeout_s ? r->timeout_s : r->limits->timeout_s;
+    uint32_t most = r->hard_s ? r->hard_s : limit_s;
+    struct call c = {.cancel_fd = r->cancel_fd, .open = {true, true}};
+    struct err err = {0};
+    if (json_is_integer(asked) && json_integer_value(asked) > 0)
+        limit_s = json_integer_value(asked) < most ? (uint32_t)json_integer_value(asked) : most;
+    if (json_is_true(json_object_get(r->args, "reset"))) {
+        interp_free(t->interp);
+        t->interp = NULL;
+    }
+    int rc = t->interp ? 0 : interp_new(&t->interp, t, &err);
+    c.cap[0].spill_fd = c.cap[1].spill_fd = -1;
+    if (rc == 0)
+        rc = make_nonce(c.nonce, &err);
+    if (rc == 0)
+        rc = capture_init(&c.cap[0], t, r->limits, &err);
+    if (rc == 0)
+        rc = capture_init(&c.cap[1], t, r->limits, &err);
+    if (rc < 0) {
+        answer_fail(a, TOOL_UNAVAILABLE, "python cannot run: %s", err.text);
+    } else {
+        c.p = t->interp;
+        for (int i = 0; i < 2; i++) {
+            c.cap[i].stream = i + 1;
+            c.cap[i].on_output = r->on_output;
+            c.cap[i].arg = r->arg;
+        }
+        run_call(t, &c, r, limit_s, a);
+    }
+    capture_done(&c.cap[0]);
+    capture_done(&c.cap[1]);
+}

@@ -1,0 +1,184 @@
+"""Runs code that arrives on a socket and says how it went; started by python.c with -I -S.
+
+A request is a line "NONCE LENGTH" and that many bytes of source. The answer is a line
+"NONCE VALUE ERROR TRACE FIGURES" of byte lengths (-1 = none) and those bytes in that order.
+Output of the code goes to descriptors 1 and 2 and is read there. Modules that a plain call
+does not need are imported when it does: the start takes a few milliseconds.
+
+All state of the driver lives in the closure of main(), out of the way of honest code;
+hostile code can reach it, and can then lie about itself, not about others: it sits in a cell.
+"""
+
+
+def main():
+    import _ast
+    import _signal
+    import builtins
+    import os
+    import sys
+    control = 100
+    vers = "python%d.%d" % sys.version_info[:2]
+    sys.path += ["/usr/local/lib/%s/dist-packages" % vers, "/usr/lib/python3/dist-packages"]
+    only_ast = 0x400  # PyCF_ONLY_AST
+
+    os.set_inheritable(control, False)
+    builtins.exit = builtins.quit = sys.exit
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    out, err = sys.stdout, sys.stderr
+    home = os.getpid()
+    running = False
+    number = 0
+    figure = 0
+    pending = bytearray()
+    sources = {}
+    module = type(sys)("__main__")
+    module.__builtins__ = builtins
+    sys.modules["__main__"] = module
+    del sys.argv[1:]
+    sys.argv[0] = ""
+
+    def interrupt(signum, frame):
+        if running:
+            raise KeyboardInterrupt
+
+    def fill():
+        piece = os.read(control, 65536)
+        if not piece:
+            os._exit(0)
+        pending.extend(piece)
+
+    def next_request():
+        while b"\n" not in pending:
+            fill()
+        line, _, rest = bytes(pending).partition(b"\n")
+        pending[:] = rest
+        nonce, length = line.split()
+        while len(pending) < int(length):
+            fill()
+        code = bytes(pending[:int(length)])
+        del pending[:int(length)]
+        return nonce, code.decode("utf-8", "replace")
+
+    def reply(nonce, *parts):
+        parts = [None if p is None else p.encode("utf-8", "backslashreplace") for p in parts]
+        sizes = " ".join(str(-1 if p is None else len(p)) for p in parts)
+        left = nonce + b" " + sizes.encode() + b"\n" + b"".join(p for p in parts if p)
+        while left:
+            left = left[os.write(control, left):]
+
+    def is_user(path):
+        if path.startswith("<cell "):
+            return True
+        path = os.path.realpath(path)
+        return not path.startswith(("/usr/", sys.prefix + "/", sys.base_prefix + "/lib"))
+
+    def describe(exc):
+        """Traceback of user frames only, with the exception's own text last."""
+        import linecache
+        import traceback
+        for name, code in sources.items():
+            linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        te = traceback.TracebackException.from_exception(exc, compact=True)
+        chain, seen = [], te
+        while seen is not None and len(chain) < 8:
+            frames = [f for f in seen.stack
+                      if f.filename != "<driver>" and is_user(f.filename)]
+            text = ""
+            if frames:
+                text = "Traceback (most recent call last):\n"
+                text += "".join(traceback.StackSummary.from_list(frames).format())
+            text += "".join(seen.format_exception_only())
+            chain.append(text)
+            if seen.__cause__ is not None:
+                chain.append("\nThe above exception was the direct cause of the following "
+                             "exception:\n\n")
+                seen = seen.__cause__
+            elif seen.__context__ is not None and not seen.__suppress_context__:
+                chain.append("\nDuring handling of the above exception, another exception "
+                             "occurred:\n\n")
+                seen = seen.__context__
+            else:
+                seen = None
+        return "".join(reversed(chain))
+
+    def figures():
+        """Saves and closes what matplotlib drew; the paths."""
+        nonlocal figure
+        plt = sys.modules.get("matplotlib.pyplot")
+        paths = []
+        for n in plt.get_fignums() if plt else ():
+            os.makedirs("figures", exist_ok=True)
+            figure += 1
+            path = "figures/figure-%d.png" % figure
+            plt.figure(n).savefig(path)
+            paths.append(path)
+        if plt:
+            plt.close("all")
+        return paths
+
+    def evaluate(code, name):
+        tree = compile(code, name, "exec", only_ast, True)
+        last = None
+        if tree.body and isinstance(tree.body[-1], _ast.Expr):
+            last = _ast.Expression(tree.body.pop().value)
+        space = module.__dict__
+        if tree.body:
+            exec(compile(tree, name, "exec", 0, True), space)
+        if last is None:
+            return None
+        value = eval(compile(last, name, "eval", 0, True), space)
+        if value is None:
+            return None
+        builtins._ = value
+        return repr(value)
+
+    def run(code):
+        """Value, error name, traceback, figure paths; None where there is none."""
+        nonlocal running, number
+        number += 1
+        name = "<cell %d>" % number
+        sources[name] = code
+        try:
+            running = True
+            value = evaluate(code, name)
+            return value, None, None, "\n".join(figures()) or None
+        except SystemExit as exc:
+            if exc.code in (None, 0):
+                return None, None, None, None
+            return None, "SystemExit", "SystemExit: %s\n" % (exc.code,), None
+        except BaseException as exc:
+            running = False
+            try:
+                return None, type(exc).__name__, describe(exc), None
+            except BaseException:
+                return None, type(exc).__name__, type(exc).__name__ + "\n", None
+        finally:
+            running = False
+
+    def flush():
+        for stream in {id(s): s for s in (sys.stdout, sys.stderr, out, err)}.values():
+            try:
+                stream.flush()
+            except BaseException:
+                pass
+
+    def cut(text, limit=262144):
+        return text if text is None or len(text) <= limit else text[:limit] + "..."
+
+    _signal.signal(_signal.SIGINT, interrupt)
+    reply(b"ready", None, None, None, None)
+    sys.path.insert(0, "")
+    while True:
+        nonce, code = next_request()
+        try:
+            value, error, trace, saved = run(code)
+        except KeyboardInterrupt:  # it came as the code ended
+            value, error, trace, saved = None, "KeyboardInterrupt", "KeyboardInterrupt\n", None
+        flush()
+        if os.getpid() != home:  # the code forked and the child came back here
+            os._exit(0)
+        reply(nonce, cut(value), error, cut(trace), saved)
+
+
+main()

@@ -1,0 +1,268 @@
+/* serve.c - the line protocol around a toolbox. */
+#include "tools/serve.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "tools/schema.h"
+
+struct serve {
+    const struct serve_opts *o;
+    struct toolbox *box;
+    struct buf in;
+    char *workspace; /* owned: as the last request named it */
+    bool failed;     /* the other side is gone */
+};
+
+/* One request's fields. */
+struct request {
+    int64_t id, timeout_s, hard_s;
+    struct str tool, profile, workspace, index;
+    bool reset, jobs, stream, has_jobs;
+};
+
+static void send_line(struct serve *s, json_t *o)
+{
+    struct err err = {0};
+    struct buf b;
+    buf_init(&b, 0);
+    if (!o || json_write(o, &b, &err) < 0)
+        s->failed = true;
+    buf_putc(&b, '\n');
+    if (!s->failed && (b.failed || io_write_full(s->o->out, b.data, b.len, &err) < 0))
+        s->failed = true;
+    buf_done(&b);
+    json_decref(o);
+}
+
+static void send_error(struct serve *s, int64_t id, const char *text)
+{
+    send_line(s, json_pack("{s:I, s:o}", "id", (json_int_t)id, "error", json_text(str_c(text))));
+}
+
+struct watcher {
+    struct serve *s;
+    int64_t id;
+};
+
+static void on_output(void *arg, int stream, struct str piece)
+{
+    struct watcher *w = arg;
+    struct buf b;
+    buf_init(&b, 0);
+    envelope_clean(&b, piece);
+    send_line(w->s, json_pack("{s:I, s:o, s:i}", "id", (json_int_t)w->id, "out",
+                              json_text(buf_view(&b)), "stream", stream));
+    buf_done(&b);
+}
+
+static void send_answer(struct serve *s, int64_t id, const struct answer *a, int64_t ns)
+{
+    struct buf notices;
+    bool bad = a->status != TOOL_OK && a->status != TOOL_RUNNING;
+    json_t *o = json_pack("{s:I, s:o, s:s, s:b}", "id", (json_int_t)id, "text",
+                          json_text(buf_view(&a->text)), "status", tool_status_name(a->status),
+                          "is_error", bad);
+    if (o && a->exit_code >= 0)
+        json_object_set_new(o, "exit_code", json_integer(a->exit_code));
+    if (o && a->output_bytes)
+        json_object_set_new(o, "output_bytes", json_integer((json_int_t)a->output_bytes));
+    if (o && a->cut_bytes)
+        json_object_set_new(o, "cut_bytes", json_integer((json_int_t)a->cut_bytes));
+    if (o && a->spill >= 0)
+        json_object_set_new(o, "spill", json_integer(a->spill));
+    if (o && a->state_lost)
+        json_object_set_new(o, "state_lost", json_true());
+    if (o && a->undo)
+        json_object_set(o, "undo", a->undo);
+    if (o && toolbox_jobs(s->box))
+        json_object_set_new(o, "jobs", json_integer(toolbox_jobs(s->box)));
+    buf_init(&notices, 4096);
+    toolbox_notices(s->box, &notices);
+    if (o && notices.len)
+        json_object_set_new(o, "notices", json_text(buf_view(&notices)));
+    buf_done(&notices);
+    if (o)
+        json_object_set_new(o, "us", json_integer(ns / 1000));
+    send_line(s, o);
+}
+
+/* Another workspace, or a wish to: all state goes. */
+static int enter_workspace(struct serve *s, const struct request *q, struct err *err)
+{
+    bool other = q->workspace.n && (!s->workspace || !str_is(q->workspace, s->workspace));
+    int rc = 0;
+    if (!other)
+        return q->reset ? toolbox_reset(s->box, NULL, err) : 0;
+    char *name = mem_strdup(q->workspace);
+    if (!name)
+        return err_nomem(err);
+    mem_free(s->workspace);
+    s->workspace = name;
+    if (s->o->as_workspace) {
+        rc = toolbox_reset(s->box, "/", err); /* lets go of the old mount */
+        if (rc == 0)
+            rc = workspace_show(name, err);
+    }
+    if (rc == 0)
+        rc = toolbox_reset(s->box, s->o->as_workspace ? "/workspace" : name, err);
+    if (rc < 0) {
+        mem_free(s->workspace);
+        s->workspace = NULL;
+    }
+    return rc;
+}
+
+static int check_args(const struct tool *t, const struct tool_profile *p, json_t *o,
+                      json_t **args, struct err *err)
+{
+    struct buf b;
+    json_t *given = json_object_get(o, "args");
+    if (json_is_string(given))
+        return schema_parse_args(t->name, tool_schema(p, t), json_view(given), args, err);
+    buf_init(&b, 0);
+    int rc = given ? json_write(given, &b, err) : 0;
+    if (rc == 0)
+        rc = schema_parse_args(t->name, tool_schema(p, t), buf_view(&b), args, err);
+    buf_done(&b);
+    return rc;
+}
+
+static void run_tool(struct serve *s, const struct request *q, json_t *o)
+{
+    const struct tool *t = tool_find(q->tool);
+    const struct tool_profile *p = tool_profile_find(q->profile);
+    struct err err = {0};
+    json_t *args = NULL;
+    if (!t || !p) {
+        char text[160];
+        snprintf(text, sizeof text, "no %s '%.*s'", t ? "profile" : "tool",
+                 STR_ARG(str_sub(t ? q->profile : q->tool, 0, 60)));
+        send_error(s, q->id, text);
+        return;
+    }
+    struct answer a;
+    struct watcher w = {s, q->id};
+    int64_t began = io_mono_ns();
+    answer_init(&a);
+    if (check_args(t, p, o, &args, &err) < 0) {
+        envelope_clean(&a.text, str_c(err.text));
+        envelope_status(&a.text, "invalid arguments");
+        a.status = TOOL_INVALID;
+    } else {
+        const struct toolbox_request r = {
+            .tool = t->name,
+            .args = args,
+            .limits = &p->limits,
+            .timeout_s = (uint32_t)q->timeout_s,
+            .hard_s = (uint32_t)q->hard_s,
+            .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
+            .on_output = q->stream ? on_output : NULL,
+            .arg = &w,
+            .cancel_fd = s->o->cancels ? s->o->in : -1,
+        };
+        toolbox_call(s->box, &r, &a);
+    }
+    send_answer(s, q->id, &a, io_mono_ns() - began);
+    answer_done(&a);
+    json_decref(args);
+}
+
+static int read_request(const struct serve *s, const json_t *o, struct request *q,
+                        struct err *err)
+{
+    enum { DAY_S = 86400 };
+    *q = (struct request){.profile = str_c(s->o->profile)};
+    q->has_jobs = json_object_get(o, "jobs") != NULL;
+    int rc = json_opt_int(o, "id", 0, INT64_MAX, &q->id, err);
+    if (rc == 0)
+        rc = json_opt_str(o, "tool", &q->tool, err);
+    if (rc == 0)
+        rc = json_opt_str(o, "profile", &q->profile, err);
+    if (rc == 0)
+        rc = json_opt_str(o, "workspace", &q->workspace, err);
+    if (rc == 0)
+        rc = json_opt_str(o, "index", &q->index, err);
+    if (rc == 0)
+        rc = json_opt_int(o, "timeout_s", 0, DAY_S, &q->timeout_s, err);
+    if (rc == 0)
+        rc = json_opt_int(o, "hard_s", 0, DAY_S, &q->hard_s, err);
+    if (rc == 0)
+        rc = json_opt_bool(o, "reset", &q->reset, err);
+    if (rc == 0)
+        rc = json_opt_bool(o, "jobs", &q->jobs, err);
+    return rc == 0 ? json_opt_bool(o, "stream", &q->stream, err) : rc;
+}
+
+static void handle(struct serve *s, struct str line)
+{
+    struct err err = {0};
+    struct request q = {0};
+    json_t *o = NULL;
+    if (json_read(&o, line, &err) < 0 || !json_is_object(o)) {
+        send_error(s, 0, o ? "a request is a JSON object" : err.text);
+        json_decref(o);
+        return;
+    }
+    if (json_object_get(o, "cancel")) { /* came too late: the call has ended */
+        json_decref(o);
+        return;
+    }
+    int rc = read_request(s, o, &q, &err);
+    if (rc == 0)
+        rc = enter_workspace(s, &q, &err);
+    if (rc == 0 && q.index.n)
+        rc = toolbox_set_index(s->box, q.index.p, &err);
+    if (rc < 0)
+        send_error(s, q.id, err.text);
+    else if (q.tool.n)
+        run_tool(s, &q, o);
+    else
+        send_line(s, json_pack("{s:I, s:b}", "id", (json_int_t)q.id, "reset", q.reset));
+    json_decref(o);
+}
+
+/* The next line is at the front of s->in; its length, or STR_NONE at the end of input. */
+static size_t next_line(struct serve *s, struct err *err)
+{
+    size_t seen = 0;
+    for (;;) {
+        size_t nl = str_find(buf_view(&s->in), STR("\n"), seen);
+        char chunk[65536];
+        if (nl != STR_NONE)
+            return nl;
+        seen = s->in.len;
+        toolbox_wait(s->box, s->o->in);
+        ssize_t r = read(s->o->in, chunk, sizeof chunk);
+        if (r < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
+        if (r <= 0)
+            return STR_NONE;
+        buf_add(&s->in, chunk, (size_t)r);
+        if (buf_check(&s->in, "request line", err) < 0)
+            return STR_NONE;
+    }
+}
+
+int serve_run(const struct serve_opts *o, struct err *err)
+{
+    struct serve s = {.o = o};
+    int rc = o->as_workspace ? workspace_enter(err) : 0;
+    if (rc == 0)
+        rc = toolbox_new(&s.box, &o->box, err);
+    if (rc < 0)
+        return rc;
+    buf_init(&s.in, LIMIT_LINE_BYTES);
+    *err = (struct err){0};
+    for (size_t n; !s.failed && (n = next_line(&s, err)) != STR_NONE; buf_consume(&s.in, n + 1))
+        if (str_trim(str_sub(buf_view(&s.in), 0, n)).n)
+            handle(&s, str_sub(buf_view(&s.in), 0, n));
+    toolbox_free(s.box);
+    buf_done(&s.in);
+    mem_free(s.workspace);
+    return err->code ? -err->code : 0;
+}

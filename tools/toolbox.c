@@ -1,0 +1,261 @@
+/* toolbox.c - the box of one driver process: opening, resetting, spills, dispatch. */
+#include "tools/toolbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "tools/child.h"
+#include "tools/toolbox_impl.h"
+
+static const struct {
+    const char *name;
+    void (*run)(struct toolbox *t, const struct toolbox_request *r, struct answer *a);
+} runs[] = {
+    {"bash", tool_bash},
+    {"job", tool_job},
+    {"python", tool_python},
+    {"str_replace_editor", tool_editor},
+};
+
+void answer_init(struct answer *a)
+{
+    *a = (struct answer){.exit_code = -1, .spill = -1};
+    buf_init(&a->text, LIMIT_LINE_BYTES / 4);
+}
+
+void answer_done(struct answer *a)
+{
+    buf_done(&a->text);
+    json_decref(a->undo);
+    a->undo = NULL;
+}
+
+void answer_fail(struct answer *a, enum tool_status status, const char *fmt, ...)
+{
+    va_list ap;
+    struct buf b;
+    buf_init(&b, 0);
+    va_start(ap, fmt);
+    buf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    a->status = status;
+    envelope_newline(&a->text);
+    envelope_clean(&a->text, buf_view(&b));
+    envelope_status(&a->text, status == TOOL_INVALID ? "invalid arguments"
+                              : status == TOOL_UNAVAILABLE ? "unavailable" : "error");
+    buf_done(&b);
+}
+
+/* One owned copy of an option string. */
+static int copy(const char **to, const char *from, struct err *err)
+{
+    *to = from ? mem_strdup(str_c(from)) : NULL;
+    return from && !*to ? err_nomem(err) : 0;
+}
+
+static void drop(const char **s)
+{
+    mem_free((void *)(uintptr_t)*s);
+    *s = NULL;
+}
+
+static int copy_opts(struct toolbox *t, const struct toolbox_opts *o, struct err *err)
+{
+    t->opts = (struct toolbox_opts){.record = o->record, .web = o->web, .strays = o->strays};
+    int rc = copy(&t->opts.spill_dir, o->spill_dir, err);
+    if (rc == 0)
+        rc = copy(&t->opts.pages_dir, o->pages_dir, err);
+    if (rc == 0)
+        rc = copy(&t->opts.index, o->index, err);
+    if (rc == 0)
+        rc = copy(&t->opts.providers, o->providers, err);
+    if (rc == 0)
+        rc = copy(&t->opts.cassette, o->cassette, err);
+    return rc;
+}
+
+int toolbox_new(struct toolbox **out, const struct toolbox_opts *o, struct err *err)
+{
+    struct toolbox *t = mem_zalloc(sizeof *t);
+    if (!t)
+        return err_nomem(err);
+    t->fs.root = -1;
+    int rc = copy_opts(t, o, err);
+    if (rc == 0 && o->workspace)
+        rc = wsfs_open(&t->fs, o->workspace, err);
+    if (rc < 0) {
+        toolbox_free(t);
+        return rc;
+    }
+    if (o->strays)
+        prctl(PR_SET_CHILD_SUBREAPER, 1);
+    *out = t;
+    return 0;
+}
+
+static void forget(struct toolbox *t)
+{
+    shell_free(t->shell);
+    interp_free(t->interp);
+    t->shell = NULL;
+    t->interp = NULL;
+    views_clear(&t->views);
+    if (t->opts.strays)
+        child_kill_strays(NULL, 0);
+}
+
+static void remove_spills(struct toolbox *t)
+{
+    for (int64_t i = 1; t->spill_is_ours && t->spill_dir && i <= t->spills; i++) {
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s/%lld.txt", t->spill_dir, (long long)i);
+        unlink(path);
+    }
+    t->spills = 0;
+}
+
+void toolbox_free(struct toolbox *t)
+{
+    if (!t)
+        return;
+    forget(t);
+    remove_spills(t);
+    if (t->spill_is_ours && t->spill_dir)
+        rmdir(t->spill_dir);
+    mem_free(t->spill_dir);
+    wsfs_close(&t->fs);
+    drop(&t->opts.spill_dir);
+    drop(&t->opts.pages_dir);
+    drop(&t->opts.index);
+    drop(&t->opts.providers);
+    drop(&t->opts.cassette);
+    mem_free(t);
+}
+
+int toolbox_reset(struct toolbox *t, const char *workspace, struct err *err)
+{
+    forget(t);
+    remove_spills(t);
+    if (!workspace)
+        return 0;
+    wsfs_close(&t->fs);
+    return wsfs_open(&t->fs, workspace, err);
+}
+
+int toolbox_set_index(struct toolbox *t, const char *index, struct err *err)
+{
+    if (index && t->opts.index && strcmp(index, t->opts.index) == 0)
+        return 0;
+    drop(&t->opts.index);
+    return copy(&t->opts.index, index, err);
+}
+
+void toolbox_kill_strays(struct toolbox *t)
+{
+    pid_t keep[LIMIT_JOBS + 1];
+    unsigned n = shell_pids(t->shell, keep);
+    if (t->interp)
+        keep[n++] = interp_pid(t->interp);
+    child_kill_strays(keep, n);
+}
+
+static bool have_spill_dir(struct toolbox *t)
+{
+    char path[] = "/tmp/agentd-spill.XXXXXX";
+    if (t->spill_dir)
+        return true;
+    if (t->opts.spill_dir)
+        t->spill_dir = mem_strdup(str_c(t->opts.spill_dir));
+    else if (mkdtemp(path)) {
+        t->spill_dir = mem_strdup(str_c(path));
+        t->spill_is_ours = true;
+    }
+    return t->spill_dir != NULL;
+}
+
+int toolbox_spill(struct toolbox *t, int64_t *id)
+{
+    char path[PATH_MAX];
+    int fd = -1;
+    *id = -1;
+    if (!have_spill_dir(t))
+        return -1;
+    /* Numbers taken by an earlier driver of the same session are skipped. */
+    for (unsigned tries = 0; fd < 0 && tries < 10000; tries++) {
+        snprintf(path, sizeof path, "%s/%lld.txt", t->spill_dir, (long long)++t->spills);
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0 && errno != EEXIST)
+            return -1;
+    }
+    *id = t->spills;
+    return fd;
+}
+
+int toolbox_read_spill(struct toolbox *t, struct str ref, struct buf *out, struct err *err)
+{
+    uint64_t id;
+    char path[PATH_MAX];
+    if (!str_starts(ref, STR("spill:")) || !str_to_u64(str_sub(ref, 6, ref.n), &id))
+        return err_set(err, ERR_PARSE, "'%.*s' is not of the form spill:7",
+                       STR_ARG(str_sub(ref, 0, 40)));
+    if (!have_spill_dir(t))
+        return err_set(err, ERR_NOTFOUND, "there is no spill:%llu", (unsigned long long)id);
+    snprintf(path, sizeof path, "%s/%llu.txt", t->spill_dir, (unsigned long long)id);
+    out->max = LIMIT_SPILL_BYTES + 4096;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, ERR_NOTFOUND, "there is no spill:%llu", (unsigned long long)id);
+    int rc = io_read_all(fd, out, err);
+    close(fd);
+    return rc;
+}
+
+void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct answer *a)
+{
+    struct err err = {0};
+    for (unsigned i = 0; i < ARRAY_LEN(runs); i++)
+        if (strcmp(r->tool, runs[i].name) == 0) {
+            runs[i].run(t, r, a);
+            if (buf_check(&a->text, "the result", &err) < 0) {
+                buf_reset(&a->text);
+                answer_fail(a, TOOL_FAILED, "%s", err.text);
+            }
+            if (a->text.len && a->text.data[a->text.len - 1] == '\n')
+                buf_truncate(&a->text, a->text.len - 1);
+            return;
+        }
+    answer_fail(a, TOOL_UNAVAILABLE, "%s does not run here", r->tool);
+}
+
+unsigned toolbox_jobs(const struct toolbox *t)
+{
+    return shell_jobs(t->shell);
+}
+
+void toolbox_notices(struct toolbox *t, struct buf *out)
+{
+    shell_notices(t->shell, out);
+}
+
+void toolbox_wait(struct toolbox *t, int fd)
+{
+    for (;;) {
+        struct pollfd p[1 + SHELL_FDS_MAX] = {{fd, POLLIN, 0}};
+        unsigned n = 1 + shell_fds(t->shell, p + 1);
+        if (poll(p, n, -1) < 0 && errno != EINTR)
+            return;
+        shell_service(t->shell);
+        if (p[0].revents)
+            return;
+    }
+}
