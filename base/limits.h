@@ -52,6 +52,10 @@
 #define LIMIT_ROW (1u << 24)           /* elements of one row; the widest real one has 24,576 */
 #ifndef LIMIT_SCAN_BYTES
 #define LIMIT_SCAN_BYTES (64u << 20) /* files up to this size are read whole for NaN */
+#endif
+
+/* --- tools ---------------------------------------------------------------------------- */
+
 #ifndef LIMIT_EDIT_BYTES
 #define LIMIT_EDIT_BYTES (8u << 20) /* a file the editor rewrites; larger ones are data */
 #endif
