@@ -1,0 +1,191 @@
+-- docs.lua - made-up places and people, their documents, and how an oracle looks them up.
+local lib = require "lib"
+local docs = {}
+
+local types = lib.split("bridge mill tower museum library station harbor school garden theater castle market lighthouse factory park")
+
+-- question words, the line in the document, and the tell-tale words of that line.
+local relations = {
+  { "When was {e} built?|In which year was {e} built?", "It was built in the year {v}.", "built in the year (%d+)", "year", "{E} was built in {v}." },
+  { "Who built {e}?|Who was the builder of {e}?", "Its builder was {v}.", "builder was ([%a ]+)", "person", "The builder of {e} was {v}." },
+  { "Who owns {e}?|Who is the owner of {e}?", "The owner is {v}.", "owner is ([%a ]+)", "person", "The owner of {e} is {v}." },
+  { "How high is {e}?|What is the height of {e}?", "It is {v} meters high.", "is (%d+) meters high", "number", "{E} is {v} meters high." },
+  { "How long is {e}?|What is the length of {e}?", "Its length is {v} meters.", "length is (%d+) meters", "number", "{E} is {v} meters long." },
+  { "How many visitors does {e} have in a year?|How many people visit {e} each year?", "It has {v} visitors each year.", "has (%d+) visitors", "number", "{E} has {v} visitors a year." },
+  { "What did {e} cost?|How much did {e} cost?", "The cost was {v} crowns.", "cost was (%d+) crowns", "number", "{E} cost {v} crowns." },
+  { "Which color has {e}?|What color is {e}?", "Its color is {v}.", "color is (%a+)", "word", "The color of {e} is {v}." },
+  { "In which town is {e}?|Where is {e}?|In what town does {e} stand?", "It stands in the town of {v}.", "town of (%a+)", "name", "{E} is in {v}." },
+  { "Who leads {e}?|Who is the director of {e}?", "The director is {v}.", "director is ([%a ]+)", "person", "The director of {e} is {v}." },
+  { "What is the code of {e}?|Which code does {e} have?", "The code is {v}.", "code is ([%w-]+)", "code", "The code of {e} is {v}." },
+  { "Who opened {e}?|By whom was {e} opened?", "It was opened by {v}.", "opened by ([%a ]+)", "person", "{E} was opened by {v}." },
+  { "What is {e} made of?|Of which material is {e} made?", "It is made of {v}.", "made of (%a+)", "word", "{E} is made of {v}." },
+  { "How many rooms has {e}?|How many rooms are in {e}?", "It has {v} rooms.", "has (%d+) rooms", "number", "{E} has {v} rooms." },
+}
+local birth = { "Where was {e} born?|In which town was {e} born?", "The place of birth is {v}.", "place of birth is (%a+)", "name", "{E} was born in {v}." }
+
+local function value(r, sort)
+  if sort == "year" then return tostring(r:int(1100, 2025)) end
+  if sort == "person" then return r:full_name() end
+  if sort == "number" then return tostring(r:number(2, 5)) end
+  if sort == "word" then return r:fresh() end
+  if sort == "name" then return r:name() end
+  return (r:fresh():upper():sub(1, 3) .. "-" .. r:number(2, 4))
+end
+
+local function new_fact(r, rel)
+  local v = value(r, rel[4])
+  return { rel = rel, value = v, line = lib.fill(rel[2], { v = v }) }
+end
+
+local function place(r)
+  local kind = r:pick(types)
+  local name = r:name()
+  return { title = name .. " " .. lib.title(kind), query = name .. " " .. kind, name = name, the = "the " .. name .. " " .. kind, facts = {} }
+end
+docs.stranger = place
+
+function docs.fact_of(r) return new_fact(r, r:pick(relations)) end
+
+-- Lines of prose around the facts; the title and an opening sentence come first.
+local function text_of(r, e, long)
+  local lines = {}
+  for _, f in ipairs(e.facts) do lines[#lines + 1] = f.line end
+  for _ = 1, long and r:int(14, 34) or r:int(1, 5) do
+    lines[#lines + 1] = r:clean_sentence()
+  end
+  r:shuffle(lines)
+  table.insert(lines, 1, "This page is about " .. e.the .. ".")
+  return "# " .. e.title .. "\n\n" .. table.concat(lines, "\n") .. "\n"
+end
+
+local function file_of(e) return e.title:lower():gsub(" ", "-") .. ".txt" end
+
+function docs.world(r, o)
+  local w = { places = {}, docs = {} }
+  for i = 1, o.n do
+    local e = place(r)
+    local rels = r:shuffle({ table.unpack(relations) })
+    for k = 1, r:int(3, 5) do e.facts[k] = new_fact(r, rels[k]) end
+    w.places[i] = e
+    w.docs[i] = { file_of(e), text_of(r, e, o.long) }
+  end
+  return w
+end
+
+function docs.choose(r, w)
+  local e = r:pick(w.places)
+  return e, r:pick(e.facts)
+end
+
+-- A builder with a page: (place, person, the birth fact).
+function docs.person(r, w)
+  local e = r:pick(w.places)
+  e.facts = { new_fact(r, relations[2]), new_fact(r, relations[r:int(3, #relations)]) }
+  e.builder = e.facts[1]
+  local name = e.builder.value
+  local p = { title = name, query = name, name = name, the = name, facts = { new_fact(r, birth), new_fact(r, relations[11]) } }
+  for i, d in ipairs(w.docs) do
+    if d[1] == file_of(e) then w.docs[i] = { d[1], text_of(r, e) } end
+  end
+  table.insert(w.docs, { file_of(p), text_of(r, p) })
+  return e, p, p.facts[1]
+end
+
+local function upper(s) return s:sub(1, 1):upper() .. s:sub(2) end
+
+local frames = { "{q}", "{q}", "According to the documents, {l}", "Search the documents: {q}", "{q} Please cite the source.",
+  "Look it up in the documents: {q}", "{q} Give the source." }
+
+function docs.question(r, e, f, pronoun)
+  local forms = {}
+  for s in f.rel[1]:gmatch("[^|]+") do forms[#forms + 1] = s end
+  local q = lib.fill(r:pick(forms), { e = pronoun or e.the })
+  return lib.fill(r:pick(frames), { q = q, l = q:sub(1, 1):lower() .. q:sub(2) })
+end
+
+local function cursor_of(page) return math.tointeger(tonumber(page:match("^%[(%d+)%]"))) end
+local function last_line(page) -- (last shown, last of all)
+  local b, m = page:match("%*%*viewing lines %[%d+ %- (%d+)%] of (%d+)%*%*")
+  return math.tointeger(tonumber(b)), math.tointeger(tonumber(m))
+end
+
+-- The page's lines, unwrapped: { number, text }.
+function docs.lines(page)
+  local t = {}
+  for n, s in page:gmatch("L(%d+): ([^\n]*)") do t[#t + 1] = { math.tointeger(tonumber(n)), s } end
+  return t
+end
+
+local function hit(results, e)
+  for id, title in results:gmatch("【(%d+)†([^;】]*)") do
+    if lib.trim(title:gsub("\nL%d+: ", "")):lower() == e.title:lower() then return math.tointeger(tonumber(id)) end
+  end
+end
+
+local function seek(page, f)
+  for _, l in ipairs(docs.lines(page)) do
+    local v = l[2]:match(f.rel[3])
+    if v then return v, l[1] end
+  end
+end
+
+-- search, open the page of that title, read on until the fact is there. -> value, cursor, line
+function docs.find_fact(ctx, e, f, lead)
+  local results = ctx.call((lead or "") .. "I will search for " .. e.query .. ".", "search", { { "query", e.query } })
+  local id = hit(results, e)
+  if not id then return nil end
+  local page = ctx.call(e.title .. " is result " .. id .. ". I will open it.", "open", { { "id", id }, { "cursor", cursor_of(results) } })
+  while true do
+    local v, line = seek(page, f)
+    if v then
+      e.page = page
+      return v, cursor_of(page), line
+    end
+    local shown, all = last_line(page)
+    assert(shown < all, "the fact is not on the page: " .. page)
+    page = ctx.call("It is not there yet. I will read on.", "open", { { "cursor", cursor_of(page) }, { "loc", shown + 1 } })
+  end
+end
+
+function docs.say(e, f, v, cursor, line)
+  return lib.fill(f.rel[5], { e = e.the, E = upper(e.the), v = v }) .. (" 【%d†L%d-L%d】"):format(cursor, line, line)
+end
+
+function docs.lookup(ctx, e, f, lead)
+  local v, cursor, line = docs.find_fact(ctx, e, f, lead)
+  if not v then
+    ctx.answer("No document fits.", "The documents say nothing about " .. e.the .. ".")
+    return
+  end
+  ctx.answer("Line " .. line .. " says it.", docs.say(e, f, v, cursor, line))
+end
+
+-- A second fact of a page that was opened in an earlier turn: the page is still in the history.
+function docs.again(ctx, e, f)
+  local v, line = seek(e.page, f)
+  if v then
+    ctx.answer("The page is still here. Line " .. line .. " says it.", docs.say(e, f, v, cursor_of(e.page), line))
+  else
+    docs.lookup(ctx, e, f)
+  end
+end
+
+-- Does the answer state the value and cite lines, seen in this session, that hold it?
+function docs.cited(world, turn, want)
+  local answer = world.answers[turn]
+  if not lib.says(answer, want) then return false, "the answer lacks '" .. want .. "'" end
+  local c, a, b = answer:match("【(%d+)†L(%d+)%-L(%d+)】")
+  if not c then return false, "no citation" end
+  a, b = tonumber(a), tonumber(b)
+  if b - a > 4 then return false, "the citation covers too much" end
+  for _, call in ipairs(world.calls) do
+    if call.result:match("^%[" .. c .. "%]") then
+      for _, l in ipairs(docs.lines(call.result)) do
+        if l[1] >= a and l[1] <= b and l[2]:find(want, 1, true) then return true end
+      end
+    end
+  end
+  return false, "the cited lines do not hold the fact"
+end
+
+return docs

@@ -1,0 +1,60 @@
+-- documents/env.lua - family 3: questions answered from a document collection, through
+-- `search`, `open` and `find`, with a citation. The verifier follows the citation: the cited
+-- lines of the cited page, as the tools showed it, must hold the fact.
+local docs = require "docs"
+
+local kinds = {}
+local function kind(name, weight, make) kinds[#kinds + 1] = { name = name, weight = weight, make = make } end
+
+kind("fact", 46, function(r)
+  local w = docs.world(r, { n = r:int(2, 6) })
+  local e, f = docs.choose(r, w)
+  return {
+    requests = { docs.question(r, e, f) },
+    docs = w.docs,
+    solve = function(ctx) docs.lookup(ctx, e, f) end,
+    check = function(world) return docs.cited(world, 1, f.value) end,
+  }
+end)
+
+kind("long", 24, function(r)
+  local w = docs.world(r, { n = r:int(1, 3), long = true })
+  local e, f = docs.choose(r, w)
+  return {
+    requests = { docs.question(r, e, f) },
+    docs = w.docs,
+    solve = function(ctx) docs.lookup(ctx, e, f) end,
+    check = function(world) return docs.cited(world, 1, f.value) end,
+  }
+end)
+
+-- The builder of a place has a document of their own.
+kind("hop", 18, function(r)
+  local w = docs.world(r, { n = r:int(1, 3) })
+  local e, p, f = docs.person(r, w)
+  return {
+    requests = { r:ask({ "Where was the builder of {e} born?", "In which town was the builder of {e} born?", "Find the birthplace of the builder of {e}." }, { e = e.the }) },
+    docs = w.docs,
+    solve = function(ctx)
+      local name = docs.find_fact(ctx, e, e.builder)
+      docs.lookup(ctx, p, f, "The builder is " .. name .. ". ")
+    end,
+    check = function(world) return docs.cited(world, 1, f.value) end,
+  }
+end)
+
+kind("absent", 12, function(r)
+  local w = docs.world(r, { n = r:int(1, 4) })
+  local e = docs.stranger(r)
+  local f = docs.fact_of(r, e)
+  return {
+    requests = { docs.question(r, e, f) },
+    docs = w.docs,
+    solve = function(ctx) docs.lookup(ctx, e, f) end,
+    check = function(world)
+      return world.answers[1]:find("nothing about") ~= nil and #world.calls >= 1 and not world.answers[1]:find("【")
+    end,
+  }
+end)
+
+return require("family").new({ name = "documents", family = 3, about = "questions answered from documents" }, { "search", "open", "find" }, kinds)
