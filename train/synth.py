@@ -61,6 +61,9 @@ class Tools:
         self.bin = os.path.join(bin_dir, "agentd-tool")
         self.serve = Lines([self.bin, "serve", "--as-workspace"])
 
+    def close(self):
+        self.serve.close()
+
     def begin(self, dir, docs):
         self.dir, self.index = dir, None
         self.serve.ask(reset=True)

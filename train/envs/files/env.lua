@@ -368,7 +368,7 @@ kind("replace", 12, function(r)
     ctx.answer("The edit is done.", "I replaced " .. a .. " with " .. b .. " in " .. f .. ".")
   end
   function t.check(w)
-    return w.read(f) == text:gsub(a, b) and (not none or w.answers[1]:find("not") ~= nil)
+    return w.read(f) == text:gsub(a, b) and (not none or #w.calls > 0 and w.answers[1]:find("not occur", 1, true) ~= nil)
   end
   return t
 end)

@@ -14,37 +14,40 @@ local function used_tool(world, turn)
   return false
 end
 
--- What it is and can do. Each intent: wordings, thought, answer.
+-- What it is and can do. Each intent: wordings, thought, answer, and a word that no fitting
+-- answer can lack.
 local talk = {
   { { "Who are you?", "What are you?", "What is your name?", "Tell me who you are.", "Introduce yourself.", "Are you a person?", "Who am I talking to?", "What should I call you?" },
-    "This is about me. No tool is needed.", "I am agentd, a small assistant that runs on this machine." },
+    "This is about me. No tool is needed.", "I am agentd, a small assistant that runs on this machine.", "agentd" },
   { { "What can you do?", "How can you help me?", "What are you able to do?", "What do you do?", "Tell me what you can do.", "What is your job?", "How can I use you?", "What kind of tasks can you do?" },
-    "This is about my work. No tool is needed.", "I can compute with python, read and change files in the workspace, and answer from documents." },
+    "This is about my work. No tool is needed.", "I can compute with python, read and change files in the workspace, and answer from documents.", "files" },
   { { "Which tools do you have?", "What tools can you use?", "List your tools.", "Name the tools you can call.", "Do you have tools?", "What are your tools?" },
-    "This is about my tools. I only name them.", "I have bash, python, str_replace_editor, search, open and find." },
+    "This is about my tools. I only name them.", "I have bash, python, str_replace_editor, search, open and find.", "python" },
   { { "Hello.", "Hi.", "Good morning.", "Hello there.", "Hey.", "Good evening.", "Hi there.", "Hello, agentd." },
-    "This is a greeting.", "Hello. What can I do for you?" },
+    "This is a greeting.", "Hello. What can I do for you?", "hello" },
   { { "Thank you.", "Thanks.", "Thanks a lot.", "That was helpful, thank you.", "Great, thanks.", "Well done.", "Good work." },
-    "This is thanks.", "You are welcome." },
+    "This is thanks.", "You are welcome.", "welcome" },
   { { "Goodbye.", "Bye.", "See you later.", "That is all for today.", "Good night." },
-    "This is a farewell.", "Goodbye." },
+    "This is a farewell.", "Goodbye.", "goodbye" },
   { { "Do you run on this machine?", "Where do you run?", "Do you run in the cloud?", "Are you on a server?", "Where are you?" },
-    "This is about me. No tool is needed.", "I run on this machine, and my tools run in a sandbox." },
+    "This is about me. No tool is needed.", "I run on this machine, and my tools run in a sandbox.", "machine" },
   { { "Are you sure you are safe?", "Is it safe to let you run commands?", "Can you damage my files?", "What is the sandbox?", "How are your commands kept safe?" },
-    "This is about the sandbox. No tool is needed.", "My commands run in a sandbox that sees the workspace and little else." },
+    "This is about the sandbox. No tool is needed.", "My commands run in a sandbox that sees the workspace and little else.", "sandbox" },
   { { "Write me a poem.", "Tell me a joke.", "Sing a song.", "What is the weather today?", "What do you think about {x}?", "Translate {x} into French.", "Who won the game yesterday?",
       "Tell me a story about {x}.", "What is the meaning of life?", "Book me a flight to {X}.", "Draw a picture of {x}.", "Call {X} on the phone." },
-    "This is not something I can do.", "I cannot do that. I can compute, work with files, and answer from documents." },
+    "This is not something I can do.", "I cannot do that. I can compute, work with files, and answer from documents.", "cannot" },
 }
 
 local function small_talk(r)
   local t = r:pick(talk)
   local x = r:word()
-  return { ask = lib.fill(r:pick(t[1]), { x = x, X = lib.title(x) }), think = t[2], say = t[3], intent = t }
+  return { ask = lib.fill(r:pick(t[1]), { x = x, X = lib.title(x) }), think = t[2], say = t[3], must = t[4] }
 end
 
-local function silent(world, turn)
-  return not used_tool(world, turn), "a tool was called for small talk"
+-- Small talk is a matter of words, so these few words are all the verifier can ask for.
+local function talked(world, turn, part)
+  if used_tool(world, turn) then return false, "a tool was called for small talk" end
+  return world.answers[turn]:lower():find(part.must, 1, true) ~= nil, "the answer lacks '" .. part.must .. "'"
 end
 
 kind("talk", 16, function(r)
@@ -58,10 +61,8 @@ kind("talk", 16, function(r)
     solve = function(ctx) for _, p in ipairs(parts) do ctx.answer(p.think, p.say) end end,
     check = function(w)
       for i, p in ipairs(parts) do
-        local ok, why = silent(w, i)
+        local ok, why = talked(w, i, p)
         if not ok then return false, why end
-        if p.intent == talk[1] and not says(w.answers[i], "agentd") then return false, "it does not know its name" end
-        if p.intent == talk[3] and not (says(w.answers[i], "bash") and says(w.answers[i], "python")) then return false, "tools not named" end
       end
       return true
     end,
@@ -281,7 +282,7 @@ kind("mixed", 10, function(r)
       if not first then ctx.answer(t.think, t.say) end
     end,
     check = function(w)
-      return silent(w, first and 1 or 2) and says(w.answers[first and 2 or 1], v)
+      return talked(w, first and 1 or 2, t) and says(w.answers[first and 2 or 1], v)
     end,
   }
 end)

@@ -1,0 +1,155 @@
+"""check.py - what must hold before anything is trained.
+
+usage: check.py envs [--bin BUILD/bin] [--count N] [ENV...]
+           the oracle scores 1, an empty run scores 0, a task is the same when drawn again
+       check.py render --bin BUILD/bin [--records DIR]
+           render.py and `agentctl encode` agree byte for byte, piece by piece
+       check.py tokenizer --bin BUILD/bin TOKENIZER.json
+           tok.py and the engine's tokenizer agree, and text survives the round trip
+"""
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pack
+import render
+import synth
+import tok
+
+ENVS = ["copy", "python", "files", "documents", "session"]
+
+
+def snapshot(top):
+    out = {}
+    for folder, _, names in os.walk(top):
+        for n in names:
+            path = os.path.join(folder, n)
+            with open(path, "rb") as f:
+                out[os.path.relpath(path, top)] = f.read()
+    return out
+
+
+def setup(env, seed, base):
+    task = env.ask(op="task", seed=seed)
+    work = os.path.join(base, "w")
+    for path in (work, work + ".docs"):
+        shutil.rmtree(path, ignore_errors=True)
+        os.mkdir(path)
+    env.ask(op="setup", dir=work)
+    return task, work, snapshot(base)
+
+
+def check_env(name, bin_dir, first, count):
+    """-> failures, as sentences"""
+    bad, kinds = [], set()
+    env, tools = synth.Env(name), synth.Tools(bin_dir)
+    with tempfile.TemporaryDirectory() as base:
+        for seed in range(first, first + count):
+            task, work, world = setup(env, seed, base)
+            again = setup(env, seed, base)
+            if (task, world) != (again[0], again[2]):
+                bad.append(f"{name} {seed}: drawn twice, the task differs")
+            for answers in ([], [""] * len(task["requests"]), ["I do not know."] * len(task["requests"])):
+                if env.ask(op="verify", dir=work, answers=answers, calls=[])["score"] != 0:
+                    bad.append(f"{name} {seed} ({task['kind']}): a run that did nothing passes")
+            record, score, why = synth.play(env, tools, seed, base)
+            if score != 1:
+                bad.append(f"{name} {seed} ({task['kind']}): the oracle fails: {why}")
+            kinds.add(record["kind"])
+    env.close()
+    tools.close()
+    print(f"{name}: {count} tasks of {len(kinds)} kinds, {len(bad)} failures")
+    return bad
+
+
+def messages(record, last, tools):
+    out = [{"role": "system", "content": render.SYSTEM, "tools": tools}]
+    n = 0
+    for t in record["turns"][:last + 1]:
+        out.append({"role": "user", "content": t["request"]})
+        for s in t["steps"]:
+            m = {"role": "assistant", "reasoning_content": s["think"], "content": s.get("answer", "")}
+            if "call" in s:
+                n += 1
+                m["tool_calls"] = [{"id": str(n), "type": "function", "function": {
+                    "name": s["call"]["name"], "arguments": json.dumps(dict(s["call"]["args"]), ensure_ascii=False)}}]
+            out.append(m)
+            if "call" in s:
+                out.append({"role": "tool", "tool_call_id": str(n), "content": s["result"]})
+    return out
+
+
+def joined(pieces):
+    """Neighbouring ordinary pieces as one: what is tokenised together."""
+    out = []
+    for text, special in pieces:
+        if out and not special and not out[-1][1]:
+            out[-1] = (out[-1][0] + text, False)
+        elif text:
+            out.append((text, special))
+    return out
+
+
+def check_render(bin_dir, records):
+    tools, asked, ours = pack.load_tools(), [], []
+    for r in records:
+        for last in range(len(r["turns"])):
+            asked.append(json.dumps({"messages": messages(r, last, tools),
+                                     "options": {"thinking_mode": "thinking"}}, ensure_ascii=False))
+            ours.append(joined((t, lit) for t, lit, _ in render.example(r, last, tools)))
+    p = subprocess.run([os.path.join(bin_dir, "agentctl"), "encode", "--batch", "--pieces", "-"],
+                       input="\n".join(asked).encode() + b"\n", stdout=subprocess.PIPE)
+    theirs = [json.loads(x) for x in p.stdout.decode().splitlines()]
+    bad = [] if len(theirs) == len(ours) else [f"{len(ours)} prompts, {len(theirs)} answers"]
+    for mine, their in zip(ours, theirs):
+        if "pieces" not in their:
+            bad.append(f"encode: {their}")
+        elif mine != joined((x["text"], x["special"]) for x in their["pieces"]):
+            bad.append(f"differs: {mine[-6:]}")
+    print(f"render: {len(ours)} prompts, {len(bad)} differ")
+    return bad
+
+
+def check_tokenizer(bin_dir, path, records):
+    t, r = tok.Tokenizer.load(path), random.Random(1)
+    texts = [s["result"] for x in records for turn in x["turns"] for s in turn["steps"] if "result" in s]
+    texts += ["".join(r.choice(" aZ09_-'\"\n\t.,é龥あ\u2003🙂<|｜") for _ in range(r.randrange(1, 60))) for _ in range(300)]
+    bad = [f"round trip of {x!r}" for x in texts if t.decode(t.encode(x)) != x.encode()]
+    for text in texts:
+        p = subprocess.run([os.path.join(bin_dir, "agentctl"), "model", "tokenize", "--json", path, "-"],
+                           input=text.encode(), stdout=subprocess.PIPE)
+        if p.returncode or json.loads(p.stdout)["ids"] != t.encode(text):
+            bad.append(f"the engine cuts {text!r} otherwise")
+    print(f"tokenizer: {len(texts)} texts, {len(bad)} failures")
+    return bad
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("what", choices=["envs", "render", "tokenizer"])
+    p.add_argument("rest", nargs="*")
+    p.add_argument("--bin", default=os.path.join(synth.HERE, "..", "build", "release", "bin"))
+    p.add_argument("--count", type=int, default=40)
+    p.add_argument("--first", type=int, default=500_000_000)
+    o = p.parse_args()
+    if o.what == "envs":
+        bad = sum((check_env(e, o.bin, o.first, o.count) for e in o.rest or ENVS), [])
+    else:
+        records = []
+        with tempfile.TemporaryDirectory() as base:
+            for name in ENVS:
+                env, tools = synth.Env(name), synth.Tools(o.bin)
+                records += [synth.play(env, tools, o.first + i, base)[0] for i in range(o.count)]
+        bad = check_render(o.bin, records) if o.what == "render" else check_tokenizer(o.bin, o.rest[0], records)
+    for b in bad[:20]:
+        print(b, file=sys.stderr)
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
