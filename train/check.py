@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,13 +34,8 @@ def snapshot(top):
 
 
 def setup(env, seed, base):
-    task = env.ask(op="task", seed=seed)
-    work = os.path.join(base, "w")
-    for path in (work, work + ".docs"):
-        shutil.rmtree(path, ignore_errors=True)
-        os.mkdir(path)
-    env.ask(op="setup", dir=work)
-    return task, work, snapshot(base)
+    task, work = synth.prepare(env, seed, base)
+    return task, work, (snapshot(work), snapshot(work + ".docs"))
 
 
 def check_env(name, bin_dir, first, count):
@@ -57,6 +51,8 @@ def check_env(name, bin_dir, first, count):
             for answers in ([], [""] * len(task["requests"]), ["I do not know."] * len(task["requests"])):
                 if env.ask(op="verify", dir=work, answers=answers, calls=[])["score"] != 0:
                     bad.append(f"{name} {seed} ({task['kind']}): a run that did nothing passes")
+            for done in (work, again[1]):
+                synth.clear(done)
             record, score, why = synth.play(env, tools, seed, base)
             if score != 1:
                 bad.append(f"{name} {seed} ({task['kind']}): the oracle fails: {why}")

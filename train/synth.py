@@ -69,8 +69,6 @@ class Tools:
         self.serve.ask(reset=True)
         if docs:
             self.index = dir + ".db"
-            if os.path.exists(self.index):
-                os.unlink(self.index)
             subprocess.run([self.bin, "index", "add", "--db", self.index, dir + ".docs"],
                            check=True, stdout=subprocess.DEVNULL)
 
@@ -81,14 +79,25 @@ class Tools:
         return self.serve.ask(**message)["text"]
 
 
-def play(env, tools, seed, base):
-    """One task: its world made, its oracle run, its verifier asked. -> (record, score, details)"""
+def prepare(env, seed, base):
+    """Draws a task and makes its world in a fresh folder. -> (task, folder)"""
     task = env.ask(op="task", seed=seed)
-    work = os.path.join(base, "w")
+    work = tempfile.mkdtemp(prefix="w", dir=base)
+    os.mkdir(work + ".docs")
+    env.ask(op="setup", dir=work)
+    return task, work
+
+
+def clear(work):
     for path in (work, work + ".docs"):
         shutil.rmtree(path, ignore_errors=True)
-        os.mkdir(path)
-    env.ask(op="setup", dir=work)
+    if os.path.exists(work + ".db"):
+        os.unlink(work + ".db")
+
+
+def play(env, tools, seed, base):
+    """One task: its world made, its oracle run, its verifier asked. -> (record, score, details)"""
+    task, work = prepare(env, seed, base)
     tools.begin(work, task["docs"])
     turns, answers = [], []
     step = env.ask(op="solve")
@@ -110,6 +119,7 @@ def play(env, tools, seed, base):
     done = [{"turn": i + 1, "name": s["call"]["name"], "result": s["result"]}
             for i, t in enumerate(turns) for s in t["steps"] if "call" in s]
     verdict = env.ask(op="verify", dir=work, answers=answers, calls=done)
+    clear(work)
     record = {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "turns": turns}
     return record, verdict["score"], verdict["details"]
 

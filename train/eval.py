@@ -1,0 +1,259 @@
+"""eval.py - plays held-out tasks with a model and lets the environments' verifiers judge.
+
+usage: eval.py MODEL [--tasks N] [--seed S] [--family F] [--backend daemon|engine]
+               [--select indexer|dense|recent] [--bin DIR] [--json] [--show N] [--out FILE]
+
+  daemon   (default) through agentd, its sandbox and its real tools, as a user would
+  engine   the engine on a pipe and the tools outside a cell: quicker, for measuring while
+           training and for --select, which replaces the indexer's choice of positions
+
+Seeds start at 1,000,000,000, where no training seed ever is. Decoding is greedy and free: no
+grammar holds the model's calls together, so the share of malformed ones is its own.
+"""
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+
+import pack
+import render
+import synth
+import tok
+
+FAMILIES = {1: "python", 2: "files", 3: "documents", 4: "session"}
+FIRST_SEED = 1_000_000_000
+MAX_STEPS = 12
+MAX_NEW = 400
+
+OPEN = f"\n\n<{render.DSML}function_calls>\n"
+CLOSE = f"</{render.DSML}function_calls>"
+INVOKE = re.compile(f'<{render.DSML}invoke name="([^"\n]*)">\n(.*?)</{render.DSML}invoke>\n', re.S)
+PARAMETER = re.compile(f'<{render.DSML}parameter name="([^"\n]*)" string="(true|false)">(.*?)</{render.DSML}parameter>\n', re.S)
+
+
+class Malformed(Exception):
+    pass
+
+
+def parse(text):
+    """A completion without EOS -> (thought, answer, [(name, {args})]); strict."""
+    thought, tag, rest = text.partition(render.ENDTHINK)
+    if not tag:
+        raise Malformed("the thought does not end")
+    answer, opened, block = rest.partition(OPEN)
+    if not opened:
+        if render.DSML in rest:
+            raise Malformed("markup in the answer")
+        return thought, answer, []
+    if not block.endswith(CLOSE):
+        raise Malformed("the block does not end")
+    block, calls, at = block[:-len(CLOSE)], [], 0
+    while at < len(block):
+        m = INVOKE.match(block, at)
+        if not m:
+            raise Malformed("not an invoke: " + block[at:at + 60])
+        args, inner = {}, 0
+        while inner < len(m[2].rstrip("\n")):
+            p = PARAMETER.match(m[2], inner)
+            if not p:
+                raise Malformed("not a parameter: " + m[2][inner:inner + 60])
+            try:
+                args[p[1]] = p[3] if p[2] == "true" else json.loads(p[3])
+            except ValueError:
+                raise Malformed("not JSON: " + p[3][:60]) from None
+            inner = p.end()
+        calls.append((m[1], args))
+        at = m.end()
+    return thought, answer, calls
+
+
+class EngineRunner:
+    """The model by train-generate, the tools by agentd-tool serve."""
+
+    def __init__(self, o):
+        self.t = tok.Tokenizer.load(o.tokenizer)
+        self.tools_json = pack.load_tools()
+        argv = o.generator.split() if o.generator else [os.path.join(o.bin, "train-generate"), o.model, o.select, str(o.threads)]
+        self.model = synth.Lines(argv)
+        self.tools = synth.Tools(o.bin)
+        self.parameters = {t["function"]["name"]: t["function"]["parameters"] for t in self.tools_json}
+
+    def ids(self, g):
+        g.flush()
+        ids = pack.array.array("H")
+        pack.encode(self.t, g.out, ids, pack.array.array("B"))
+        return list(ids)
+
+    def fits(self, name, args):
+        p = self.parameters.get(name)
+        return p and all(k in args for k in p.get("required", [])) and all(k in p["properties"] for k in args)
+
+    def begin(self, work, docs):
+        self.tools.begin(work, docs)
+        self.history = []  # (request, [completion without its thought, results...])
+
+    def turn(self, request):
+        g = render.Segments()
+        render.preamble(g, self.tools_json)
+        for old, parts in self.history:
+            g.literal(render.USER)
+            g.text(old)
+            g.literal(render.ASST)
+            g.literal(render.ENDTHINK)
+            for said, results in parts:
+                g.template(said)
+                g.literal(render.EOS)
+                if results:
+                    self.results(g, results)
+                    g.literal(render.ENDTHINK)
+        g.literal(render.USER)
+        g.text(request)
+        g.literal(render.ASST)
+        g.literal(render.THINK)
+        ids, parts, out = self.ids(g), [], {"calls": [], "answer": "", "malformed": 0, "longest": 0, "steps": []}
+        for _ in range(MAX_STEPS):
+            got = self.model.ask(ids=ids, max=MAX_NEW)
+            if "error" in got:
+                out["stop"] = got["error"]
+                break
+            got = got["ids"]
+            ids += got
+            out["longest"] = max(out["longest"], len(ids))
+            ended = got and got[-1] == self.t.special[render.EOS]
+            text = self.t.decode(got[:-1] if ended else got).decode("utf-8", "replace")
+            out["steps"].append(text)
+            try:
+                if not ended:
+                    raise Malformed("no end within the limit")
+                _, answer, calls = parse(text)
+            except Malformed as e:
+                out["malformed"] += 1
+                out["stop"] = str(e)
+                break
+            said, results = text.partition(render.ENDTHINK)[2], []
+            for name, args in calls:
+                if not self.fits(name, args):
+                    out["malformed"] += 1
+                results.append(self.tools.call(name, args))
+                out["calls"].append({"name": name, "args": args, "result": results[-1]})
+            parts.append((said, results))
+            if not calls:
+                out["answer"], out["stop"] = answer, "end_turn"
+                break
+            g = render.Segments()
+            self.results(g, results)
+            g.literal(render.THINK)
+            ids += self.ids(g)
+        else:
+            out["stop"] = "max_steps"
+        self.history.append((request, parts))
+        return out
+
+    @staticmethod
+    def results(g, results):
+        g.text("\n\n<function_results>")
+        for r in results:
+            g.text("\n<result>" + r + "</result>")
+        g.text("\n</function_results>\n\n")
+
+
+def play(runner, env, seed, base):
+    task, work = synth.prepare(env, seed, base)
+    runner.begin(work, task["docs"])
+    turns = []
+    for request in task["requests"]:
+        turns.append(dict(runner.turn(request), request=request))
+        if turns[-1]["stop"] != "end_turn":
+            break
+    calls = [dict(c, turn=i + 1) for i, t in enumerate(turns) for c in t["calls"]]
+    verdict = env.ask(op="verify", dir=work, answers=[t["answer"] for t in turns],
+                      calls=[{"turn": c["turn"], "name": c["name"], "result": c["result"]} for c in calls])
+    synth.clear(work)
+    return {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "pass": verdict["score"],
+            "details": verdict["details"], "turns": turns, "calls": len(calls),
+            "malformed": sum(t["malformed"] for t in turns), "longest": max((t["longest"] for t in turns), default=0)}
+
+
+def share(part, whole):
+    return f"{100 * part / whole:5.1f} %" if whole else "    -"
+
+
+def table(results, seconds):
+    lines = ["| family | tasks | passed | rate | calls | malformed |", "|---|---|---|---|---|---|"]
+    for family, name in FAMILIES.items():
+        mine = [r for r in results if r["family"] == family]
+        if mine:
+            calls = sum(r["calls"] + r["malformed"] for r in mine)
+            lines.append(f"| {family} {name} | {len(mine)} | {sum(r['pass'] for r in mine)} |"
+                         f" {share(sum(r['pass'] for r in mine), len(mine))} | {calls} |"
+                         f" {share(sum(r['malformed'] for r in mine), calls)} |")
+    lines.append(f"\n{len(results)} tasks in {seconds:.0f} s")
+    return "\n".join(lines)
+
+
+def by_kind(results):
+    kinds = {}
+    for r in results:
+        k = kinds.setdefault(r["env"] + "/" + r["kind"], [0, 0])
+        k[0] += r["pass"]
+        k[1] += 1
+    return ", ".join(f"{k} {a}/{b}" for k, (a, b) in sorted(kinds.items()))
+
+
+def show(r):
+    lines = [f"{r['env']}/{r['kind']}, seed {r['seed']}: {r['details']}"]
+    for t in r["turns"]:
+        lines.append("  user: " + t["request"])
+        lines += ["  model: " + s.replace("\n", "\n         ") for s in t.get("steps", [])]
+        lines.append(f"  stop: {t['stop']}")
+    return "\n".join(lines)
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("model")
+    p.add_argument("--tasks", type=int, default=50, help="per family")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--family", type=int, choices=FAMILIES)
+    p.add_argument("--backend", choices=["daemon", "engine"], default="daemon")
+    p.add_argument("--select", choices=["indexer", "dense", "recent"], default="indexer")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--generator", help="another program that speaks train-generate's lines")
+    p.add_argument("--tokenizer", default=os.path.join(synth.HERE, "out", "tokenizer.json"))
+    p.add_argument("--bin", default=os.path.join(synth.HERE, "..", "build", "release", "bin"))
+    p.add_argument("--json", action="store_true")
+    p.add_argument("--show", type=int, default=3, help="failures to print")
+    p.add_argument("--out", help="write every result to this file, a line each")
+    o = p.parse_args()
+    runner = EngineRunner(o)
+    results, began = [], time.monotonic()
+    with tempfile.TemporaryDirectory() as base:
+        for family, name in FAMILIES.items():
+            if o.family and o.family != family:
+                continue
+            env = synth.Env(name)
+            for i in range(o.tasks):
+                results.append(play(runner, env, FIRST_SEED + o.seed * 1_000_000 + i, base))
+                if not o.json and sys.stderr.isatty():
+                    print(f"\r{name} {i + 1}/{o.tasks}", end="", file=sys.stderr)
+            env.close()
+    if o.out:
+        with open(o.out, "w", encoding="utf-8") as f:
+            f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in results)
+    if o.json:
+        print(json.dumps({"model": o.model, "backend": o.backend, "select": o.select, "families": [
+            {"family": f, "tasks": len(m), "passed": sum(r["pass"] for r in m), "calls": sum(r["calls"] for r in m),
+             "malformed": sum(r["malformed"] for r in m)}
+            for f in FAMILIES for m in [[r for r in results if r["family"] == f]] if m]}))
+        return
+    print(table(results, time.monotonic() - began))
+    print(by_kind(results))
+    for r in [r for r in results if not r["pass"]][:o.show]:
+        print("\n" + show(r))
+
+
+if __name__ == "__main__":
+    main()
