@@ -114,13 +114,15 @@ def check_render(bin_dir, records):
 def check_tokenizer(bin_dir, path, records):
     t, r = tok.Tokenizer.load(path), random.Random(1)
     texts = [s["result"] for x in records for turn in x["turns"] for s in turn["steps"] if "result" in s]
-    texts += ["".join(r.choice(" aZ09_-'\"\n\t.,é龥あ\u2003🙂<|｜") for _ in range(r.randrange(1, 60))) for _ in range(300)]
+    texts += ["".join(r.choice(" aZ09_-'\"\r\n\t.,é龥あ\u2003🙂<|｜") for _ in range(r.randrange(1, 60))) for _ in range(300)]
     bad = [f"round trip of {x!r}" for x in texts if t.decode(t.encode(x)) != x.encode()]
-    for text in texts:
-        p = subprocess.run([os.path.join(bin_dir, "agentctl"), "model", "tokenize", "--json", path, "-"],
-                           input=text.encode(), stdout=subprocess.PIPE)
-        if p.returncode or json.loads(p.stdout)["ids"] != t.encode(text):
-            bad.append(f"the engine cuts {text!r} otherwise")
+    asked = "".join(json.dumps({"text": x, "special": False}, ensure_ascii=False) + "\n" for x in texts)
+    p = subprocess.run([os.path.join(bin_dir, "agentctl"), "model", "tokenize", path, "--batch"],
+                       input=asked.encode(), stdout=subprocess.PIPE)
+    theirs = [json.loads(x)["ids"] for x in p.stdout.decode().splitlines()]
+    bad += [f"the engine cuts {x!r} otherwise" for x, y in zip(texts, theirs) if t.encode(x) != y]
+    if len(theirs) != len(texts):
+        bad.append(f"{len(texts)} texts, {len(theirs)} answers")
     print(f"tokenizer: {len(texts)} texts, {len(bad)} failures")
     return bad
 
