@@ -276,6 +276,8 @@ static int ctl_model_make_test(int argc, char **argv)
 static const struct ctl_command commands[] = {
     {"info", ctl_model_info, "Show a model's numbers, tensors and costs."},
     {"tokenize", ctl_model_tokenize, "Turn text into token ids."},
+    {"logits", ctl_model_logits, "Print the logits of a prompt."},
+    {"generate", ctl_model_generate, "Continue a prompt."},
     {"convert", ctl_model_convert, "Write a model as GGUF, in another storage type."},
     {"make-test", ctl_model_make_test, "Write a deterministic test model."},
 };
