@@ -5,7 +5,9 @@
 #include <strings.h>
 
 static const struct quant_traits *const table[] = {
-    &quant_f32,  &quant_f16, &quant_bf16, &quant_f8_e4m3, &quant_q8_0,
+    &quant_f32,  &quant_f16,  &quant_bf16, &quant_f8_e4m3, &quant_q8_0,   &quant_q4_0,
+    &quant_q4_1, &quant_q5_0, &quant_q5_1, &quant_q2_k,    &quant_q3_k,   &quant_q4_k,
+    &quant_q5_k, &quant_q6_k, &quant_iq4_nl, &quant_iq4_xs, &quant_mxfp4,
 };
 
 /* GGML's numbers, gaps included, so that a refusal can say what it refuses. */

@@ -76,6 +76,9 @@ uint8_t quant_f8_encode(float x);
 void quant_f8_row(float *y, const uint8_t *x, const float *scale, size_t n);
 
 /* One object per type, each in its own file; quant.c lists them. */
-extern const struct quant_traits quant_f32, quant_f16, quant_bf16, quant_f8_e4m3, quant_q8_0;
+extern const struct quant_traits quant_f32, quant_f16, quant_bf16, quant_f8_e4m3;
+extern const struct quant_traits quant_q8_0, quant_q4_0, quant_q4_1, quant_q5_0, quant_q5_1;
+extern const struct quant_traits quant_q2_k, quant_q3_k, quant_q4_k, quant_q5_k, quant_q6_k;
+extern const struct quant_traits quant_iq4_nl, quant_iq4_xs, quant_mxfp4;
 
 #endif

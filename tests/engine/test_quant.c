@@ -9,6 +9,7 @@
 
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
+#include "quant_twin.h"
 
 static uint64_t rng_state = 88172645463325252u;
 
@@ -136,6 +137,85 @@ static void q8_0_layout(void **state)
     same(y, want, 32);
 }
 
+/* A block of zeros but for the bytes given, then one element of it. */
+static float element(const struct quant_traits *t, const uint8_t *at, const uint8_t *byte,
+                     int n, int e)
+{
+    uint8_t block[256] = {0};
+    float y[256];
+    for (int i = 0; i < n; i++)
+        block[at[i]] = byte[i];
+    t->dequantize(y, block, t->block);
+    return y[e];
+}
+
+#define AT(...) ((const uint8_t[]){__VA_ARGS__})
+#define ELEMENT(t, at, byte, e) element(&quant_##t, at, byte, sizeof(byte), e)
+
+/* 0x3c00 is 1.0, 0x3800 0.5, 0x4000 2.0: each value below was worked out with a pencil. */
+static void layouts_by_hand(void **state)
+{
+    (void)state;
+    assert_true(ELEMENT(q4_0, AT(1, 5), AT(0x3c, 0xf1), 3) == -7.0f);
+    assert_true(ELEMENT(q4_0, AT(1, 5), AT(0x3c, 0xf1), 19) == 7.0f);
+    assert_true(ELEMENT(q4_1, AT(1, 3, 4), AT(0x3c, 0x40, 0x5a), 0) == 12.0f);
+    assert_true(ELEMENT(q4_1, AT(1, 3, 4), AT(0x3c, 0x40, 0x5a), 16) == 7.0f);
+    assert_true(ELEMENT(q5_0, AT(1, 2, 6), AT(0x3c, 0x01, 0x03), 0) == 3.0f);
+    assert_true(ELEMENT(q5_0, AT(1, 4, 6), AT(0x3c, 0x01, 0x30), 16) == 3.0f);
+    assert_true(ELEMENT(q5_0, AT(1), AT(0x3c), 31) == -16.0f);
+    assert_true(ELEMENT(q5_1, AT(1, 3, 7, 23), AT(0x3c, 0x38, 0x80, 0xf0), 31) == 31.5f);
+    assert_true(ELEMENT(iq4_nl, AT(1, 2), AT(0x38, 0xf8), 0) == 0.5f);
+    assert_true(ELEMENT(iq4_nl, AT(1, 2), AT(0x38, 0xf8), 16) == 56.5f);
+    assert_true(ELEMENT(mxfp4, AT(0, 1), AT(129, 0x9f), 0) == -24.0f);
+    assert_true(ELEMENT(mxfp4, AT(0, 1), AT(127, 0x97), 16) == -0.5f);
+    assert_true(ELEMENT(mxfp4, AT(0, 1), AT(0, 0x01), 0) == 0x1p-128f);
+    /* Group 9 of Q2_K: second half, first pair of bits, upper sixteen bytes. */
+    assert_true(ELEMENT(q2_k, AT(9, 16 + 48, 81, 83), AT(0x23, 2, 0x3c, 0x3c), 144) == 4.0f);
+    /* Group 13 of Q3_K: low scale bits in the high nibble of byte 5, high ones in byte 9. */
+    assert_true(ELEMENT(q3_k, AT(96 + 5, 96 + 9, 32 + 48, 16, 109),
+                        AT(0x50, 0x80, 0x20, 0x40, 0x3c), 208) == 2.0f * (0x25 - 32));
+    assert_true(ELEMENT(q4_k, AT(1, 4 + 3, 16 + 32), AT(0x3c, 5, 0x70), 96) == 35.0f);
+    /* Group 6 of Q4_K: scale 2 | 2<<4 = 34 (bytes 10, 2), minimum 3 | 1<<4 = 19 (10, 6). */
+    assert_true(ELEMENT(q4_k, AT(1, 3, 4 + 10, 4 + 2, 4 + 6, 16 + 96), AT(0x3c, 0x3c, 0x32,
+                        0x80, 0x40, 0x05), 192) == 34.0f * 5 - 19);
+    assert_true(ELEMENT(q5_k, AT(1, 3, 4 + 1, 4 + 5, 16 + 7, 48 + 7), AT(0x3c, 0x3c, 3, 4,
+                        0x02, 0x90), 39) == 3.0f * (9 + 16) - 4);
+    /* Third run of Q6_K's second half: high nibble of the first 32 bytes, bits 4-5 of qh. */
+    assert_true(ELEMENT(q6_k, AT(64 + 20, 128 + 32 + 20, 192 + 8 + 5, 209), AT(0xa0, 0x30,
+                        0xfe, 0x3c), 212) == -2.0f * (0x3a - 32));
+    assert_true(ELEMENT(iq4_xs, AT(1, 3, 5, 8 + 48 + 15), AT(0x3c, 0x00, 0x70, 0xe0), 127) ==
+                89.0f * (7 - 32));
+}
+
+/* Any bytes, every element, against the twin. */
+static void layouts_by_twin(void **state)
+{
+    (void)state;
+    unsigned n;
+    const struct quant_traits *const *list = quant_list(&n);
+    for (unsigned k = 0; k < n; k++) {
+        const struct quant_traits *t = list[k];
+        if (t->block == 1)
+            continue;
+        for (int round = 0; round < 200; round++) {
+            uint8_t block[256];
+            float y[256];
+            for (uint32_t i = 0; i < t->bytes; i++)
+                block[i] = (uint8_t)(uniform() * 128 + 128);
+            t->dequantize(y, block, t->block);
+            double peak = 0;
+            for (uint32_t e = 0; e < t->block; e++)
+                peak = isfinite(y[e]) ? fmax(peak, fabs((double)y[e])) : peak;
+            for (uint32_t e = 0; e < t->block; e++) {
+                double want = twin_element(t, block, (int)e);
+                /* f16 infinities and NaN are no scales; the twin reads them as numbers. */
+                if (isfinite(y[e]) && fabs(y[e] - want) > 1e-6 * peak + 1e-40)
+                    fail_msg("%s element %u: %.9g, not %.9g", t->name, e, y[e], want);
+            }
+        }
+    }
+}
+
 /* --- every type: round trip against double precision ------------------------------------- */
 
 /* Largest relative RMS error of a bell-shaped row, with room above what was measured. */
@@ -144,7 +224,10 @@ static const struct {
     double rms;
 } bound[] = {
     {QUANT_F32, 0},      {QUANT_F16, 3e-4},     {QUANT_BF16, 2e-3},
-    {QUANT_Q8_0, 0.006}, {QUANT_F8_E4M3, 0.03},
+    {QUANT_Q8_0, 0.006}, {QUANT_F8_E4M3, 0.03}, {QUANT_Q4_0, 0.09},  {QUANT_Q4_1, 0.08},
+    {QUANT_Q5_0, 0.045}, {QUANT_Q5_1, 0.04},   {QUANT_Q2_K, 0.3},   {QUANT_Q3_K, 0.15},
+    {QUANT_Q4_K, 0.075}, {QUANT_Q5_K, 0.04},   {QUANT_Q6_K, 0.02},  {QUANT_IQ4_NL, 0.085},
+    {QUANT_IQ4_XS, 0.09}, {QUANT_MXFP4, 0.14},
 };
 
 enum { ROW = 4096 };
@@ -246,7 +329,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f16_every_code),      cmocka_unit_test(bf16_rounds_to_even),
         cmocka_unit_test(f8_every_code),       cmocka_unit_test(f8_scales_by_128),
-        cmocka_unit_test(q8_0_layout),         cmocka_unit_test(round_trips),
+        cmocka_unit_test(q8_0_layout),         cmocka_unit_test(layouts_by_hand),
+        cmocka_unit_test(layouts_by_twin),     cmocka_unit_test(round_trips),
         cmocka_unit_test(edge_blocks),         cmocka_unit_test(table_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
