@@ -1,12 +1,16 @@
 /*
  * pool.c - worker threads: spin a little for the next job, then sleep on a futex.
  *
- * A job is published by raising `epoch`; workers take runs of items from `next` until none
- * is left and then drop `pending`. The caller works too and leaves when `pending` is 0, so
- * that the fields of a job are never written while a worker may still read them.
+ * One 64-bit ticket is the whole agreement: the job's number in the high half, its first
+ * untaken item in the low half. A thread takes a run by moving the ticket from what it saw
+ * to a run further; that fails when the job has changed meanwhile, and cannot succeed once
+ * all items are taken. So a thread that wakes late finds nothing to do, and the caller, who
+ * works too and leaves when all items are done, never waits for a thread that the kernel
+ * has not scheduled: on a busy machine it does the work alone.
  */
 #include "engine/pool.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -34,14 +38,15 @@ struct worker {
 
 struct pool {
     uint32_t n_threads;
-    _Atomic uint32_t epoch;    /* raised once per job; workers sleep on it */
-    _Atomic uint32_t pending;  /* workers still in the job; the caller sleeps on it */
-    _Atomic uint32_t sleepers; /* workers inside futex_wait */
     _Atomic bool stop;
-    pool_fn *fn;
-    void *arg;
-    uint64_t n, grain;
-    _Alignas(64) _Atomic uint64_t next;
+    /* The job. Written before its ticket appears, and not again before all items are done. */
+    _Atomic(pool_fn *) fn;
+    _Atomic(void *) arg;
+    _Atomic uint32_t n, grain;
+    _Alignas(64) _Atomic uint64_t ticket;
+    _Alignas(64) _Atomic uint32_t done; /* items; the caller sleeps on it */
+    _Atomic uint32_t epoch;             /* job number again, as the futex to sleep on */
+    _Atomic uint32_t sleepers, caller_sleeps;
     struct worker worker[POOL_THREADS_MAX];
 };
 
@@ -64,17 +69,27 @@ static void relax(void)
 
 static void take_runs(struct pool *p, uint32_t thread)
 {
+    uint64_t ticket = atomic_load(&p->ticket);
     for (;;) {
-        uint64_t first = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
-        if (first >= p->n)
+        pool_fn *fn = atomic_load_explicit(&p->fn, memory_order_acquire);
+        void *arg = atomic_load_explicit(&p->arg, memory_order_acquire);
+        uint32_t n = atomic_load_explicit(&p->n, memory_order_acquire);
+        uint32_t grain = atomic_load_explicit(&p->grain, memory_order_acquire);
+        uint32_t first = (uint32_t)ticket;
+        if (first >= n)
             return;
-        uint64_t last = p->n - first < p->grain ? p->n : first + p->grain;
-        p->fn(p->arg, thread, first, last);
+        uint32_t count = n - first < grain ? n - first : grain;
+        if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + count))
+            continue; /* ticket holds what it is now */
+        fn(arg, thread, first, first + count);
+        if (atomic_fetch_add(&p->done, count) + count == n && atomic_load(&p->caller_sleeps))
+            futex_wake(&p->done, 1);
+        ticket = atomic_load(&p->ticket);
     }
 }
 
-/* Waits until *at differs from `seen`: by spinning, then asleep. */
-static uint32_t wait_change(struct pool *p, uint32_t seen)
+/* Waits for a job other than number `seen`: by spinning, then asleep. */
+static uint32_t wait_job(struct pool *p, uint32_t seen)
 {
     for (int i = 0; i < SPIN; i++) {
         uint32_t now = atomic_load_explicit(&p->epoch, memory_order_acquire);
@@ -96,13 +111,25 @@ static void *work(void *arg)
     struct pool *p = w->pool;
     uint32_t seen = 0;
     for (;;) {
-        seen = wait_change(p, seen);
+        seen = wait_job(p, seen);
         if (atomic_load(&p->stop))
             return NULL;
         take_runs(p, w->index);
-        if (atomic_fetch_sub(&p->pending, 1) == 1)
-            futex_wake(&p->pending, 1);
     }
+}
+
+static void wait_done(struct pool *p, uint32_t n)
+{
+    for (int i = 0; i < SPIN; i++) {
+        if (atomic_load_explicit(&p->done, memory_order_acquire) == n)
+            return;
+        relax();
+    }
+    atomic_store(&p->caller_sleeps, 1);
+    uint32_t done;
+    while ((done = atomic_load(&p->done)) != n)
+        futex_wait(&p->done, done);
+    atomic_store(&p->caller_sleeps, 0);
 }
 
 void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain)
@@ -115,24 +142,22 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain
         fn(arg, 0, 0, n);
         return;
     }
-    p->fn = fn;
-    p->arg = arg;
-    p->n = n;
-    p->grain = grain;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store(&p->pending, p->n_threads - 1);
-    atomic_fetch_add(&p->epoch, 1);
+    assert(n < UINT32_MAX);
+    /* Nobody holds a run of the old job: they were all done. A thread may still be looking,
+     * so the ticket closes before the fields change: who reads a new field sees it closed. */
+    uint32_t job = atomic_load_explicit(&p->epoch, memory_order_relaxed) + 1;
+    atomic_store(&p->ticket, (uint64_t)job << 32 | UINT32_MAX);
+    atomic_store_explicit(&p->fn, fn, memory_order_release);
+    atomic_store_explicit(&p->arg, arg, memory_order_release);
+    atomic_store_explicit(&p->n, (uint32_t)n, memory_order_release);
+    atomic_store_explicit(&p->grain, (uint32_t)grain, memory_order_release);
+    atomic_store(&p->done, 0);
+    atomic_store(&p->ticket, (uint64_t)job << 32);
+    atomic_store(&p->epoch, job);
     if (atomic_load(&p->sleepers))
         futex_wake(&p->epoch, POOL_THREADS_MAX);
     take_runs(p, 0);
-    for (int i = 0; i < SPIN; i++) {
-        if (atomic_load_explicit(&p->pending, memory_order_acquire) == 0)
-            return;
-        relax();
-    }
-    uint32_t left;
-    while ((left = atomic_load(&p->pending)) != 0)
-        futex_wait(&p->pending, left);
+    wait_done(p, (uint32_t)n);
 }
 
 uint32_t pool_threads(const struct pool *p)
