@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 
-import pack
 import render
 import synth
 import tok
@@ -92,7 +91,7 @@ def joined(pieces):
 
 
 def check_render(bin_dir, records):
-    tools, asked, ours = pack.load_tools(), [], []
+    tools, asked, ours = render.load_tools(), [], []
     for r in records:
         for last in range(len(r["turns"])):
             asked.append(json.dumps({"messages": messages(r, last, tools),

@@ -18,10 +18,8 @@ import sys
 import tempfile
 import time
 
-import pack
 import render
 import synth
-import tok
 
 FAMILIES = {1: "python", 2: "files", 3: "documents", 4: "session"}
 FIRST_SEED = 1_000_000_000
@@ -74,18 +72,15 @@ class EngineRunner:
     """The model by train-generate, the tools by agentd-tool serve."""
 
     def __init__(self, o):
-        self.t = tok.Tokenizer.load(o.tokenizer)
-        self.tools_json = pack.load_tools()
-        argv = o.generator.split() if o.generator else [os.path.join(o.bin, "train-generate"), o.model, o.select, str(o.threads)]
-        self.model = synth.Lines(argv)
+        self.tools_json = render.load_tools()
+        self.model = synth.Lines([os.path.join(o.bin, "train-generate"), o.model, o.select, str(o.threads)])
+        self.eos = self.model.ask(pieces=[{"text": render.EOS, "special": True}])["ids"][0]
         self.tools = synth.Tools(o.bin)
         self.parameters = {t["function"]["name"]: t["function"]["parameters"] for t in self.tools_json}
 
     def ids(self, g):
         g.flush()
-        ids = pack.array.array("H")
-        pack.encode(self.t, g.out, ids, pack.array.array("B"))
-        return list(ids)
+        return self.model.ask(pieces=[{"text": t, "special": lit} for t, lit, _ in g.out])["ids"]
 
     def fits(self, name, args):
         p = self.parameters.get(name)
@@ -119,11 +114,10 @@ class EngineRunner:
             if "error" in got:
                 out["stop"] = got["error"]
                 break
-            got = got["ids"]
+            text, got = got["text"], got["ids"]
             ids += got
             out["longest"] = max(out["longest"], len(ids))
-            ended = got and got[-1] == self.t.special[render.EOS]
-            text = self.t.decode(got[:-1] if ended else got).decode("utf-8", "replace")
+            ended = got and got[-1] == self.eos
             out["steps"].append(text)
             try:
                 if not ended:
@@ -221,8 +215,6 @@ def main():
     p.add_argument("--backend", choices=["daemon", "engine"], default="daemon")
     p.add_argument("--select", choices=["indexer", "dense", "recent"], default="indexer")
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--generator", help="another program that speaks train-generate's lines")
-    p.add_argument("--tokenizer", default=os.path.join(synth.HERE, "out", "tokenizer.json"))
     p.add_argument("--bin", default=os.path.join(synth.HERE, "..", "build", "release", "bin"))
     p.add_argument("--json", action="store_true")
     p.add_argument("--show", type=int, default=3, help="failures to print")

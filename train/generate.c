@@ -2,7 +2,8 @@
  * generate.c - train-generate MODEL [indexer|dense|recent] [THREADS]: the engine on a pipe,
  * for evaluation without a daemon. One JSON object per line:
  *
- *   {"ids": [0, 17, ...], "max": 200}  ->  {"ids": [...]}      greedy, up to and with EOS
+ *   {"pieces": [{"text": "...", "special": true}, ...]}  ->  {"ids": [...]}
+ *   {"ids": [0, 17, ...], "max": 200}  ->  {"ids": [...], "text": "..."}   greedy, up to EOS
  *
  * The KV cache keeps the common prefix of one request and the next. It knows no encoding, no
  * tools and no sandbox; eval.py does. The second argument replaces the indexer's choice of
@@ -86,17 +87,39 @@ static int prompt(struct run *r, const json_t *ids, struct err *err)
     return extend(r, keep, err);
 }
 
-static int answer(struct run *r, struct str line, struct buf *out, struct err *err)
+static int tokenize(struct run *r, const json_t *pieces, json_t **reply, struct err *err)
 {
-    json_t *m = NULL, *ids = NULL, *got = json_array();
-    int64_t max = 256;
-    int rc = got ? json_read(&m, line, err) : err_nomem(err);
-    if (rc == 0)
-        rc = json_opt_arr(m, "ids", &ids, err);
-    if (rc == 0)
-        rc = json_opt_int(m, "max", 1, MAX_NEW, &max, err);
-    if (rc == 0)
-        rc = prompt(r, ids, err);
+    struct engine_tokens t = {0};
+    int rc = 0;
+    size_t i;
+    json_t *v;
+    json_array_foreach(pieces, i, v)
+    {
+        struct str text = {0};
+        bool special = false;
+        rc = json_need_str(v, "text", &text, err);
+        if (rc == 0)
+            rc = json_opt_bool(v, "special", &special, err);
+        if (rc == 0)
+            rc = engine_tokenize(r->e, text, special, &t, err);
+        if (rc < 0)
+            break;
+    }
+    json_t *ids = json_array();
+    for (uint32_t k = 0; k < t.n; k++)
+        json_array_append_new(ids, json_integer(t.id[k]));
+    *reply = json_pack("{s:o}", "ids", ids);
+    engine_tokens_done(&t);
+    return rc;
+}
+
+static int complete(struct run *r, const json_t *ids, int64_t max, json_t **reply,
+                    struct err *err)
+{
+    json_t *got = json_array();
+    struct buf text;
+    buf_init(&text, 0);
+    int rc = prompt(r, ids, err);
     struct sample_rng rng;
     sample_seed(&rng, 1);
     struct sample_opts greedy = {.top_p = 1};
@@ -108,14 +131,35 @@ static int answer(struct run *r, struct str line, struct buf *out, struct err *e
         json_array_append_new(got, json_integer(s.id));
         if (s.id == r->info->eos || r->n + 1 >= r->info->n_ctx)
             break;
+        buf_str(&text, engine_token_bytes(r->e, s.id));
         rc = push(r, s.id, err);
         if (rc == 0)
             rc = extend(r, r->n - 1, err);
     }
-    json_t *reply = rc == 0 ? json_pack("{s:O}", "ids", got) : json_pack("{s:s}", "error", err->text);
+    *reply = json_pack("{s:o, s:o}", "ids", got, "text", json_text(buf_view(&text)));
+    buf_done(&text);
+    return rc;
+}
+
+static int answer(struct run *r, struct str line, struct buf *out, struct err *err)
+{
+    json_t *m = NULL, *ids = NULL, *pieces = NULL, *reply = NULL;
+    int64_t max = 256;
+    int rc = json_read(&m, line, err);
+    if (rc == 0)
+        rc = json_opt_arr(m, "ids", &ids, err);
+    if (rc == 0)
+        rc = json_opt_arr(m, "pieces", &pieces, err);
+    if (rc == 0)
+        rc = json_opt_int(m, "max", 1, MAX_NEW, &max, err);
+    if (rc == 0)
+        rc = pieces ? tokenize(r, pieces, &reply, err) : complete(r, ids, max, &reply, err);
+    if (rc < 0) {
+        json_decref(reply);
+        reply = json_pack("{s:s}", "error", err->text);
+    }
     rc = reply ? json_write(reply, out, err) : err_nomem(err);
     json_decref(reply);
-    json_decref(got);
     json_decref(m);
     return rc;
 }
@@ -150,7 +194,9 @@ int main(int argc, char **argv)
         fputs("usage: train-generate MODEL [indexer|dense|recent] [THREADS]\n", stderr);
         return 2;
     }
-    struct engine_opts o = {.path = argv[1], .n_threads = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 1};
+    struct engine_opts o = {.path = argv[1], .n_threads = 1};
+    if (argc > 3)
+        o.n_threads = (uint32_t)strtoul(argv[3], NULL, 10);
     for (int i = 0; argc > 2 && i < 3; i++)
         if (!strcmp(argv[2], names[i]))
             o.select = (enum engine_select)i;

@@ -31,16 +31,11 @@ def records(out, want=lambda first: True):
                     yield first, json.loads(line)
 
 
-def load_tools():
-    with open(os.path.join(HERE, "tools.json"), encoding="utf-8") as f:
-        return json.load(f)
-
-
 def make_tokenizer(out, size):
     path = os.path.join(out, "tokenizer.json")
     if os.path.exists(path):
         return
-    tools = load_tools()
+    tools = render.load_tools()
 
     def plain(g):
         g.flush()
@@ -93,7 +88,7 @@ class Split:
 
 
 def make_data(out, limit):
-    t, tools = tok.Tokenizer.load(os.path.join(out, "tokenizer.json")), load_tools()
+    t, tools = tok.Tokenizer.load(os.path.join(out, "tokenizer.json")), render.load_tools()
     pre_ids, pre_mask = array.array("H"), array.array("B")
     g = render.Segments()
     render.preamble(g, tools)

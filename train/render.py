@@ -6,6 +6,7 @@ with its reasoning dropped, then the turn with its reasoning kept, as a list of 
 tokenises it so. tests/train/test_render.sh holds this file against `agentctl encode`.
 """
 import json
+import os
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASST, DSML = "<｜User｜>", "<｜Assistant｜>", "｜DSML｜"
@@ -50,6 +51,12 @@ Here are the functions available in JSONSchema format:
 <functions>
 """
 TOOLS_TAIL = "\n</functions>\n"
+
+
+def load_tools():
+    """Profile demo's tools, as `agentctl tool list --profile demo --json` prints them."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools.json"), encoding="utf-8") as f:
+        return json.load(f)
 
 
 class Segments:

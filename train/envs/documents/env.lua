@@ -7,7 +7,7 @@ local kinds = {}
 local function kind(name, weight, make) kinds[#kinds + 1] = { name = name, weight = weight, make = make } end
 
 kind("fact", 46, function(r)
-  local w = docs.world(r, { n = r:int(2, 6) })
+  local w = docs.world(r, { n = r:int(2, r:chance(40) and 14 or 6) })
   local e, f = docs.choose(r, w)
   return {
     requests = { docs.question(r, e, f) },
