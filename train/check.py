@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import eval as evaluate
 import render
 import synth
 import tok
@@ -90,8 +91,26 @@ def joined(pieces):
     return out
 
 
+def check_parse(records):
+    """What render.py writes for a step, eval.py reads back as the same step."""
+    bad = []
+    for s in (s for r in records for t in r["turns"] for s in t["steps"]):
+        g = render.Segments()
+        g.text(s["think"] + render.ENDTHINK)
+        render.calls(g, s["call"]) if "call" in s else g.text(s["answer"])
+        g.flush()
+        want = (s["think"], s.get("answer", ""), [(s["call"]["name"], dict(s["call"]["args"]))] if "call" in s else [])
+        if evaluate.parse("".join(t for t, _, _ in g.out)) != want:
+            bad.append(f"read back otherwise: {s}")
+    return bad
+
+
 def check_render(bin_dir, records):
     tools, asked, ours = render.load_tools(), [], []
+    listed = subprocess.run([os.path.join(bin_dir, "agentctl"), "tool", "list", "--profile", "demo", "--json"],
+                            stdout=subprocess.PIPE).stdout
+    if json.loads(listed) != tools:
+        return ["train/tools.json is not what `agentctl tool list --profile demo --json` prints"]
     for r in records:
         for last in range(len(r["turns"])):
             asked.append(json.dumps({"messages": messages(r, last, tools),
@@ -100,7 +119,9 @@ def check_render(bin_dir, records):
     p = subprocess.run([os.path.join(bin_dir, "agentctl"), "encode", "--batch", "--pieces", "-"],
                        input="\n".join(asked).encode() + b"\n", stdout=subprocess.PIPE)
     theirs = [json.loads(x) for x in p.stdout.decode().splitlines()]
-    bad = [] if len(theirs) == len(ours) else [f"{len(ours)} prompts, {len(theirs)} answers"]
+    bad = check_parse(records)
+    if len(theirs) != len(ours):
+        bad.append(f"{len(ours)} prompts, {len(theirs)} answers")
     for mine, their in zip(ours, theirs):
         if "pieces" not in their:
             bad.append(f"encode: {their}")

@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -154,6 +156,104 @@ class EngineRunner:
         g.text("\n</function_results>\n\n")
 
 
+class DaemonRunner:
+    """A private daemon on a socket pair: the real loop, sandbox and tools."""
+
+    def __init__(self, o):
+        self.o, self.child, self.serial = o, None, 0
+        self.config = tempfile.NamedTemporaryFile("w", suffix=".yaml")
+
+    def start(self, index):
+        self.stop()
+        ours, theirs = socket.socketpair()
+        argv = [os.path.join(self.o.bin, "agentd"), "--private", "--connect-fd", str(theirs.fileno()),
+                "--engine", "native:" + os.path.abspath(self.o.model), "--profile", "demo"]
+        if self.o.no_sandbox:
+            argv += ["--sandbox", "off"]
+        if index:
+            self.config.seek(0)
+            self.config.truncate()
+            self.config.write(f"agent:\n  index: {index}\n")
+            self.config.flush()
+            argv += ["--config", self.config.name]
+        self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log())
+        theirs.close()
+        self.lines, self.sock, self.index = ours.makefile("rwb"), ours, index
+        self.call("initialize", protocolVersion=1, client={"name": "eval", "version": "1"}, capabilities={})
+
+    def log(self):
+        return open(self.o.log, "ab") if self.o.log else subprocess.DEVNULL
+
+    def stop(self):
+        if self.child:
+            self.lines.close()
+            self.sock.close()
+            self.child.wait(30)
+            self.child = None
+
+    def read(self):
+        line = self.lines.readline()
+        if not line:
+            raise RuntimeError("the daemon went away; try --log FILE")
+        return json.loads(line)
+
+    def call(self, method, **params):
+        """-> (result, events that came before it)"""
+        self.serial += 1
+        self.lines.write(json.dumps({"jsonrpc": "2.0", "id": self.serial, "method": method, "params": params}).encode() + b"\n")
+        self.lines.flush()
+        events = []
+        while True:
+            m = self.read()
+            if m.get("id") == self.serial:
+                if "error" in m:
+                    raise RuntimeError(f"{method}: {m['error']}")
+                return m["result"], events
+            if m.get("method") == "event":
+                events.append(m["params"])
+
+    def begin(self, work, docs):
+        index = synth.make_index(self.o.bin, work) if docs else None
+        if not self.child or index or self.index:
+            self.start(index)
+        self.session = self.call("session.create", cwd=work, profile="demo")[0]["sessionId"]
+        self.call("session.subscribe", sessionId=self.session, after=0)
+
+    def turn(self, request):
+        started, events = self.call("turn.start", sessionId=self.session, input=[{"type": "text", "text": request}])
+        out = {"calls": [], "answer": "", "malformed": 0, "longest": 0, "steps": [], "stop": ""}
+        by_id, said = {}, []
+        while True:
+            for e in events:
+                self.event(e, out, by_id, said)
+            if out["stop"]:
+                out["steps"] = said
+                return out
+            m = self.read()
+            events = [m["params"]] if m.get("method") == "event" else []
+
+    @staticmethod
+    def event(e, out, by_id, said):
+        data, kind = e.get("data", {}), e.get("data", {}).get("kind")
+        if e["type"] == "turn.completed":
+            out["answer"], out["stop"] = data.get("message", ""), data["stopReason"]
+        elif e["type"] == "turn.failed":
+            out["stop"] = data["error"].get("message", "failed")
+        elif e["type"] == "usage":
+            out["longest"] = max(out["longest"], data.get("promptTokens", 0) + data.get("completionTokens", 0))
+        elif e["type"] == "item.completed" and kind in ("reasoning", "text"):
+            said.append(data["text"])
+        elif e["type"] == "item.completed" and kind == "call":
+            said.append(f"{data['name']} {data['arguments']}")
+            by_id[data["callId"]] = data
+            out["malformed"] += "fault" in data
+        elif e["type"] == "item.completed" and kind == "result":
+            call = by_id.get(data["callId"], {})
+            out["malformed"] += data["status"] == "invalid" and "fault" not in call
+            said.append(data["text"])
+            out["calls"].append({"name": data["name"], "args": call.get("arguments", ""), "result": data["text"]})
+
+
 def play(runner, env, seed, base):
     task, work = synth.prepare(env, seed, base)
     runner.begin(work, task["docs"])
@@ -216,11 +316,13 @@ def main():
     p.add_argument("--select", choices=["indexer", "dense", "recent"], default="indexer")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--bin", default=os.path.join(synth.HERE, "..", "build", "release", "bin"))
+    p.add_argument("--no-sandbox", action="store_true", help="daemon: run tools unconfined")
+    p.add_argument("--log", help="daemon: append its log to this file")
     p.add_argument("--json", action="store_true")
     p.add_argument("--show", type=int, default=3, help="failures to print")
     p.add_argument("--out", help="write every result to this file, a line each")
     o = p.parse_args()
-    runner = EngineRunner(o)
+    runner = (EngineRunner if o.backend == "engine" else DaemonRunner)(o)
     results, began = [], time.monotonic()
     with tempfile.TemporaryDirectory() as base:
         for family, name in FAMILIES.items():

@@ -54,6 +54,14 @@ class Env(Lines):
         return out
 
 
+def make_index(bin_dir, work):
+    """The search index of a task's documents; its file."""
+    index = work + ".db"
+    subprocess.run([os.path.join(bin_dir, "agentd-tool"), "index", "add", "--db", index, work + ".docs"],
+                   check=True, stdout=subprocess.DEVNULL)
+    return index
+
+
 class Tools:
     """The tools' own code outside a cell: `agentd-tool serve`."""
 
@@ -68,9 +76,7 @@ class Tools:
         self.dir, self.index = dir, None
         self.serve.ask(reset=True)
         if docs:
-            self.index = dir + ".db"
-            subprocess.run([self.bin, "index", "add", "--db", self.index, dir + ".docs"],
-                           check=True, stdout=subprocess.DEVNULL)
+            self.index = make_index(os.path.dirname(self.bin), dir)
 
     def call(self, name, args):
         message = {"tool": name, "args": dict(args), "profile": "demo", "workspace": self.dir}
