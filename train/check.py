@@ -1,10 +1,10 @@
 """check.py - what must hold before anything is trained.
 
-usage: check.py envs [--bin BUILD/bin] [--count N] [ENV...]
+usage: check.py envs [ENV...] [--bin BUILD/bin] [--count N]
            the oracle scores 1, an empty run scores 0, a task is the same when drawn again
-       check.py render --bin BUILD/bin [--records DIR]
+       check.py render [ENV...] [--bin BUILD/bin]
            render.py and `agentctl encode` agree byte for byte, piece by piece
-       check.py tokenizer --bin BUILD/bin TOKENIZER.json
+       check.py tokenizer TOKENIZER.json [ENV...] [--bin BUILD/bin]
            tok.py and the engine's tokenizer agree, and text survives the round trip
 """
 import argparse
@@ -160,7 +160,7 @@ def main():
     else:
         records = []
         with tempfile.TemporaryDirectory() as base:
-            for name in ENVS:
+            for name in o.rest[o.what == "tokenizer":] or ENVS:
                 env, tools = synth.Env(name), synth.Tools(o.bin)
                 records += [synth.play(env, tools, o.first + i, base)[0] for i in range(o.count)]
         bad = check_render(o.bin, records) if o.what == "render" else check_tokenizer(o.bin, o.rest[0], records)
