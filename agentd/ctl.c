@@ -8,6 +8,7 @@ static const struct ctl_command commands[] = {
     {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
     {"parse", ctl_parse, "Read a completion back into a message, strictly."},
     {"tool", ctl_tool, "List tools and call them without a model."},
+    {"index", ctl_index, "Keep the local search index: add folders, list, search."},
     {"model", ctl_model, "Look into model files, convert them, tokenise text."},
     {"version", ctl_version, "Print the version."},
 };

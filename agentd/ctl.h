@@ -9,6 +9,7 @@
 int ctl_encode(int argc, char **argv);
 int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);
+int ctl_index(int argc, char **argv);
 int ctl_model(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 

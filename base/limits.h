@@ -74,5 +74,11 @@
 #ifndef LIMIT_PAGES
 #define LIMIT_PAGES 2000 /* cursors of one session */
 #endif
+#ifndef LIMIT_INDEX_DOCS
+#define LIMIT_INDEX_DOCS 1000000 /* files of one folder; a documentation tree has 50,000 */
+#endif
+#ifndef LIMIT_INDEX_MEMORY_BYTES
+#define LIMIT_INDEX_MEMORY_BYTES (64u << 20) /* of files, when a folder is searched unindexed */
+#endif
 
 #endif

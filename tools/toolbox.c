@@ -25,6 +25,9 @@ static const struct {
     {"job", tool_job},
     {"python", tool_python},
     {"str_replace_editor", tool_editor},
+    {"search", tool_search},
+    {"open", tool_open},
+    {"find", tool_find_in_page},
 };
 
 void answer_init(struct answer *a)
@@ -110,6 +113,7 @@ static void forget(struct toolbox *t)
     t->shell = NULL;
     t->interp = NULL;
     views_clear(&t->views);
+    browser_forget(t->browser);
     if (t->opts.strays)
         child_kill_strays(NULL, 0);
 }
@@ -129,6 +133,7 @@ void toolbox_free(struct toolbox *t)
     if (!t)
         return;
     forget(t);
+    browser_free(t->browser);
     remove_spills(t);
     if (t->spill_is_ours && t->spill_dir)
         rmdir(t->spill_dir);

@@ -48,6 +48,7 @@ unsigned shell_jobs(const struct shell *s);
 void shell_notices(struct shell *s, struct buf *out);
 void interp_free(struct interp *p);
 void browser_free(struct browser *b);
+void browser_forget(struct browser *b); /* pages and cursors; the index stays open */
 
 /* Outside a cell: ends what outlived a call, except jobs and the interpreter. */
 void toolbox_kill_strays(struct toolbox *t);

@@ -1,0 +1,269 @@
+/* ctl_index.c - agentctl index: the local search index, from the command line. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agentd/ctl.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "tools/index.h"
+
+enum { PATH_CAP = 4096 };
+
+static const char more[] =
+    "The index is one SQLite file ($XDG_DATA_HOME/agentd/index.db, or ~/.local/share/...).\n"
+    "Text, Markdown and HTML are taken in, and PDF where pdftotext (poppler-utils) is\n"
+    "installed; hidden files, links and data are left out. Adding a folder again reads only\n"
+    "what changed. Exit status: 0; 1 when nothing was changed because of an error; 2 usage.";
+
+/* Where the index lies unless --db says otherwise; makes its folder when `make`. */
+static int default_path(char out[PATH_CAP], bool make, struct err *err)
+{
+    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
+    char dir[PATH_CAP - 16];
+    int n;
+    if (data && data[0] == '/')
+        n = snprintf(dir, sizeof dir, "%s/agentd", data);
+    else if (home && home[0] == '/')
+        n = snprintf(dir, sizeof dir, "%s/.local/share/agentd", home);
+    else
+        return err_set(err, ERR_STATE, "HOME is not set; name the index with --db FILE");
+    if (n < 0 || (size_t)n >= sizeof dir)
+        return err_set(err, ERR_LIMIT, "the path of the index is too long");
+    snprintf(out, PATH_CAP, "%s/index.db", dir);
+    return make ? io_make_dirs(dir, 0700, err) : 0;
+}
+
+static int open_index(struct index **x, const char *db, bool write, struct err *err)
+{
+    char path[PATH_CAP];
+    if (!db) {
+        int rc = default_path(path, write, err);
+        if (rc < 0)
+            return rc;
+        db = path;
+    }
+    int rc = index_open(x, db, write, err);
+    if (rc == -ERR_NOTFOUND && !write)
+        return err_set(err, ERR_NOTFOUND, "there is no index at '%s' yet; make one with "
+                       "'agentctl index add DIR'", db);
+    return rc;
+}
+
+struct progress {
+    bool show;
+    int64_t last_ns;
+};
+
+static void tick(void *arg, uint64_t seen, uint64_t total, const char *path)
+{
+    struct progress *p = arg;
+    int64_t now = io_mono_ns();
+    if (!p->show || (now - p->last_ns < 100000000 && seen != total))
+        return;
+    p->last_ns = now;
+    fprintf(stderr, "\r%llu of %llu files  %-50.50s", (unsigned long long)seen,
+            (unsigned long long)total, path);
+    if (seen == total)
+        fputc('\n', stderr);
+}
+
+/* One value a line; takes it. */
+static void print_json(json_t *o)
+{
+    struct err ignored = {0};
+    struct buf b;
+    buf_init(&b, 0);
+    if (o && json_write(o, &b, &ignored) == 0)
+        puts(buf_cstr(&b));
+    buf_done(&b);
+    json_decref(o);
+}
+
+static void print_stats(const char *folder, const struct index_stats *s, double seconds,
+                        bool json)
+{
+    typedef unsigned long long u;
+    if (json)
+        print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "folder", folder,
+                             "added", (json_int_t)s->added, "updated", (json_int_t)s->updated,
+                             "unchanged", (json_int_t)s->unchanged, "removed",
+                             (json_int_t)s->removed, "skipped", (json_int_t)s->skipped, "bytes",
+                             (json_int_t)s->bytes, "total", (json_int_t)s->total, "seconds",
+                             seconds));
+    else
+        printf("%s: %llu added, %llu updated, %llu unchanged, %llu removed, %llu skipped "
+               "(not text); %.1f MB of text in %.1f s; %llu documents in the index\n",
+               folder, (u)s->added, (u)s->updated, (u)s->unchanged, (u)s->removed,
+               (u)s->skipped, (double)s->bytes / 1e6, seconds, (u)s->total);
+}
+
+static int add(int argc, char **argv)
+{
+    const char *db = NULL, *name = NULL;
+    bool json = false, quiet = false;
+    const struct opt opts[] = {
+        {"db", 'd', OPT_STR, &db, "FILE", "Use this index."},
+        {"name", 'n', OPT_STR, &name, "NAME", "Prefix of the documents' names."},
+        {"quiet", 'q', OPT_FLAG, &quiet, NULL, "Print no progress."},
+        {"json", 'j', OPT_FLAG, &json, NULL, "Print the outcome as JSON, a line a folder."},
+    };
+    const struct opt_cmd cmd = {
+        .name = "index add",
+        .args = "DIR...",
+        .summary = "Add folders of documents to the search index, or bring them up to date.",
+        .more = more,
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 1,
+        .max_args = -1,
+    };
+    int code, at = opt_parse(&cmd, argc, argv, false, &code);
+    if (at < 0)
+        return code;
+    struct err err = {0};
+    struct index *x = NULL;
+    struct progress p = {.show = !quiet && isatty(STDERR_FILENO)};
+    int rc = open_index(&x, db, true, &err);
+    for (int i = at; rc == 0 && i < argc; i++) {
+        struct index_stats stats;
+        int64_t began = io_mono_ns();
+        rc = index_add(x, argv[i], name, tick, &p, &stats, &err);
+        if (rc == 0)
+            print_stats(argv[i], &stats, (double)(io_mono_ns() - began) / 1e9, json);
+    }
+    index_close(x);
+    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+}
+
+static int drop(int argc, char **argv)
+{
+    const char *db = NULL;
+    const struct opt opts[] = {{"db", 'd', OPT_STR, &db, "FILE", "Use this index."}};
+    const struct opt_cmd cmd = {
+        .name = "index remove",
+        .args = "NAME",
+        .summary = "Take a folder's documents out of the search index.",
+        .more = more,
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 1,
+        .max_args = 1,
+    };
+    int code, at = opt_parse(&cmd, argc, argv, false, &code);
+    if (at < 0)
+        return code;
+    struct err err = {0};
+    struct index *x = NULL;
+    uint64_t n = 0;
+    int rc = open_index(&x, db, false, &err);
+    index_close(x);
+    x = NULL;
+    if (rc == 0)
+        rc = open_index(&x, db, true, &err);
+    if (rc == 0)
+        rc = index_remove(x, argv[at], &n, &err);
+    index_close(x);
+    if (rc < 0)
+        return ctl_fail(&err);
+    printf("%llu documents removed\n", (unsigned long long)n);
+    return EXIT_OK;
+}
+
+static void print_root(void *arg, const char *name, const char *folder, uint64_t docs,
+                       uint64_t bytes)
+{
+    const bool *json = arg;
+    if (*json)
+        print_json(json_pack("{s:s, s:s, s:I, s:I}", "name", name, "folder", folder, "documents",
+                             (json_int_t)docs, "bytes", (json_int_t)bytes));
+    else
+        printf("%-24s %8llu %9.1f  %s\n", name, (unsigned long long)docs, (double)bytes / 1e6,
+               folder);
+}
+
+static int list(int argc, char **argv)
+{
+    const char *db = NULL;
+    bool json = false;
+    const struct opt opts[] = {
+        {"db", 'd', OPT_STR, &db, "FILE", "Use this index."},
+        {"json", 'j', OPT_FLAG, &json, NULL, "A JSON object a line."},
+    };
+    const struct opt_cmd cmd = {
+        .name = "index list",
+        .summary = "List the folders in the search index.",
+        .more = more,
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+    };
+    int code;
+    if (opt_parse(&cmd, argc, argv, false, &code) < 0)
+        return code;
+    struct err err = {0};
+    struct index *x = NULL;
+    int rc = open_index(&x, db, false, &err);
+    if (rc == 0 && !json)
+        printf("%-24s %8s %9s  %s\n", "NAME", "DOCS", "TEXT MB", "FOLDER");
+    if (rc == 0)
+        rc = index_list(x, print_root, &json, &err);
+    index_close(x);
+    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+}
+
+static void print_hit(void *arg, const struct index_hit *h)
+{
+    unsigned *n = arg;
+    printf("%2u. %.*s (%.*s)\n    %.*s\n", ++*n, STR_ARG(h->title), STR_ARG(h->url),
+           STR_ARG(h->snippet));
+}
+
+static int search(int argc, char **argv)
+{
+    const char *db = NULL;
+    int64_t n = 10;
+    const struct opt opts[] = {
+        {"db", 'd', OPT_STR, &db, "FILE", "Use this index, or search this folder unindexed."},
+        {"number", 'n', OPT_INT, &n, "N", "Most results (10)."},
+    };
+    const struct opt_cmd cmd = {
+        .name = "index search",
+        .args = "WORDS...",
+        .summary = "Search the index as the search tool does.",
+        .more = more,
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 1,
+        .max_args = -1,
+    };
+    int code, at = opt_parse(&cmd, argc, argv, false, &code);
+    if (at < 0)
+        return code;
+    struct err err = {0};
+    struct index *x = NULL;
+    struct buf query;
+    unsigned count = 0;
+    buf_init(&query, 1 << 16);
+    for (int i = at; i < argc; i++)
+        buf_printf(&query, "%s%s", i > at ? " " : "", argv[i]);
+    int rc = open_index(&x, db, false, &err);
+    if (rc == 0)
+        rc = index_search(x, buf_view(&query), n > 0 ? (unsigned)n : 1, print_hit, &count, &err);
+    index_close(x);
+    buf_done(&query);
+    if (rc == 0 && count == 0)
+        puts("nothing found");
+    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+}
+
+int ctl_index(int argc, char **argv)
+{
+    static const struct ctl_command table[] = {
+        {"add", add, "Add folders, or bring them up to date."},
+        {"list", list, "List the folders in the index."},
+        {"remove", drop, "Take a folder out."},
+        {"search", search, "Search as the search tool does."},
+    };
+    return ctl_dispatch("agentctl index", table, ARRAY_LEN(table), argc, argv);
+}

@@ -1,0 +1,19 @@
+/*
+ * web.h - pages and search results from the network: redirects followed one by one, each
+ * address checked, robots.txt heeded, sizes and times bounded; and cassettes, which record
+ * what was fetched and replay it without a network.
+ */
+#ifndef TOOLS_WEB_H
+#define TOOLS_WEB_H
+
+#include "tools/browse.h"
+
+/* Whether a search provider is set up (or a cassette stands in for it). */
+bool web_can_search(const struct toolbox *t);
+NODISCARD int web_search(struct toolbox *t, struct str query, unsigned n, struct str source,
+                         int cancel_fd, void (*hit)(void *arg, const struct browse_hit *h),
+                         void *arg, struct err *err);
+NODISCARD int web_fetch(struct toolbox *t, struct str url, bool source, int cancel_fd,
+                        struct page **out, struct err *err);
+
+#endif
