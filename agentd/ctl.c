@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agentd/spawner.h"
+
 static const struct ctl_command commands[] = {
     {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
     {"parse", ctl_parse, "Read a completion back into a message, strictly."},
@@ -23,5 +25,7 @@ int ctl_version(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (spawner_role(argc, argv))
+        return spawner_main();
     return ctl_dispatch("agentctl", commands, ARRAY_LEN(commands), argc, argv);
 }

@@ -3,9 +3,12 @@
 #include <string.h>
 
 #include "agentd/opt.h"
+#include "agentd/spawner.h"
 
 int main(int argc, char **argv)
 {
+    if (spawner_role(argc, argv))
+        return spawner_main();
     static const struct opt_cmd cmd = {
         .name = "agentd",
         .summary = "Host a sparse-attention model and the agent loop around it.",

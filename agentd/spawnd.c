@@ -1,0 +1,571 @@
+/*
+ * spawnd.c - the spawner role: a loop over the daemon's socket and the cells' pid 1s. It
+ * forwards runs, keeps deadlines, watches what no control group holds, and cleans up when the
+ * daemon is gone. It reads no file of the user, opens no network, holds no secret.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agentd/spawner.h"
+#include "agentd/spawnwire.h"
+#include "base/io.h"
+#include "base/mem.h"
+#include "sandbox/spawn.h"
+#include "sandbox/sys.h"
+
+#define MS 1000000ll
+
+enum { CELLS_MAX = 512, RUNS_MAX = 64, USAGE_QUICK = 5000, USAGE_MAX = 400000 };
+/* A session over its disk limit must still be able to delete. */
+#define DISK_SLACK (16ull << 20)
+
+struct srun {
+    uint32_t id;           /* 0 = free */
+    int64_t began, deadline; /* 0 = none */
+    bool timed_out, failed;
+    int sys;
+    char step[32];
+};
+
+struct scell {
+    uint32_t number;
+    struct sandbox *box; /* owned */
+    struct srun run[RUNS_MAX];
+    bool active;   /* between begin and end */
+    uint32_t hits; /* limits that the watchers saw */
+    int64_t next_disk, next_memory, overdue; /* overdue: pid 1 should have killed by then */
+    uint64_t base_free, base_files, disk_left; /* at begin; what the session may still add */
+    uint64_t base_bytes, base_entries;         /* of the workspace when the cell was made */
+    bool base_known;
+};
+
+struct spawnd {
+    struct sandbox_host *host;
+    struct scell *cell[CELLS_MAX];
+    unsigned n;
+    char buf[SPAWN_BLOB_MAX];
+    bool over;
+};
+
+/* ---- to the daemon ---- */
+
+static void tell(const struct spawn_msg *m, const void *blob, size_t n, const int *fds,
+                 unsigned n_fds)
+{
+    (void)!wire_send_raw(SPAWN_SOCKET, m, sizeof *m, blob, n, fds, n_fds, 0);
+}
+
+static void tell_exit(struct scell *c, struct srun *r, struct sandbox_exit *x)
+{
+    struct spawn_msg m = {.cell = c->number, .w = {.kind = SPAWN_EXITED, .run = r->id}};
+    x->wall_ns = io_mono_ns() - r->began;
+    tell(&m, x, sizeof *x, NULL, 0);
+    r->id = 0;
+}
+
+static void lose_runs(struct scell *c)
+{
+    for (unsigned i = 0; i < RUNS_MAX; i++) {
+        struct sandbox_exit x = {.code = -1, .lost = true, .limits = c->hits};
+        if (c->run[i].id)
+            tell_exit(c, &c->run[i], &x);
+    }
+}
+
+static void drop_cell(struct spawnd *d, unsigned i)
+{
+    struct scell *c = d->cell[i];
+    sandbox_close(c->box);
+    mem_free(c);
+    d->cell[i] = d->cell[--d->n];
+}
+
+static void cell_gone(struct spawnd *d, unsigned i, const char *why)
+{
+    struct scell *c = d->cell[i];
+    struct spawn_msg m = {.cell = c->number, .w.kind = SPAWN_GONE};
+    c->hits |= limits_hits(&c->box->group);
+    lose_runs(c);
+    uint32_t number = c->number;
+    drop_cell(d, i);
+    m.cell = number;
+    tell(&m, why, strlen(why) + 1, NULL, 0);
+}
+
+/* ---- to pid 1 ---- */
+
+static void ask(struct scell *c, enum wire_kind kind, uint32_t run, int32_t a, int32_t b)
+{
+    struct wire w = {.kind = kind, .run = run, .a = a, .b = b};
+    (void)!wire_send(c->box->ctl, &w, NULL, NULL, 0);
+}
+
+/* ---- watchers ---- */
+
+static bool watches_disk(const struct scell *c)
+{
+    return c->box->workspace >= 0;
+}
+
+static bool watches_memory(const struct scell *c)
+{
+    return !c->box->group.made;
+}
+
+static bool space(const struct scell *c, uint64_t *bytes, uint64_t *files)
+{
+    struct statvfs v;
+    if (fstatvfs(c->box->workspace, &v) < 0)
+        return false;
+    *bytes = (uint64_t)v.f_bfree * v.f_frsize;
+    *files = v.f_ffree;
+    return true;
+}
+
+static uint64_t less(uint64_t before, uint64_t now)
+{
+    return before > now ? before - now : 0;
+}
+
+static uint64_t allowed_now(const struct scell *c)
+{
+    return c->disk_left > DISK_SLACK ? c->disk_left : DISK_SLACK;
+}
+
+/* Free space fell by more than the session may use. Others write there too, so everything is
+ * stopped and the workspace counted before anybody is killed. */
+static void judge_disk(struct scell *c, uint64_t bytes, uint64_t files)
+{
+    uint64_t used, entries;
+    ask(c, WIRE_STOP, 0, 0, 0);
+    bool whole = sandbox_usage(c->box->workspace, USAGE_MAX, &used, &entries);
+    if (whole && c->base_known && less(used, c->base_bytes) <= c->box->limits.disk_bytes &&
+        less(entries, c->base_entries) <= c->box->limits.disk_inodes) {
+        c->disk_left = c->box->limits.disk_bytes - less(used, c->base_bytes);
+        c->base_free = bytes;
+        c->base_files = files;
+        ask(c, WIRE_BEGIN, 0, 0, 0);
+        return;
+    }
+    c->hits |= SANDBOX_LIMIT_DISK;
+    ask(c, WIRE_KILL, 0, 0, 0);
+    c->disk_left = 0;
+    c->base_free = bytes;
+    c->base_files = files;
+}
+
+static void watch_disk(struct scell *c, int64_t now)
+{
+    uint64_t bytes, files;
+    c->next_disk = now + 10 * MS;
+    if (space(c, &bytes, &files) && (less(c->base_free, bytes) > allowed_now(c) ||
+                                     less(c->base_files, files) > c->box->limits.disk_inodes))
+        judge_disk(c, bytes, files);
+}
+
+static void watch_memory(struct scell *c, int64_t now)
+{
+    uint32_t processes;
+    uint64_t used = sandbox_memory(c->box, &processes);
+    if (used > c->box->limits.memory_bytes) {
+        c->hits |= SANDBOX_LIMIT_MEMORY;
+        ask(c, WIRE_KILL, 0, 0, 0);
+    }
+    /* Looking costs in proportion to the processes there are. */
+    c->next_memory = now + (30 + (int64_t)processes / 2) * MS;
+}
+
+/* ---- calls ---- */
+
+static void begin(struct scell *c)
+{
+    if (c->active)
+        return;
+    c->active = true;
+    c->hits = 0;
+    limits_mark(&c->box->group);
+    if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
+        c->base_free = c->base_files = 0;
+    c->next_disk = c->next_memory = io_mono_ns() + 10 * MS;
+}
+
+static void end(struct scell *c)
+{
+    uint64_t bytes, files;
+    if (c->active && watches_disk(c) && space(c, &bytes, &files)) {
+        uint64_t back = less(bytes, c->base_free);
+        c->disk_left = less(c->disk_left, less(c->base_free, bytes)) + back;
+        if (c->disk_left > c->box->limits.disk_bytes)
+            c->disk_left = c->box->limits.disk_bytes;
+    }
+    c->active = false;
+}
+
+static struct srun *find_run(struct scell *c, uint32_t id)
+{
+    for (unsigned i = 0; i < RUNS_MAX; i++)
+        if (c->run[i].id == id)
+            return &c->run[i];
+    return NULL;
+}
+
+static void on_exited(struct scell *c, const struct wire *w)
+{
+    struct srun *r = w->run ? find_run(c, w->run) : NULL;
+    if (!r)
+        return;
+    struct sandbox_exit x = {.code = -1, .user_ns = w->user_ns, .system_ns = w->system_ns,
+                             .max_rss_bytes = w->max_rss, .failed = r->failed, .sys = r->sys};
+    memcpy(x.step, r->step, sizeof x.step);
+    if (WIFEXITED(w->a) && !r->failed)
+        x.code = WEXITSTATUS(w->a);
+    if (WIFSIGNALED(w->a))
+        x.signal = WTERMSIG(w->a);
+    x.limits = limits_hits(&c->box->group) | c->hits;
+    if (r->timed_out)
+        x.limits |= SANDBOX_LIMIT_WALL;
+    if (x.signal == SIGXCPU)
+        x.limits |= SANDBOX_LIMIT_CPU;
+    tell_exit(c, r, &x);
+}
+
+static void on_ended(struct scell *c, const struct wire *w)
+{
+    c->overdue = 0;
+    if (w->run != 0)
+        return; /* a deadline's own */
+    struct spawn_msg m = {.cell = c->number, .w.kind = SPAWN_ENDED};
+    struct spawn_ended e = {.killed = (uint32_t)w->a, .kept = (uint32_t)w->b};
+    e.limits = limits_hits(&c->box->group) | c->hits;
+    e.memory_peak_bytes = limits_peak(&c->box->group);
+    e.cpu_ns = limits_cpu_ns(&c->box->group);
+    end(c);
+    tell(&m, &e, sizeof e, NULL, 0);
+}
+
+static void from_cell(struct spawnd *d, unsigned i)
+{
+    struct scell *c = d->cell[i];
+    struct wire w;
+    int fds[WIRE_FDS_MAX];
+    unsigned n;
+    int rc = wire_recv(c->box->ctl, &w, NULL, 0, fds, &n);
+    wire_drop(fds, &n);
+    if (rc <= 0) {
+        cell_gone(d, i, "pid 1 of the cell ended");
+        return;
+    }
+    struct srun *r;
+    switch (w.kind) {
+    case WIRE_EXITED:
+        on_exited(c, &w);
+        break;
+    case WIRE_ENDED:
+        on_ended(c, &w);
+        break;
+    case WIRE_FAULT:
+        r = w.run ? find_run(c, w.run) : NULL;
+        if (r) {
+            r->failed = true;
+            r->sys = w.a;
+            memcpy(r->step, w.step, sizeof r->step);
+            r->step[sizeof r->step - 1] = '\0';
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- from the daemon ---- */
+
+static void refuse(uint32_t number, const struct sandbox_refusal *r)
+{
+    struct spawn_msg m = {.cell = number, .w.kind = SPAWN_REFUSED};
+    tell(&m, r, sizeof *r, NULL, 0);
+}
+
+static void on_open(struct spawnd *d, uint32_t number, size_t n_blob)
+{
+    struct sandbox_refusal r = {0};
+    struct err err = {0};
+    struct sandbox_spec *spec = mem_zalloc(sizeof *spec);
+    struct scell *c = mem_zalloc(sizeof *c);
+    int rc = 0;
+    if (!spec || !c)
+        rc = err_nomem(&err);
+    else if (n_blob != sizeof *spec)
+        rc = err_set(&err, ERR_PARSE, "the request is not a spec");
+    else if (d->n == CELLS_MAX)
+        rc = err_set(&err, ERR_LIMIT, "%d cells are open already; close some", CELLS_MAX);
+    if (rc == 0) {
+        memcpy(spec, d->buf, sizeof *spec);
+        rc = sandbox_open(&c->box, d->host, spec, &r, &err);
+    }
+    if (rc < 0) {
+        if (!r.reason[0])
+            memcpy(r.reason, err.text, sizeof r.reason - 1);
+        refuse(number, &r);
+        mem_free(c);
+        mem_free(spec);
+        return;
+    }
+    mem_free(spec);
+    c->number = number;
+    c->disk_left = c->box->limits.disk_bytes;
+    if (watches_disk(c))
+        c->base_known = sandbox_usage(c->box->workspace, USAGE_QUICK, &c->base_bytes,
+                                      &c->base_entries);
+    d->cell[d->n++] = c;
+    struct spawn_msg m = {.cell = number, .w = {.kind = SPAWN_OPENED,
+                                                .a = (int32_t)c->box->level}};
+    struct str record = buf_view(&c->box->record);
+    tell(&m, record.p, record.n, &c->box->listener, c->box->listener >= 0 ? 1 : 0);
+    io_close(&c->box->listener);
+}
+
+static void on_run(struct scell *c, struct spawn_msg *m, size_t n_blob, const char *blob,
+                   const int *fds, unsigned n_fds)
+{
+    struct srun *r = find_run(c, 0);
+    struct wire w = m->w;
+    if (!r || w.run == 0 || find_run(c, w.run)) {
+        struct srun none = {.id = w.run, .began = io_mono_ns()};
+        struct sandbox_exit x = {.code = -1, .failed = true, .sys = EAGAIN};
+        memcpy(x.step, "request", 8);
+        tell_exit(c, &none, &x);
+        return;
+    }
+    begin(c);
+    *r = (struct srun){.id = w.run, .began = io_mono_ns()};
+    if (w.a > 0)
+        r->deadline = r->began + w.a * MS;
+    w.kind = WIRE_RUN;
+    w.a = 0;
+    w.blob = (uint32_t)n_blob;
+    w.cpu_seconds = c->box->limits.cpu_seconds;
+    if (wire_send(c->box->ctl, &w, blob, fds, n_fds) < 0) {
+        struct sandbox_exit x = {.code = -1, .failed = true, .sys = errno};
+        memcpy(x.step, "request", 8);
+        tell_exit(c, r, &x);
+    }
+}
+
+static void on_close(struct spawnd *d, unsigned i)
+{
+    struct spawn_msg m = {.cell = d->cell[i]->number, .w.kind = SPAWN_CLOSED};
+    drop_cell(d, i);
+    tell(&m, NULL, 0, NULL, 0);
+}
+
+static void to_cell(struct spawnd *d, unsigned i, struct spawn_msg *m, size_t n_blob,
+                    const int *fds, unsigned n_fds)
+{
+    struct scell *c = d->cell[i];
+    switch (m->w.kind) {
+    case SPAWN_RUN:
+        on_run(c, m, n_blob, d->buf, fds, n_fds);
+        break;
+    case SPAWN_BEGIN:
+        begin(c);
+        ask(c, WIRE_BEGIN, 0, 0, 0);
+        break;
+    case SPAWN_END:
+        ask(c, WIRE_END, 0, m->w.a, 0);
+        c->overdue = io_mono_ns() + 5000 * MS;
+        break;
+    case SPAWN_KEEP:
+        ask(c, WIRE_KEEP, m->w.run, m->w.a, 0);
+        break;
+    case SPAWN_SIGNAL:
+        ask(c, WIRE_SIGNAL, m->w.run, m->w.a, m->w.b);
+        break;
+    case SPAWN_CLOSE:
+        on_close(d, i);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_hello(struct spawnd *d, size_t n_blob)
+{
+    struct spawn_hello h;
+    struct err err = {0};
+    if (d->host || n_blob != sizeof h) {
+        d->over = true;
+        return;
+    }
+    memcpy(&h, d->buf, sizeof h);
+    h.tool[sizeof h.tool - 1] = h.state_dir[sizeof h.state_dir - 1] = '\0';
+    d->over = sandbox_host_open(&d->host, h.tool, h.state_dir, h.uid_base, true, &err) < 0;
+}
+
+static void from_daemon(struct spawnd *d)
+{
+    struct spawn_msg m;
+    int fds[WIRE_FDS_MAX];
+    unsigned n_fds;
+    size_t n_blob = 0;
+    int rc = wire_recv_raw(SPAWN_SOCKET, &m, sizeof m, d->buf, sizeof d->buf, &n_blob, fds,
+                           &n_fds, 0);
+    if (rc <= 0) {
+        d->over = rc == 0 || errno != EPROTO;
+        return;
+    }
+    if (m.w.kind == SPAWN_HELLO)
+        on_hello(d, n_blob);
+    else if (m.w.kind == SPAWN_OPEN && d->host)
+        on_open(d, m.cell, n_blob);
+    else
+        for (unsigned i = 0; i < d->n; i++)
+            if (d->cell[i]->number == m.cell) {
+                to_cell(d, i, &m, n_blob, fds, n_fds);
+                break;
+            }
+    wire_drop(fds, &n_fds);
+}
+
+/* ---- time ---- */
+
+static void sooner(int64_t *next, int64_t at)
+{
+    if (at && (*next == 0 || at < *next))
+        *next = at;
+}
+
+static int64_t next_event(const struct spawnd *d)
+{
+    int64_t next = 0;
+    for (unsigned i = 0; i < d->n; i++) {
+        const struct scell *c = d->cell[i];
+        sooner(&next, c->overdue);
+        if (c->active && watches_disk(c))
+            sooner(&next, c->next_disk);
+        if (c->active && watches_memory(c))
+            sooner(&next, c->next_memory);
+        for (unsigned k = 0; k < RUNS_MAX; k++)
+            if (c->run[k].id && !c->run[k].timed_out)
+                sooner(&next, c->run[k].deadline);
+    }
+    return next;
+}
+
+static void tick(struct spawnd *d, int64_t now)
+{
+    for (unsigned i = 0; i < d->n; i++) {
+        struct scell *c = d->cell[i];
+        for (unsigned k = 0; k < RUNS_MAX; k++) {
+            struct srun *r = &c->run[k];
+            if (!r->id || !r->deadline || r->timed_out || now < r->deadline)
+                continue;
+            r->timed_out = true;
+            ask(c, WIRE_END, r->id, 0, 0);
+            c->overdue = now + 5000 * MS;
+        }
+        if (c->active && watches_disk(c) && now >= c->next_disk)
+            watch_disk(c, now);
+        if (c->active && watches_memory(c) && now >= c->next_memory)
+            watch_memory(c, now);
+        if (c->overdue && now >= c->overdue)
+            cell_gone(d, i--, "pid 1 of the cell did not end its processes in time");
+    }
+}
+
+static void serve(struct spawnd *d, int signals)
+{
+    static struct pollfd p[CELLS_MAX + 2];
+    while (!d->over) {
+        unsigned n = d->n;
+        p[0] = (struct pollfd){SPAWN_SOCKET, POLLIN, 0};
+        p[1] = (struct pollfd){signals, POLLIN, 0};
+        for (unsigned i = 0; i < n; i++)
+            p[i + 2] = (struct pollfd){d->cell[i]->box->ctl, POLLIN, 0};
+        int64_t next = next_event(d), now = io_mono_ns();
+        int wait = next == 0 ? -1 : next <= now ? 0 : (int)((next - now) / MS) + 1;
+        if (poll(p, n + 2, wait) < 0 && errno != EINTR)
+            return;
+        if (p[1].revents)
+            return;
+        for (unsigned i = n; i-- > 0;) /* downwards: a gone cell is replaced by the last */
+            if (p[i + 2].revents)
+                from_cell(d, i);
+        if (p[0].revents)
+            from_daemon(d);
+        tick(d, io_mono_ns());
+    }
+}
+
+/* Whatever the daemon was started with ends here: descriptors, environment, terminal. */
+static int settle(void)
+{
+    static const char *const kept[] = {"AGENTD_LANDLOCK_ABI", NULL};
+    char *value[1] = {getenv(kept[0])};
+    struct rlimit no_core = {0, 0};
+    sigset_t set;
+    prctl(PR_SET_NAME, "agentd-spawner");
+    sys_close_range(SPAWN_SOCKET + 1, ~0u);
+    if (value[0])
+        value[0] = mem_strdup(str_c(value[0]));
+    clearenv();
+    if (value[0])
+        setenv(kept[0], value[0], 1);
+    setsid();
+    umask(022);
+    setrlimit(RLIMIT_CORE, &no_core);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int i = 0; null >= 0 && i < 3; i++)
+        dup2(null, i);
+    if (geteuid() == 0) {
+        if (setgroups(0, NULL) < 0)
+            return -1;
+        prctl(PR_SET_DUMPABLE, 0);
+    }
+    sigemptyset(&set);
+    for (int i = 1; i < NSIG; i++)
+        signal(i, SIG_DFL);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_SETMASK, &set, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    fcntl(SPAWN_SOCKET, F_SETFD, FD_CLOEXEC);
+    return chdir("/") < 0 ? -1 : signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+bool spawner_role(int argc, char **argv)
+{
+    return argc == 3 && strcmp(argv[1], "--role") == 0 && strcmp(argv[2], "spawner") == 0;
+}
+
+int spawner_main(void)
+{
+    struct stat st;
+    if (fstat(SPAWN_SOCKET, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return 2; /* started by hand: there is nobody to serve */
+    int signals = settle();
+    struct spawnd *d = mem_zalloc(sizeof *d);
+    if (signals < 0 || !d)
+        return 1;
+    serve(d, signals);
+    for (unsigned i = 0; i < d->n; i++) /* all at once, then one by one */
+        kill(d->cell[i]->box->pid, SIGKILL);
+    while (d->n)
+        drop_cell(d, d->n - 1);
+    sandbox_host_close(d->host);
+    mem_free(d);
+    return 0;
+}

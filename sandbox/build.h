@@ -1,0 +1,50 @@
+/*
+ * build.h - the executors' shared view of a cell under construction. The spawner fills it,
+ * the clone that becomes pid 1 works on its own copy. Executors return 0, or -1 with errno;
+ * the caller knows the step's name.
+ */
+#ifndef SANDBOX_BUILD_H
+#define SANDBOX_BUILD_H
+
+#include "sandbox/plan.h"
+#include "sandbox/seccomp.h"
+
+struct build {
+    const struct sandbox_spec *spec;
+    const struct plan *plan;
+    const struct probe *host;
+    const struct seccomp_prog *filter;
+    int tree[PLAN_STEPS_MAX]; /* detached mounts by step, -1 */
+    int workspace;            /* O_PATH, opened once and checked */
+    uint64_t work_dev, work_ino;
+    int owner_ns; /* user namespace of the id-mapped workspace, -1 */
+    int ctl;      /* pid 1's end */
+    int root;     /* the new root while it is being filled */
+    const char *root_at; /* where it stands in the old tree */
+    int proc, upper, listener;
+};
+
+/* ns.c */
+long ns_clone(uint64_t flags, int cgroup, int *pidfd); /* pid, 0 in the child, -1 */
+NODISCARD int ns_write_maps(pid_t pid, const struct plan_step *ids, bool two);
+/* A user namespace that maps one owner on disk to one id of ours; -1 with errno. */
+int ns_owner(uid_t uid, gid_t gid, uid_t to_uid, gid_t to_gid);
+NODISCARD int ns_become(bool two);
+NODISCARD int ns_hostname(const char *name);
+NODISCARD int ns_loopback(void);
+int ns_listen(uint16_t port); /* descriptor or -1 */
+
+/* mounts.c */
+NODISCARD int mounts_workspace(struct build *b); /* opens and checks it */
+NODISCARD int mounts_sources(struct build *b);
+void mounts_close(struct build *b);
+NODISCARD int mounts_step(struct build *b, unsigned i); /* DO_PRIVATE ... DO_PIVOT */
+
+/* caps.c */
+NODISCARD int caps_lock(bool two); /* pid 1: what it keeps is named in caps.c */
+NODISCARD int caps_none(void);
+
+/* init.c: pid 1 from the clone on; never returns. */
+_Noreturn void init_main(struct build *b);
+
+#endif

@@ -1,0 +1,654 @@
+/*
+ * init.c - pid 1 of a cell. Builds the tree inside, locks itself down, then waits for
+ * requests: fork and confine a run, end a call, report who exited. Single-threaded, not
+ * dumpable, every signal blocked; it allocates nothing after the clone.
+ *
+ *   BUILDING --ready--> RUNNING <--begin-- STOPPED
+ *                          |----end, freeze---^        any --control socket closes--> gone
+ *
+ * Ending a call rests on two guarantees of the kernel: kill(-1) is atomic against fork (a
+ * signal that arrives in fork makes it start over, or is passed on to the child), and SIGSTOP
+ * cannot be caught. So everything is stopped first, then looked at, then killed.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/io.h"
+#include "sandbox/build.h"
+#include "sandbox/sys.h"
+#include "sandbox/wire.h"
+
+enum { RUNS_MAX = 64, PROCS_MAX = 4096, SPENT = 125 };
+
+struct run {
+    uint32_t id; /* 0 = free */
+    pid_t pid;
+    uint32_t keep;
+};
+
+struct proc {
+    pid_t pid, parent;
+    char state;
+    bool kept;
+};
+
+struct init {
+    struct build *b;
+    int signals, ruleset;
+    bool stopped;
+    struct run run[RUNS_MAX];
+    struct proc proc[PROCS_MAX];
+    unsigned n_procs;
+    char blob[WIRE_BLOB_MAX];
+    char *args[WIRE_BLOB_MAX / 16]; /* pointers into blob */
+};
+
+/* ---- reports ---- */
+
+static void report(struct init *in, const struct wire *w)
+{
+    (void)!wire_send(in->b->ctl, w, NULL, NULL, 0);
+}
+
+static _Noreturn void fault(int ctl, uint32_t run, const char *step)
+{
+    struct wire w = {.kind = WIRE_FAULT, .run = run, .a = errno};
+    size_t n = strlen(step);
+    memcpy(w.step, step, n < sizeof w.step ? n : sizeof w.step - 1);
+    (void)!wire_send(ctl, &w, NULL, NULL, 0);
+    _exit(SPENT);
+}
+
+static int64_t ns_of(struct timeval t)
+{
+    return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_usec * 1000;
+}
+
+/* Buries everybody who died; runs are reported, orphans only counted out. */
+static void reap(struct init *in)
+{
+    int status;
+    struct rusage u;
+    for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &u)) > 0;) {
+        for (unsigned i = 0; i < RUNS_MAX; i++) {
+            struct run *r = &in->run[i];
+            if (r->id == 0 || r->pid != pid)
+                continue;
+            struct wire w = {.kind = WIRE_EXITED, .run = r->id, .a = status};
+            w.user_ns = ns_of(u.ru_utime);
+            w.system_ns = ns_of(u.ru_stime);
+            w.max_rss = (uint64_t)u.ru_maxrss * 1024;
+            report(in, &w);
+            r->id = 0;
+        }
+    }
+}
+
+/* ---- who is there ---- */
+
+static const char *word(const char *s, int n)
+{
+    for (; n > 0 && s; n--) {
+        s = strchr(s, ' ');
+        s = s ? s + 1 : NULL;
+    }
+    return s;
+}
+
+/* State and parent from a stat file below /proc; the name in it may hold anything, so it is
+ * read from its last parenthesis. */
+static bool read_stat(struct init *in, const char *path, char *state, pid_t *parent)
+{
+    char text[512];
+    int fd = openat(in->b->proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return false;
+    text[n] = '\0';
+    const char *s = strrchr(text, ')');
+    s = s ? word(s, 1) : NULL;
+    const char *p = s ? word(s, 1) : NULL;
+    if (!p)
+        return false;
+    *state = *s;
+    *parent = (pid_t)strtol(p, NULL, 10);
+    return true;
+}
+
+struct dirent64_head {
+    uint64_t ino;
+    int64_t off;
+    uint16_t len;
+    uint8_t type;
+    char name[];
+};
+
+/* Calls back for every numeric name in a folder. */
+static void each_number(int dir, void (*cb)(struct init *, pid_t, void *), struct init *in,
+                        void *arg)
+{
+    static char buf[32768]; /* pid 1 has one thread and its own copy of this page */
+    (void)!lseek(dir, 0, SEEK_SET);
+    for (long n; (n = syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0;) {
+        for (long at = 0; at < n;) {
+            struct dirent64_head h;
+            memcpy(&h, buf + at, sizeof h);
+            const char *name = buf + at + offsetof(struct dirent64_head, name);
+            if (name[0] >= '1' && name[0] <= '9')
+                cb(in, (pid_t)strtol(name, NULL, 10), arg);
+            at += h.len;
+        }
+    }
+}
+
+static char *append(char *to, const char *text)
+{
+    while (*text)
+        *to++ = *text++;
+    *to = '\0';
+    return to;
+}
+
+static char *append_pid(char *to, pid_t pid)
+{
+    char digits[12];
+    unsigned n = 0;
+    for (unsigned v = (unsigned)pid; v || n == 0; v /= 10)
+        digits[n++] = (char)('0' + v % 10);
+    while (n)
+        *to++ = digits[--n];
+    *to = '\0';
+    return to;
+}
+
+static void on_process(struct init *in, pid_t pid, void *arg)
+{
+    (void)arg;
+    char path[32], *at = append_pid(path, pid);
+    append(at, "/stat");
+    if (pid == 1 || in->n_procs == PROCS_MAX)
+        return;
+    struct proc *p = &in->proc[in->n_procs];
+    *p = (struct proc){.pid = pid};
+    if (read_stat(in, path, &p->state, &p->parent))
+        in->n_procs++;
+}
+
+static const struct proc *find_proc(const struct init *in, pid_t pid)
+{
+    for (unsigned i = 0; i < in->n_procs; i++)
+        if (in->proc[i].pid == pid)
+            return &in->proc[i];
+    return NULL;
+}
+
+static bool descends(const struct init *in, const struct proc *p, pid_t from)
+{
+    for (unsigned depth = 0; p && depth < PROCS_MAX; depth++) {
+        if (p->pid == from)
+            return true;
+        p = p->parent > 1 ? find_proc(in, p->parent) : NULL;
+    }
+    return false;
+}
+
+static bool is_kept(const struct init *in, const struct proc *p)
+{
+    for (unsigned i = 0; i < RUNS_MAX; i++) {
+        const struct run *r = &in->run[i];
+        if (r->id == 0 || r->keep == SANDBOX_KEEP_NONE)
+            continue;
+        if (p->pid == r->pid || (r->keep >= SANDBOX_KEEP_CHILDREN && p->parent == r->pid) ||
+            (r->keep == SANDBOX_KEEP_TREE && descends(in, p, r->pid)))
+            return true;
+    }
+    return false;
+}
+
+static void look(struct init *in)
+{
+    in->n_procs = 0;
+    each_number(in->b->proc, on_process, in, NULL);
+    for (unsigned i = 0; i < in->n_procs; i++)
+        in->proc[i].kept = is_kept(in, &in->proc[i]);
+}
+
+static bool at_rest(char state)
+{
+    return state == 'T' || state == 't' || state == 'Z' || state == 'X';
+}
+
+struct resting {
+    pid_t pid;
+    bool all;
+};
+
+static void on_thread(struct init *in, pid_t tid, void *arg)
+{
+    struct resting *r = arg;
+    char path[64], state;
+    pid_t parent;
+    append(append_pid(append(append_pid(path, r->pid), "/task/"), tid), "/stat");
+    if (read_stat(in, path, &state, &parent) && !at_rest(state))
+        r->all = false;
+}
+
+/* Every thread stopped means that none is half way through a fork. */
+static bool threads_rest(struct init *in, pid_t pid)
+{
+    char path[32];
+    append(append_pid(path, pid), "/task");
+    int dir = openat(in->b->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct resting r = {pid, true};
+    if (dir < 0)
+        return true;
+    each_number(dir, on_thread, in, &r);
+    close(dir);
+    return r.all;
+}
+
+static void nap(long us)
+{
+    nanosleep(&(struct timespec){0, us * 1000}, NULL);
+}
+
+/* ---- requests ---- */
+
+static void begin(struct init *in)
+{
+    if (in->stopped)
+        kill(-1, SIGCONT);
+    in->stopped = false;
+}
+
+/* One round: kills who must go; true when only the kept are left and at rest. */
+static bool sweep(struct init *in, uint32_t *killed, uint32_t *kept)
+{
+    bool clean = true;
+    look(in);
+    *kept = 0;
+    for (unsigned i = 0; i < in->n_procs; i++) {
+        const struct proc *p = &in->proc[i];
+        if (p->state == 'Z' || p->state == 'X')
+            continue;
+        if (p->kept) {
+            ++*kept;
+            clean &= threads_rest(in, p->pid);
+            continue;
+        }
+        if (kill(p->pid, SIGKILL) == 0)
+            ++*killed;
+        clean = false;
+    }
+    reap(in);
+    return clean;
+}
+
+/* Kills all but the kept; the count is of processes, so rounds after the first that meet the
+ * dying again are not added. */
+static void end_call(struct init *in, uint32_t only_run, bool freeze)
+{
+    for (unsigned i = 0; only_run && i < RUNS_MAX; i++)
+        if (in->run[i].id == only_run)
+            in->run[i].keep = SANDBOX_KEEP_NONE;
+    kill(-1, SIGSTOP);
+    struct wire w = {.kind = WIRE_ENDED, .run = only_run};
+    uint32_t killed = 0, kept = 0, again = 0;
+    bool clean = sweep(in, &killed, &kept);
+    for (int tries = 0; !clean && tries < 2000; tries++) {
+        nap(tries < 20 ? 50 : 1000);
+        clean = sweep(in, &again, &kept);
+    }
+    if (!clean) /* something will not come to rest: nothing is worth that */
+        kill(-1, SIGKILL);
+    in->stopped = true;
+    if (!freeze)
+        begin(in);
+    w.a = (int32_t)killed;
+    w.b = (int32_t)kept;
+    report(in, &w);
+}
+
+static void stop_all(struct init *in)
+{
+    kill(-1, SIGSTOP);
+    in->stopped = true;
+}
+
+static void kill_all(struct init *in)
+{
+    kill(-1, SIGKILL);
+    in->stopped = false;
+    reap(in);
+}
+
+static void signal_run(struct init *in, const struct wire *w)
+{
+    for (unsigned i = 0; i < RUNS_MAX; i++) {
+        const struct run *r = &in->run[i];
+        if (r->id == 0 || r->id != w->run || w->a <= 0 || w->a >= NSIG)
+            continue;
+        if (w->b)
+            look(in);
+        for (unsigned k = 0; w->b && k < in->n_procs; k++)
+            if (in->proc[k].pid != r->pid && descends(in, &in->proc[k], r->pid))
+                kill(in->proc[k].pid, w->a);
+        kill(r->pid, w->a);
+    }
+}
+
+/* ---- a run ---- */
+
+static int place_fds(const struct wire *w, const int *fds)
+{
+    static const int at[WIRE_FDS_MAX] = {0, 1, 2, SANDBOX_CONTROL_FD};
+    if (syscall(SYS_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+        return -1;
+    unsigned next = 0;
+    for (unsigned i = 0; i < WIRE_FDS_MAX; i++) {
+        if (!(w->fds & (1u << i)))
+            continue; /* pid 1's own 0, 1, 2 are /dev/null */
+        if (dup2(fds[next++], at[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int become_user(const struct plan *p)
+{
+    uint32_t id = p->uid;
+    if (p->two_ids && (syscall(SYS_setresgid, id, id, id) < 0 ||
+                       syscall(SYS_setresuid, id, id, id) < 0))
+        return -1;
+    return caps_none();
+}
+
+static int limit_cpu(const struct wire *w)
+{
+    struct rlimit l = {w->cpu_seconds, w->cpu_seconds + 5};
+    return w->cpu_seconds && w->keep == SANDBOX_KEEP_NONE ? setrlimit(RLIMIT_CPU, &l) : 0;
+}
+
+static void exec_path(char **argv, char **envp)
+{
+    if (strchr(argv[0], '/'))
+        execve(argv[0], argv, envp);
+    else
+        execvpe(argv[0], argv, envp);
+}
+
+static _Noreturn void run_child(struct init *in, const struct wire *w, const int *fds,
+                                const char *cwd, char **argv, char **envp)
+{
+    int ctl = in->b->ctl;
+    sigset_t none;
+    sigemptyset(&none);
+    if (setpgid(0, 0) < 0)
+        fault(ctl, w->run, "group");
+    if (place_fds(w, fds) < 0)
+        fault(ctl, w->run, "descriptors");
+    if (limit_cpu(w) < 0)
+        fault(ctl, w->run, "rlimits");
+    if (become_user(in->b->plan) < 0)
+        fault(ctl, w->run, "user");
+    if (in->ruleset >= 0 && landlock_enter(in->ruleset) < 0)
+        fault(ctl, w->run, "landlock");
+    if (chdir(cwd) < 0)
+        fault(ctl, w->run, "cwd");
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* execvpe looks up PATH here */
+    environ = envp;
+    exec_path(argv, envp);
+    fault(ctl, w->run, "exec");
+}
+
+/* Splits the blob into cwd, argv and env; false when it is not what it says. */
+static bool unpack(struct init *in, const struct wire *w, char **cwd, char ***argv,
+                   char ***envp)
+{
+    const size_t room = ARRAY_LEN(in->args);
+    size_t words = (size_t)w->n_argv + w->n_env + 2, at = 0;
+    if (w->n_argv == 0 || words > room || w->blob == 0 || in->blob[w->blob - 1] != '\0')
+        return false;
+    char *s = in->blob, *end = in->blob + w->blob;
+    *cwd = s;
+    s += strlen(s) + 1;
+    for (size_t i = 0; i < (size_t)w->n_argv + w->n_env; i++) {
+        if (s >= end)
+            return false;
+        if (i == w->n_argv)
+            in->args[at++] = NULL;
+        in->args[at++] = s;
+        s += strlen(s) + 1;
+    }
+    if (w->n_env == 0)
+        in->args[at++] = NULL;
+    in->args[at] = NULL;
+    *argv = in->args;
+    *envp = in->args + w->n_argv + 1;
+    return s == end;
+}
+
+static void refuse_run(struct init *in, const struct wire *w, int sys, const char *step)
+{
+    struct wire f = {.kind = WIRE_FAULT, .run = w->run, .a = sys};
+    memcpy(f.step, step, strlen(step));
+    report(in, &f);
+    struct wire gone = {.kind = WIRE_EXITED, .run = w->run, .a = SPENT << 8};
+    report(in, &gone);
+}
+
+static void start_run(struct init *in, const struct wire *w, const int *fds)
+{
+    char *cwd, **argv, **envp;
+    struct run *slot = NULL;
+    for (unsigned i = 0; !slot && i < RUNS_MAX; i++)
+        slot = in->run[i].id == 0 ? &in->run[i] : NULL;
+    if (!slot || !unpack(in, w, &cwd, &argv, &envp)) {
+        refuse_run(in, w, slot ? EINVAL : EAGAIN, "request");
+        return;
+    }
+    begin(in);
+    pid_t pid = fork();
+    if (pid == 0)
+        run_child(in, w, fds, cwd, argv, envp);
+    if (pid < 0) {
+        refuse_run(in, w, errno, "fork");
+        return;
+    }
+    (void)setpgid(pid, pid); /* both sides, so that neither races */
+    *slot = (struct run){w->run, pid, w->keep};
+}
+
+static void handle(struct init *in, const struct wire *w, const int *fds)
+{
+    switch (w->kind) {
+    case WIRE_RUN:
+        start_run(in, w, fds);
+        break;
+    case WIRE_BEGIN:
+        begin(in);
+        break;
+    case WIRE_END:
+        end_call(in, w->run, w->a != 0);
+        break;
+    case WIRE_KEEP:
+        for (unsigned i = 0; i < RUNS_MAX; i++)
+            if (in->run[i].id == w->run && w->run)
+                in->run[i].keep = (uint32_t)w->a;
+        break;
+    case WIRE_SIGNAL:
+        signal_run(in, w);
+        break;
+    case WIRE_STOP:
+        stop_all(in);
+        break;
+    case WIRE_KILL:
+        kill_all(in);
+        break;
+    default:
+        break;
+    }
+}
+
+static _Noreturn void serve(struct init *in)
+{
+    struct pollfd p[2] = {{in->b->ctl, POLLIN, 0}, {in->signals, POLLIN, 0}};
+    for (;;) {
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            _exit(SPENT);
+        if (p[1].revents) {
+            struct signalfd_siginfo s;
+            (void)!read(in->signals, &s, sizeof s);
+            reap(in);
+        }
+        if (!p[0].revents)
+            continue;
+        struct wire w;
+        int fds[WIRE_FDS_MAX];
+        unsigned n;
+        int rc = wire_recv(in->b->ctl, &w, in->blob, sizeof in->blob, fds, &n);
+        if (rc == 0 || (rc < 0 && errno != EPROTO))
+            _exit(0); /* the spawner is gone: the namespace goes with us */
+        if (rc > 0)
+            handle(in, &w, fds);
+        for (unsigned i = 0; i < n; i++)
+            close(fds[i]);
+    }
+}
+
+/* ---- building ---- */
+
+/* Only ours and the three standard ones survive; what the daemon was started with does not. */
+static int close_rest(struct build *b, bool trees)
+{
+    int keep[PLAN_STEPS_MAX + 4];
+    unsigned n = 0;
+    keep[n++] = b->ctl;
+    keep[n++] = b->proc;
+    keep[n++] = b->upper;
+    keep[n++] = b->listener;
+    for (unsigned i = 0; trees && i < PLAN_STEPS_MAX; i++)
+        keep[n++] = b->tree[i];
+    for (unsigned i = 1; i < n; i++) /* insertion sort: short, no library */
+        for (unsigned k = i; k > 0 && keep[k] < keep[k - 1]; k--) {
+            int t = keep[k];
+            keep[k] = keep[k - 1];
+            keep[k - 1] = t;
+        }
+    unsigned from = 3;
+    for (unsigned i = 0; i < n; i++) {
+        if (keep[i] < 3 || (unsigned)keep[i] < from)
+            continue;
+        if ((unsigned)keep[i] > from && sys_close_range(from, (unsigned)keep[i] - 1) < 0)
+            return -1;
+        from = (unsigned)keep[i] + 1;
+    }
+    return sys_close_range(from, ~0u);
+}
+
+static int null_stdio(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    for (int i = 0; i < 3; i++)
+        if (dup2(fd, i) < 0)
+            return -1;
+    if (fd > 2)
+        close(fd);
+    return 0;
+}
+
+static int lock(struct init *in)
+{
+    struct build *b = in->b;
+    const struct plan *p = b->plan;
+    sigset_t all, child;
+    sigfillset(&all);
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    io_close(&b->root);
+    if (null_stdio() < 0 || close_rest(b, false) < 0 ||
+        sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+        return -1;
+    in->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (in->signals < 0)
+        return -1;
+    in->ruleset = -1;
+    if (p->landlock) {
+        in->ruleset = landlock_rules(p->landlock, p->tcp_forbidden, p->scoped, p->rule,
+                                     p->n_rules);
+        if (in->ruleset < 0)
+            return -1;
+    }
+    return caps_lock(p->two_ids);
+}
+
+static int inside_step(struct init *in, unsigned i)
+{
+    struct build *b = in->b;
+    const struct plan_step *s = &b->plan->step[i];
+    switch (s->what) {
+    case DO_BECOME:
+        return ns_become(b->plan->two_ids);
+    case DO_HOSTNAME:
+        return ns_hostname(s->a);
+    case DO_LOOPBACK:
+        return ns_loopback();
+    case DO_LISTEN:
+        b->listener = ns_listen((uint16_t)s->n1);
+        return b->listener < 0 ? -1 : 0;
+    case DO_RLIMITS:
+        return limits_rlimits(&b->spec->limits, s->n1 != 0);
+    case DO_LOCK:
+        return lock(in);
+    case DO_FILTER:
+        return filter_load(b->filter);
+    default:
+        return mounts_step(b, i);
+    }
+}
+
+_Noreturn void init_main(struct build *b)
+{
+    static struct init in; /* half a megabyte: not on the stack */
+    in.b = b;
+    struct wire go;
+    int fds[WIRE_FDS_MAX];
+    unsigned n;
+    if (wire_recv(b->ctl, &go, NULL, 0, fds, &n) != 1 || go.kind != WIRE_GO)
+        _exit(SPENT);
+    if (!b->host->root && mounts_sources(b) < 0)
+        fault(b->ctl, 0, plan_name(DO_SOURCES));
+    for (unsigned i = 0; i < b->plan->n; i++) {
+        enum plan_do what = b->plan->step[i].what;
+        if (plan_phase(what) == PLAN_INSIDE && inside_step(&in, i) < 0)
+            fault(b->ctl, 0, plan_name(what));
+    }
+    struct wire ready = {.kind = WIRE_READY};
+    int give[3];
+    unsigned n_give = 0;
+    const int have[3] = {b->proc, b->listener, b->upper};
+    for (unsigned i = 0; i < 3; i++) {
+        if (have[i] < 0)
+            continue;
+        ready.fds |= 1u << i;
+        give[n_give++] = have[i];
+    }
+    if (wire_send(b->ctl, &ready, NULL, give, n_give) < 0)
+        _exit(SPENT);
+    io_close(&b->listener);
+    io_close(&b->upper);
+    serve(&in);
+}

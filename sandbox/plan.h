@@ -1,0 +1,75 @@
+/*
+ * plan.h - a spec and a host become an ordered list of steps. Making the list is a pure
+ * function, so it can be printed for a reviewer and tested without privilege; the executors
+ * in ns.c, mounts.c, caps.c and init.c do one step each and name it when it fails.
+ */
+#ifndef SANDBOX_PLAN_H
+#define SANDBOX_PLAN_H
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "sandbox/landlock.h"
+#include "sandbox/probe.h"
+
+enum plan_phase {
+    PLAN_OUTSIDE, /* by the spawner */
+    PLAN_INSIDE,  /* by pid 1 before it locks itself down */
+    PLAN_RUN,     /* by pid 1's fork, before it executes the program */
+};
+
+enum plan_do {
+    /* outside */
+    DO_WORKSPACE, DO_GROUPS, DO_SOURCES, DO_CLONE, DO_IDMAP,
+    /* inside */
+    DO_BECOME, DO_PRIVATE, DO_ROOT, DO_DIR, DO_LINK, DO_FILE, DO_BIND, DO_TMPFS, DO_OVERLAY,
+    DO_PROC, DO_SHADOW, DO_READONLY, DO_PIVOT, DO_HOSTNAME, DO_LOOPBACK, DO_LISTEN, DO_RLIMITS,
+    DO_LOCK, DO_FILTER,
+    /* run */
+    DO_USER, DO_LANDLOCK, DO_EXEC,
+    DO_COUNT
+};
+
+enum {
+    PLAN_WRITE = 1,    /* bind read-write; default read-only */
+    PLAN_OPTIONAL = 2, /* pass over when the source is absent */
+    PLAN_DEVICE = 4,   /* device files work below it */
+    PLAN_NOEXEC = 8,
+    PLAN_IDMAP = 16,   /* owner on disk <-> the payload */
+    PLAN_FOLLOW = 32,  /* links in the source's path are the distribution's own */
+    PLAN_OWNED = 64,   /* belongs to the payload */
+    PLAN_WORK = 128,   /* the workspace: opened and checked before anything else */
+};
+
+struct plan_step {
+    enum plan_do what;
+    unsigned flags;
+    uint64_t n1, n2, n3; /* bytes, inodes, mode, flags of clone: see each executor */
+    const char *a, *b;   /* place inside and source, or text; in the plan's arena */
+};
+
+enum { PLAN_STEPS_MAX = 160, PLAN_RULES_MAX = 48 };
+
+struct plan {
+    struct arena mem;
+    struct plan_step step[PLAN_STEPS_MAX];
+    unsigned n;
+    struct landlock_rule rule[PLAN_RULES_MAX];
+    unsigned n_rules;
+    enum sandbox_level level; /* what this plan gives once it has worked */
+    bool two_ids;             /* pid 1 and payload have different uids */
+    uint32_t uid;             /* inner uid of the payload */
+    int landlock;             /* ABI used, 0 = none */
+    bool tcp_forbidden, scoped;
+    bool failed;              /* out of memory or room */
+};
+
+/* The spec has passed spec_check(). -ERR_DENIED with *r when this host cannot keep it. */
+NODISCARD int plan_make(struct plan *p, const struct sandbox_spec *spec,
+                        const struct probe *host, struct sandbox_refusal *r, struct err *err);
+void plan_done(struct plan *p);
+
+const char *plan_name(enum plan_do what); /* "bind", "clone": as in refusals */
+enum plan_phase plan_phase(enum plan_do what);
+void plan_print(const struct plan *p, struct buf *out);
+
+#endif

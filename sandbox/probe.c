@@ -1,0 +1,141 @@
+/* probe.c - looks at the host once, and turns errnos of failed steps into advice. */
+#include "sandbox/probe.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sandbox/landlock.h"
+
+const char *const probe_links[PROBE_LINKS] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
+const char *const probe_shadows[PROBE_SHADOWS] = {
+    "/proc/sysrq-trigger", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kallsyms",
+    "/proc/irq",           "/proc/bus",   "/proc/fs",   "/proc/scsi",       "/proc/acpi",
+    "/proc/sched_debug",   "/proc/key-users"};
+
+void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32_t uid_base,
+                bool adopt)
+{
+    memset(p, 0, sizeof *p);
+    p->uid = geteuid();
+    p->gid = getegid();
+    p->root = p->uid == 0;
+    p->landlock = landlock_abi();
+    p->uid_base = uid_base ? uid_base : 700000;
+    p->uid_count = 2000;
+    limits_probe(&p->limits, adopt);
+    for (unsigned i = 0; i < PROBE_LINKS; i++) {
+        char path[16];
+        snprintf(path, sizeof path, "/%s", probe_links[i]);
+        ssize_t n = readlink(path, p->usr[i], sizeof p->usr[i] - 1);
+        struct stat st;
+        if (n > 0)
+            p->usr[i][n] = '\0';
+        else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+            memcpy(p->usr[i], "/", 2);
+    }
+    for (unsigned i = 0; i < PROBE_SHADOWS; i++)
+        p->shadow[i] = access(probe_shadows[i], F_OK) == 0;
+    snprintf(p->tool, sizeof p->tool, "%s", tool ? tool : "");
+    snprintf(p->state_dir, sizeof p->state_dir, "%s", state_dir ? state_dir : "");
+}
+
+enum sandbox_level probe_level(const struct probe *p)
+{
+    return p->limits.kind == LIMITS_NONE ? SANDBOX_NOLIMITS : SANDBOX_FULL;
+}
+
+struct advice {
+    const char *step;
+    int sys; /* 0 = any */
+    const char *reason, *remedy;
+};
+
+#define NO_NS "this host does not let us make user namespaces"
+#define WEAKER                                                                               \
+    "or name the weaker level in the policy: require: landlock, if the kernel has Landlock 3"
+
+/* First match wins. */
+static const struct advice advices[] = {
+    {"clone", ENOSPC, NO_NS ": user.max_user_namespaces is 0 or used up",
+     "sysctl user.max_user_namespaces=10000, " WEAKER},
+    {"clone", EPERM, NO_NS ": a container profile or a sysctl forbids clone with namespaces",
+     "in a container: run it with a seccomp profile that allows clone, unshare and mount; "
+     "on the host: sysctl kernel.unprivileged_userns_clone=1; " WEAKER},
+    {"clone", ENOSYS, "clone3 and clone with namespaces are filtered away",
+     "run the container with a seccomp profile that allows them, " WEAKER},
+    {"clone", EINVAL, "this kernel lacks one of the namespaces",
+     "use a kernel with user, mount, pid, net, ipc, uts and cgroup namespaces, " WEAKER},
+    {"clone", EUSERS, NO_NS ": they are nested too deep", "run the daemon less nested"},
+    {"idmap", EPERM, "the new user namespace may not be given its ids",
+     "on Ubuntu 24.04 and later load the AppArmor profile docs/apparmor-agentd (userns,), "
+     "or sysctl kernel.apparmor_restrict_unprivileged_userns=0"},
+    {"idmap", EACCES, "the new user namespace may not be given its ids",
+     "on Ubuntu 24.04 and later load the AppArmor profile docs/apparmor-agentd (userns,)"},
+    {"idmount", EINVAL, "the workspace's file system cannot map owners, which the sandbox "
+     "needs when the daemon runs as root",
+     "put the workspace on ext4, xfs, btrfs or tmpfs, or run the daemon as a plain user"},
+    {"idmount", 0, "the workspace cannot be mounted with mapped owners",
+     "put it on ext4, xfs or btrfs, or run the daemon as a plain user"},
+    {"proc", EPERM, "a new /proc may not be mounted: the one here is partly covered",
+     "run outside of a container, or with its /proc unmasked"},
+    {"private", EPERM, "the namespace was made but mounting in it is refused (AppArmor)",
+     "load the AppArmor profile docs/apparmor-agentd, or sysctl "
+     "kernel.apparmor_restrict_unprivileged_userns=0"},
+    {"private", EACCES, "the namespace was made but mounting in it is refused (AppArmor)",
+     "load the AppArmor profile docs/apparmor-agentd, or sysctl "
+     "kernel.apparmor_restrict_unprivileged_userns=0"},
+    {"sources", EPERM, "the mount calls are refused in the new namespace",
+     "in a container allow open_tree, move_mount, fsopen and mount_setattr; on Ubuntu load "
+     "the AppArmor profile docs/apparmor-agentd"},
+    {"sources", ENOSYS, "this kernel lacks open_tree and mount_setattr",
+     "use Linux 5.12 or later"},
+    {"root", EPERM, "mounting in the new namespace is refused",
+     "in a container allow the mount calls; on Ubuntu load the AppArmor profile "
+     "docs/apparmor-agentd"},
+    {"groups", 0, "the control group of the cell could not be made or filled",
+     "systemd-run --scope -p Delegate=yes agentd, or require: nolimits in the policy"},
+    {"landlock", 0, "Landlock is not enforced by this kernel",
+     "boot with lsm=landlock,... or set landlock: use in the policy"},
+    {"ids", 0, "the range of user ids meant for cells is taken",
+     "set uid_base in the daemon's configuration to a range that /etc/passwd and "
+     "/etc/subuid leave free"},
+    {"workspace", ENOENT, "the workspace does not exist", "make the directory first"},
+    {"workspace", ELOOP, "the path of the workspace goes through a symbolic link",
+     "name the directory by its real path (realpath)"},
+    {"workspace", ENOTDIR, "the workspace is no directory", "name a directory"},
+    {"workspace", EACCES, "the daemon may not open the workspace", "check its permissions"},
+    {"workspace", EINVAL, "this directory must not become a workspace: it is /, a home "
+     "directory itself, a system directory, or holds the daemon's state",
+     "name a project directory below it"},
+    {"filter", 0, "the system call filter could not be loaded",
+     "use a kernel with CONFIG_SECCOMP_FILTER"},
+};
+
+void probe_explain(const struct probe *p, const char *step, int sys,
+                   struct sandbox_refusal *r)
+{
+    r->sys = sys;
+    r->offered = SANDBOX_NONE;
+    snprintf(r->step, sizeof r->step, "%s", step);
+    for (unsigned i = 0; i < ARRAY_LEN(advices); i++) {
+        const struct advice *a = &advices[i];
+        if (strcmp(a->step, step) != 0 || (a->sys != 0 && a->sys != sys))
+            continue;
+        snprintf(r->reason, sizeof r->reason, "%s%s%s%s", a->reason, sys ? " (" : "",
+                 sys ? strerror(sys) : "", sys ? ")" : "");
+        snprintf(r->remedy, sizeof r->remedy, "%s", a->remedy);
+        break;
+    }
+    if (!r->reason[0]) {
+        snprintf(r->reason, sizeof r->reason, "step '%s' failed: %s", step, strerror(sys));
+        snprintf(r->remedy, sizeof r->remedy, "agentctl doctor shows what this host offers");
+    }
+    bool namespaces = strcmp(step, "workspace") != 0 && strcmp(step, "groups") != 0;
+    if (!namespaces)
+        r->offered = probe_level(p);
+    else if (p->landlock >= 3 && !p->root)
+        r->offered = SANDBOX_LANDLOCK;
+}

@@ -1,0 +1,41 @@
+/*
+ * seccomp.h - the system calls that code inside may make: an allow list compiled to BPF.
+ * What is not named gets ENOSYS, so that libc falls back; what is known to be dangerous gets
+ * EPERM; a foreign calling convention kills the process.
+ */
+#ifndef SANDBOX_SECCOMP_H
+#define SANDBOX_SECCOMP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "sandbox/sandbox.h"
+
+enum seccomp_arch { SECCOMP_NATIVE, SECCOMP_X86_64, SECCOMP_AARCH64 };
+
+/* What a filter depends on; equal options give equal bytes. */
+struct seccomp_opts {
+    enum seccomp_arch arch;
+    enum sandbox_profile profile;
+    bool one_id;    /* pid 1 has the payload's uid: prlimit64 may name the caller alone */
+    bool no_socket; /* no namespaces below: socketpair is all there is */
+};
+
+/* Instructions as the kernel takes them, 8 bytes each; owned, mem_free(prog->code). */
+struct seccomp_prog {
+    uint8_t *code;
+    uint16_t n;
+    char hash[17]; /* of the bytes, for the record */
+};
+
+NODISCARD int filter_compile(struct seccomp_prog *out, const struct seccomp_opts *o,
+                              struct err *err);
+/* Loads it for the calling thread, which has no_new_privs. Returns 0 or -1 with errno. */
+NODISCARD int filter_load(const struct seccomp_prog *prog);
+
+/* Every name in the tables, for the test that each resolves; NULL past the end. */
+const char *filter_name_at(unsigned i);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * spawn.h - the spawner's view: a host that makes cells, and the cells it made. Blocking,
+ * single-threaded; a cell opens in a few milliseconds. Only the spawner role uses it.
+ */
+#ifndef SANDBOX_SPAWN_H
+#define SANDBOX_SPAWN_H
+
+#include "base/buf.h"
+#include "sandbox/plan.h"
+#include "sandbox/wire.h"
+
+struct sandbox_host;
+
+/* Probes, sweeps what dead spawners left. `adopt`: see limits_probe(). */
+NODISCARD int sandbox_host_open(struct sandbox_host **out, const char *tool,
+                                const char *state_dir, uint32_t uid_base, bool adopt,
+                                struct err *err);
+void sandbox_host_close(struct sandbox_host *h);
+const struct probe *sandbox_host_probe(const struct sandbox_host *h);
+
+struct sandbox {
+    struct sandbox_host *host; /* borrowed */
+    pid_t pid;                 /* of pid 1, outside */
+    int pidfd, ctl;            /* ctl: wire.h datagrams, readable when pid 1 says something */
+    int proc;                  /* the cell's own /proc: lists its processes alone */
+    int workspace;             /* O_PATH of a dir workspace, -1 */
+    int listener, upper;       /* proxy's listener, copy's upper directory; -1 */
+    int slot;                  /* holds the range of ids, -1 */
+    uint32_t uid_base;
+    enum sandbox_level level;
+    struct limits_group group;
+    struct sandbox_limits limits;
+    struct buf record; /* JSON object */
+};
+
+/*
+ * Makes a cell. -ERR_DENIED with *r when the host cannot keep the spec, other errors for
+ * specs that are wrong. Nothing is left behind on failure, and nothing is tried with less.
+ */
+NODISCARD int sandbox_open(struct sandbox **out, struct sandbox_host *h,
+                           const struct sandbox_spec *spec, struct sandbox_refusal *r,
+                           struct err *err);
+/* Kills everything in it, waits, removes its control groups. Takes NULL. */
+void sandbox_close(struct sandbox *s);
+
+/* Sum of proportional memory of all processes inside, and how many there are. Never blocks
+ * on the cell. */
+uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes);
+
+/* Blocks and entries below a directory, without following links or crossing devices; at most
+ * `max` entries, then false. */
+bool sandbox_usage(int dir, uint32_t max, uint64_t *bytes, uint64_t *entries);
+
+#endif
