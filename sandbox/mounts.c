@@ -328,7 +328,8 @@ static int step_shadow(struct build *b, const char *place)
     if (fstatat(b->root, place, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -1;
     int fd = S_ISDIR(st.st_mode)
-                 ? new_tmpfs(4096, 2, 0555, 0, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID)
+                 ? new_tmpfs(4096, 2, 0555, b->plan->two_ids ? 0 : b->plan->uid,
+                             MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
                  : open_tree(b->root, "dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (fd < 0)
         return -1;

@@ -289,7 +289,7 @@ static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const str
     add(p, DO_EXEC, NULL, NULL, 0);
 }
 
-int plan_make(struct plan *p, const struct sandbox_spec *spec, const struct probe *h,
+int plan_build(struct plan *p, const struct sandbox_spec *spec, const struct probe *h,
               struct sandbox_refusal *r, struct err *err)
 {
     memset(p, 0, sizeof *p);
@@ -306,11 +306,11 @@ int plan_make(struct plan *p, const struct sandbox_spec *spec, const struct prob
     if (rc == 0 && p->failed)
         rc = err_set(err, ERR_LIMIT, "the plan has no room for so many paths");
     if (rc < 0)
-        plan_done(p);
+        plan_drop(p);
     return rc;
 }
 
-void plan_done(struct plan *p)
+void plan_drop(struct plan *p)
 {
     arena_done(&p->mem);
     p->n = 0;

@@ -64,9 +64,9 @@ struct plan {
 };
 
 /* The spec has passed spec_check(). -ERR_DENIED with *r when this host cannot keep it. */
-NODISCARD int plan_make(struct plan *p, const struct sandbox_spec *spec,
+NODISCARD int plan_build(struct plan *p, const struct sandbox_spec *spec,
                         const struct probe *host, struct sandbox_refusal *r, struct err *err);
-void plan_done(struct plan *p);
+void plan_drop(struct plan *p);
 
 const char *plan_name(enum plan_do what); /* "bind", "clone": as in refusals */
 enum plan_phase plan_phase(enum plan_do what);

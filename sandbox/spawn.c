@@ -201,7 +201,7 @@ static int prepare(struct attempt *a)
             return refuse(a, "ids", errno);
         s->uid_base = a->host.uid_base;
     }
-    int rc = plan_make(&a->plan, &a->spec, &a->host, a->r, a->err);
+    int rc = plan_build(&a->plan, &a->spec, &a->host, a->r, a->err);
     if (rc < 0)
         return rc;
     b->filter = filter_for(s->host, a->spec.profile, a->err);
@@ -355,7 +355,7 @@ int sandbox_open(struct sandbox **out, struct sandbox_host *h, const struct sand
     if (rc == 0)
         rc = attempt(a);
     mounts_close(&a->b);
-    plan_done(&a->plan);
+    plan_drop(&a->plan);
     mem_free(a);
     if (rc < 0) {
         sandbox_close(s);
