@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ def snapshot(top):
 
 def setup(env, seed, base):
     task, work = synth.prepare(env, seed, base)
-    return task, work, (snapshot(work), snapshot(work + ".docs"))
+    return task, work, snapshot(work)
 
 
 def check_env(name, bin_dir, first, count):
@@ -52,7 +53,7 @@ def check_env(name, bin_dir, first, count):
                 if env.ask(op="verify", dir=work, answers=answers, calls=[])["score"] != 0:
                     bad.append(f"{name} {seed} ({task['kind']}): a run that did nothing passes")
             for done in (work, again[1]):
-                synth.clear(done)
+                shutil.rmtree(done)
             record, score, why = synth.play(env, tools, seed, base)
             if score != 1:
                 bad.append(f"{name} {seed} ({task['kind']}): the oracle fails: {why}")

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -88,8 +89,8 @@ class EngineRunner:
         p = self.parameters.get(name)
         return p and all(k in args for k in p.get("required", [])) and all(k in p["properties"] for k in args)
 
-    def begin(self, work, docs):
-        self.tools.begin(work, docs)
+    def begin(self, work):
+        self.tools.begin(work)
         self.history = []  # (request, [completion without its thought, results...])
 
     def turn(self, request):
@@ -160,36 +161,22 @@ class DaemonRunner:
     """A private daemon on a socket pair: the real loop, sandbox and tools."""
 
     def __init__(self, o):
-        self.o, self.child, self.serial = o, None, 0
-        self.config = tempfile.NamedTemporaryFile("w", suffix=".yaml")
+        self.o, self.serial = o, 0
+        self.start()
 
-    def start(self, index):
-        self.stop()
+    def start(self):
         ours, theirs = socket.socketpair()
         argv = [os.path.join(self.o.bin, "agentd"), "--private", "--connect-fd", str(theirs.fileno()),
                 "--engine", "native:" + os.path.abspath(self.o.model), "--profile", "demo"]
         if self.o.no_sandbox:
             argv += ["--sandbox", "off"]
-        if index:
-            self.config.seek(0)
-            self.config.truncate()
-            self.config.write(f"agent:\n  index: {index}\n")
-            self.config.flush()
-            argv += ["--config", self.config.name]
         self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log())
         theirs.close()
-        self.lines, self.sock, self.index = ours.makefile("rwb"), ours, index
+        self.lines, self.sock = ours.makefile("rwb"), ours
         self.call("initialize", protocolVersion=1, client={"name": "eval", "version": "1"}, capabilities={})
 
     def log(self):
         return open(self.o.log, "ab") if self.o.log else subprocess.DEVNULL
-
-    def stop(self):
-        if self.child:
-            self.lines.close()
-            self.sock.close()
-            self.child.wait(30)
-            self.child = None
 
     def read(self):
         line = self.lines.readline()
@@ -212,10 +199,7 @@ class DaemonRunner:
             if m.get("method") == "event":
                 events.append(m["params"])
 
-    def begin(self, work, docs):
-        index = synth.make_index(self.o.bin, work) if docs else None
-        if not self.child or index or self.index:
-            self.start(index)
+    def begin(self, work):
         self.session = self.call("session.create", cwd=work, profile="demo")[0]["sessionId"]
         self.call("session.subscribe", sessionId=self.session, after=0)
 
@@ -256,7 +240,7 @@ class DaemonRunner:
 
 def play(runner, env, seed, base):
     task, work = synth.prepare(env, seed, base)
-    runner.begin(work, task["docs"])
+    runner.begin(work)
     turns = []
     for request in task["requests"]:
         turns.append(dict(runner.turn(request), request=request))
@@ -265,7 +249,7 @@ def play(runner, env, seed, base):
     calls = [dict(c, turn=i + 1) for i, t in enumerate(turns) for c in t["calls"]]
     verdict = env.ask(op="verify", dir=work, answers=[t["answer"] for t in turns],
                       calls=[{"turn": c["turn"], "name": c["name"], "result": c["result"]} for c in calls])
-    synth.clear(work)
+    shutil.rmtree(work)
     return {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "pass": verdict["score"],
             "details": verdict["details"], "turns": turns, "calls": len(calls),
             "malformed": sum(t["malformed"] for t in turns), "longest": max((t["longest"] for t in turns), default=0)}

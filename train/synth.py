@@ -54,57 +54,37 @@ class Env(Lines):
         return out
 
 
-def make_index(bin_dir, work):
-    """The search index of a task's documents; its file."""
-    index = work + ".db"
-    subprocess.run([os.path.join(bin_dir, "agentd-tool"), "index", "add", "--db", index, work + ".docs"],
-                   check=True, stdout=subprocess.DEVNULL)
-    return index
-
-
 class Tools:
     """The tools' own code outside a cell: `agentd-tool serve`."""
 
     def __init__(self, bin_dir):
-        self.bin = os.path.join(bin_dir, "agentd-tool")
-        self.serve = Lines([self.bin, "serve", "--as-workspace"])
+        self.serve = Lines([os.path.join(bin_dir, "agentd-tool"), "serve", "--as-workspace"])
 
     def close(self):
         self.serve.close()
 
-    def begin(self, dir, docs):
-        self.dir, self.index = dir, None
+    def begin(self, dir):
+        """A fresh shell, interpreter and page list; the folder is also what search sees."""
+        self.dir = dir
         self.serve.ask(reset=True)
-        if docs:
-            self.index = make_index(os.path.dirname(self.bin), dir)
 
     def call(self, name, args):
-        message = {"tool": name, "args": dict(args), "profile": "demo", "workspace": self.dir}
-        if self.index:
-            message["index"] = self.index
-        return self.serve.ask(**message)["text"]
+        return self.serve.ask(tool=name, args=dict(args), profile="demo", workspace=self.dir,
+                              index=self.dir)["text"]
 
 
 def prepare(env, seed, base):
     """Draws a task and makes its world in a fresh folder. -> (task, folder)"""
     task = env.ask(op="task", seed=seed)
     work = tempfile.mkdtemp(prefix="w", dir=base)
-    os.mkdir(work + ".docs")
     env.ask(op="setup", dir=work)
     return task, work
-
-
-def clear(work):
-    for path in (work, work + ".docs"):
-        shutil.rmtree(path, ignore_errors=True)
-    if os.path.exists(work + ".db"):
-        os.unlink(work + ".db")
 
 
 def play(env, tools, seed, base):
     """One task: its world made, its oracle run, its verifier asked. -> (record, score, details)"""
     task, work = prepare(env, seed, base)
-    tools.begin(work, task["docs"])
+    tools.begin(work)
     turns, answers = [], []
     step = env.ask(op="solve")
     for request in task["requests"]:
@@ -125,7 +105,7 @@ def play(env, tools, seed, base):
     done = [{"turn": i + 1, "name": s["call"]["name"], "result": s["result"]}
             for i, t in enumerate(turns) for s in t["steps"] if "call" in s]
     verdict = env.ask(op="verify", dir=work, answers=answers, calls=done)
-    clear(work)
+    shutil.rmtree(work)
     record = {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "turns": turns}
     return record, verdict["score"], verdict["details"]
 

@@ -11,13 +11,13 @@ fi
 export PYTHONDONTWRITEBYTECODE=1
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-"$py" "$SRC/train/check.py" envs copy python files --bin "$BIN" --count 15
-"$py" "$SRC/train/check.py" render copy python files --bin "$BIN" --count 5
-for env in copy files python; do
+"$py" "$SRC/train/check.py" envs --bin "$BIN" --count 12
+"$py" "$SRC/train/check.py" render --bin "$BIN" --count 5
+for env in copy files session; do
     "$py" "$SRC/train/synth.py" "$env" --count 20 --bin "$BIN" --out "$tmp/records"
 done
 "$py" "$SRC/train/pack.py" tokenizer --out "$tmp" --size 1024
-"$py" "$SRC/train/check.py" tokenizer "$tmp/tokenizer.json" python files --bin "$BIN" --count 5
+"$py" "$SRC/train/check.py" tokenizer "$tmp/tokenizer.json" --bin "$BIN" --count 5
 "$py" "$SRC/train/pack.py" data --out "$tmp" | grep -q 'drill: 20 sequences'
 first=$(sha256sum <"$tmp/data/train.ids")
 "$py" "$SRC/train/pack.py" data --out "$tmp" >/dev/null

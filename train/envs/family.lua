@@ -1,6 +1,6 @@
 -- family.lua - an environment made of kinds of task: { name, weight, make(rng) -> task }.
--- A task: requests (one per turn), files (path -> text), docs (list of {path, text}) for the
--- search index, solve(ctx) the oracle, check(world) the verifier.
+-- A task: requests (one per turn), files (path -> text), docs (list of {path, text}: the same,
+-- in order), solve(ctx) the oracle, check(world) the verifier.
 local lib = require "lib"
 local family = {}
 
@@ -33,7 +33,7 @@ function family.new(meta, tools, kinds)
       make_dirs(dir, path)
       lib.write(dir .. "/" .. path, text)
     end
-    for _, d in ipairs(task.docs or {}) do lib.write(dir .. ".docs/" .. d[1], d[2]) end
+    for _, d in ipairs(task.docs or {}) do lib.write(dir .. "/" .. d[1], d[2]) end
   end
 
   function env.oracle(task, ctx) task.solve(ctx) end

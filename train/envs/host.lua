@@ -1,5 +1,5 @@
 -- host.lua ENV.lua - runs one environment for the harness: one JSON object per line in and out.
---   {"op":"task","seed":N}       draw a task            -> {"requests":[...],"kind":...,"docs":bool}
+--   {"op":"task","seed":N}       draw a task            -> {"requests":[...],"kind":...}
 --   {"op":"setup","dir":D}       write its files to D   -> {}
 --   {"op":"solve"}               start the oracle       -> step
 --   {"op":"result","text":T}     the call's output      -> step
@@ -36,7 +36,7 @@ local ops = {}
 function ops.meta() return env.meta end
 function ops.task(m)
   task = env.tasks(m.seed)
-  return { requests = task.requests, kind = task.kind, docs = task.docs ~= nil }
+  return { requests = task.requests, kind = task.kind }
 end
 function ops.setup(m)
   env.setup(task, m.dir)
