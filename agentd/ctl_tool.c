@@ -1,8 +1,13 @@
 /* ctl_tool.c - agentctl tool: what tools there are, and calls without a model. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agentd/ctl.h"
+#include "agentd/spawner.h"
+#include "agentd/toolrun.h"
+#include "base/io.h"
+#include "base/limits.h"
 #include "tools/tool.h"
 
 static void print_profiles(void)
@@ -72,10 +77,126 @@ static int tool_list(int argc, char **argv)
     return EXIT_OK;
 }
 
+/* --- call ----------------------------------------------------------------------------------- */
+
+struct called {
+    struct ev *ev;
+    bool json;
+    int exit_code;
+};
+
+static void on_done(void *arg, const struct tool_result *r)
+{
+    struct called *c = arg;
+    struct err ignored = {0};
+    struct buf b;
+    json_t *o = json_pack("{s:o, s:s, s:b, s:s, s:I, s:I, s:I, s:b}", "text", json_text(r->text),
+                          "status", tool_status_name(r->status), "is_error", r->is_error,
+                          "level", r->level, "us",
+                          (json_int_t)((r->ended_ns - r->started_ns) / 1000),
+                          "output_bytes", (json_int_t)r->output_bytes, "cut_bytes",
+                          (json_int_t)r->cut_bytes, "state_lost", r->state_lost);
+    buf_init(&b, 0);
+    if (o && r->exit_code >= 0)
+        json_object_set_new(o, "exit_code", json_integer(r->exit_code));
+    if (c->json && o && json_write(o, &b, &ignored) == 0)
+        puts(buf_cstr(&b));
+    else
+        printf("%.*s\n", STR_ARG(r->text));
+    buf_done(&b);
+    json_decref(o);
+    c->exit_code = r->status == TOOL_OK || r->status == TOOL_RUNNING ? EXIT_OK
+                   : r->status == TOOL_INVALID ? EXIT_USAGE
+                   : r->status == TOOL_DENIED || r->status == TOOL_UNAVAILABLE ? 3 : EXIT_FAIL;
+    ev_stop(c->ev);
+}
+
+/* The arguments as given, or all of stdin for "-". */
+static int read_args(const char *given, struct buf *out, struct err *err)
+{
+    buf_init(out, LIMIT_ARGUMENTS_BYTES);
+    if (strcmp(given, "-") == 0)
+        return io_read_all(0, out, err);
+    buf_puts(out, given);
+    return buf_check(out, "arguments", err);
+}
+
+static int run_call(const char *name, struct str args, struct toolrun_opts *o,
+                    struct spawner *spawner, struct called *c, struct err *err)
+{
+    struct toolrun *t = NULL;
+    const struct toolrun_cbs cbs = {.on_done = on_done, .arg = c};
+    int rc = ev_new(&c->ev, err);
+    if (rc == 0 && spawner)
+        rc = spawner_attach(spawner, c->ev, NULL, NULL, err);
+    o->ev = c->ev;
+    o->spawner = spawner;
+    if (rc == 0)
+        rc = toolrun_open(&t, o, err);
+    if (rc == 0 && !toolrun_call(t, "1", name, args, true, &cbs))
+        rc = err_nomem(err);
+    if (rc == 0)
+        ev_run(c->ev);
+    toolrun_close(t);
+    return rc;
+}
+
+static int tool_call(int argc, char **argv)
+{
+    struct toolrun_opts o = {.profile = "general"};
+    const char *sandbox = "on", *policy = NULL, *workspace = ".";
+    struct called c = {.json = false};
+    const struct opt opts[] = {
+        {"workspace", 'w', OPT_STR, &workspace, "DIR", "The tools' workspace (.)."},
+        {"policy", 'P', OPT_STR, &policy, "NAME", "Policy by name or file (coding)."},
+        {"profile", 'p', OPT_STR, &o.profile, "NAME", "Schemas and sizes (general)."},
+        {"index", 'i', OPT_STR, &o.index, "FILE", "Search index; default: the workspace."},
+        {"state", 0, OPT_STR, &o.state_dir, "DIR", "Keep spills, pages and notes here."},
+        {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
+        {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
+    };
+    const struct opt_cmd cmd = {
+        .name = "tool call",
+        .args = "NAME JSON|-",
+        .summary = "Carry out one tool call, as the agent loop would.",
+        .more = "The arguments are a JSON object, or - to read it from stdin. What a policy\n"
+                "would ask about counts as approved: you are the one who asks.\n"
+                "Exit status: 0 done; 1 the tool failed; 2 bad arguments; 3 denied, or the\n"
+                "sandbox is not available.",
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 2,
+        .max_args = 2,
+    };
+    int code, at = opt_parse(&cmd, argc, argv, false, &code);
+    if (at < 0)
+        return code;
+    struct err err = {0};
+    struct spawner *spawner = NULL;
+    char real[4096];
+    struct buf args;
+    o.unconfined = strcmp(sandbox, "off") == 0;
+    o.session = "call";
+    o.workspace = realpath(workspace, real);
+    int rc = o.workspace ? 0 : err_sys(&err, "workspace '%s'", workspace);
+    if (rc == 0 && !o.unconfined)
+        rc = spawner_start(&spawner, &(struct spawner_opts){0}, &err);
+    buf_init(&args, 0);
+    if (rc == 0)
+        rc = read_args(argv[at + 1], &args, &err);
+    if (rc == 0)
+        rc = run_call(argv[at], buf_view(&args), &o, spawner, &c, &err);
+    buf_done(&args);
+    spawner_free(spawner);
+    ev_free(c.ev);
+    return rc < 0 ? ctl_fail(&err) : c.exit_code;
+}
+
 int ctl_tool(int argc, char **argv)
 {
     static const struct ctl_command table[] = {
         {"list", tool_list, "List tools and print their schemas."},
+        {"call", tool_call, "Carry out one call."},
     };
     return ctl_dispatch("agentctl tool", table, ARRAY_LEN(table), argc, argv);
 }

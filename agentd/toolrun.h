@@ -4,7 +4,7 @@
  *
  * One struct toolrun per session. Everything is asynchronous on the session's loop; the
  * callbacks run on the loop's thread, never from inside toolrun_call() itself. Calls of one
- * toolrun may overlap when all of them only read; others are queued in the order given.
+ * toolrun are carried out one after the other, in the order given.
  * A result is always delivered exactly once, whatever happens: a cell that cannot be made,
  * a driver that dies, a cancelled call each have an honest text of their own.
  */
@@ -84,8 +84,8 @@ struct toolrun_cbs {
 };
 /*
  * Starts a call. `args` is the JSON text that the model wrote. `approved` says that an
- * "ask" was answered with yes; without it an "ask" ends as denied. Never fails: what goes
- * wrong becomes the result. The handle lives until on_done returns.
+ * "ask" was answered with yes; without it an "ask" ends as denied. What goes wrong becomes
+ * the result; NULL only without memory. The handle lives until on_done returns.
  */
 struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,
                                   struct str args, bool approved,
@@ -93,6 +93,9 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
 void toolrun_cancel(struct toolrun_call *call);
 /* For hooks: ends a call with this text; takes nothing. */
 void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct str text);
+
+/* The steps that the model last set with `plan`: an array, borrowed; NULL when there is none. */
+const json_t *toolrun_plan(const struct toolrun *t);
 
 /* Jobs: commands that went on in the background. */
 unsigned toolrun_jobs(const struct toolrun *t);

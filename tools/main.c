@@ -13,6 +13,7 @@ static const char help[] =
     "usage: agentd-tool serve [options]\n"
     "Carries out tool calls that arrive as lines of JSON; see tools/serve.h.\n"
     "  --control          talk on descriptor 100 (inside a cell), not on stdin and stdout\n"
+    "  --strays           with --control but no cell: end what outlives a call\n"
     "  --workspace DIR    first workspace\n"
     "  --as-workspace     show the workspace at /workspace, in a mount namespace of our own\n"
     "  --profile NAME     used when a request names none (general)\n"
@@ -64,6 +65,8 @@ static int serve(int argc, char **argv)
             o.in = o.out = CHILD_CONTROL_FD;
             o.cancels = true;
             o.box.strays = false; /* the cell's init does it, and better */
+        } else if (strcmp(argv[i], "--strays") == 0) {
+            o.box.strays = true;
         } else if (strcmp(argv[i], "--as-workspace") == 0) {
             o.as_workspace = true;
         } else if (strcmp(argv[i], "--record") == 0) {
@@ -82,7 +85,7 @@ static int serve(int argc, char **argv)
             return usage(argv[i]);
     }
     signal(SIGPIPE, SIG_IGN);
-    if (o.box.strays && plain_environment() != 0)
+    if (o.box.strays && plain_environment() != 0) /* a cell has made its own */
         return 1;
     /* What runs beside us must not read our memory through /proc. */
     prctl(PR_SET_DUMPABLE, 0);

@@ -1,0 +1,26 @@
+/*
+ * toolplace.h - from a session's options and policy to the place where its tools run: the
+ * spec of the cell, the arguments of agentd-tool, the decision about a call.
+ */
+#ifndef AGENTD_TOOLPLACE_H
+#define AGENTD_TOOLPLACE_H
+
+#include "agentd/toolrun.h"
+#include "sandbox/sandbox.h"
+
+struct toolplace;
+
+/* `web`: the cell of search and pages, which does not see the workspace as such. */
+NODISCARD int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool web,
+                             struct err *err);
+void toolplace_free(struct toolplace *p);
+const struct sandbox_spec *toolplace_spec(const struct toolplace *p); /* NULL when unconfined */
+const char *const *toolplace_argv(const struct toolplace *p);
+
+/* Allow, ask or deny, with a reason unless allowed. Without a policy all is allowed. */
+enum toolrun_verdict toolplace_decide(const struct policy *policy, const char *tool,
+                                      const json_t *args, struct buf *why);
+/* Seconds after which a call is ended whatever happens; `soft` is the profile's limit. */
+uint32_t toolplace_hard_s(const struct policy *policy, uint32_t soft);
+
+#endif

@@ -1,0 +1,603 @@
+/*
+ * toolrun.c - the queue of calls of one session, and each call's way to its result.
+ *
+ * Calls are carried out one at a time, in the order given:
+ *
+ *   QUEUED -> (arguments, policy) -> STARTING -> RUNNING -> ENDING -> DONE
+ *
+ * A call that is refused, or that runs in the daemon, goes from QUEUED to DONE. DONE calls
+ * on_done once and frees the call. Two drivers exist at most: the work cell (shell, python,
+ * files) and the web cell (search, pages), each made when first needed.
+ */
+#include "agentd/toolrun.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agentd/tooldriver.h"
+#include "agentd/toolnotes.h"
+#include "agentd/toolplace.h"
+#include "base/io.h"
+#include "base/mem.h"
+#include "tools/schema.h"
+
+enum { GRACE_S = 10, FINISH_TRIES = 2, UNDO_MAX = 1000 };
+#define NS 1000000000LL
+
+enum call_state { QUEUED, STARTING, RUNNING, ENDING, HOOKED };
+
+struct toolrun_call {
+    struct toolrun_call *next;
+    struct toolrun *t;
+    enum call_state state;
+    char *name;          /* owned, as the model wrote it */
+    const struct tool *tool; /* NULL when there is no such tool */
+    json_t *args;        /* owned; NULL when malformed */
+    char misfit[512];    /* why args is NULL */
+    bool approved, cancelled, streamed;
+    struct toolrun_cbs cbs;
+    int64_t started_ns;
+    struct answer answer;
+    bool is_finish;
+};
+
+/* One of the two places where tools run. */
+struct place {
+    struct toolrun *t;
+    struct tooldriver *driver; /* NULL until first needed */
+    bool used;                 /* it has run before: a new start loses state */
+};
+
+struct toolrun {
+    struct toolrun_opts o; /* strings owned by `text` */
+    struct arena text;
+    const struct tool_profile *profile;
+    struct place work, web;
+    struct toolrun_call *queue, **tail;
+    struct ev_timer *kick, *guard;
+    json_t *plan;
+    struct toolnotes_shown shown;
+    struct buf notices;
+    unsigned jobs, finish_tries, undos;
+    int64_t next_request;
+    bool closing;
+};
+
+static void run_next(struct toolrun *t);
+
+/* --- results ------------------------------------------------------------------------------ */
+
+static void save_undo(struct toolrun *t, const json_t *undo)
+{
+    char dir[PATH_MAX], path[PATH_MAX + 32];
+    struct err ignored = {0};
+    struct buf b;
+    if (!undo || !t->o.state_dir || t->undos >= UNDO_MAX)
+        return;
+    snprintf(dir, sizeof dir, "%s/undo", t->o.state_dir);
+    snprintf(path, sizeof path, "%s/%04u.json", dir, t->undos++);
+    buf_init(&b, 0);
+    if (json_write(undo, &b, &ignored) == 0 && io_make_dirs(dir, 0700, &ignored) == 0 &&
+        io_write_file(path, buf_view(&b), 0600, &ignored) < 0)
+        unlink(path);
+    buf_done(&b);
+}
+
+static const char *level_of(const struct toolrun_call *c)
+{
+    if (!c->tool || c->tool->place == TOOL_IN_DAEMON || c->state == QUEUED)
+        return "daemon"; /* nothing left it */
+    const struct place *p = c->tool->place == TOOL_IN_CELL ? &c->t->work : &c->t->web;
+    return p->driver ? tooldriver_level(p->driver) : "unknown";
+}
+
+/* The one end of every call. It is at the head of the queue. */
+static void done(struct toolrun_call *c)
+{
+    struct toolrun *t = c->t;
+    struct answer *a = &c->answer;
+    bool finished = c->is_finish && a->status == TOOL_OK;
+    const struct tool_result r = {
+        .text = buf_view(&a->text),
+        .status = a->status,
+        .is_error = a->status != TOOL_OK && a->status != TOOL_RUNNING,
+        .exit_code = a->exit_code,
+        .output_bytes = a->output_bytes,
+        .cut_bytes = a->cut_bytes,
+        .spill = a->spill,
+        .started_ns = c->started_ns,
+        .ended_ns = io_mono_ns(),
+        .state_lost = a->state_lost,
+        .level = level_of(c),
+        .finish = finished ? c->args : NULL,
+        .undo = a->undo,
+    };
+    t->queue = c->next;
+    if (!t->queue)
+        t->tail = &t->queue;
+    ev_timer_stop(t->guard);
+    save_undo(t, a->undo);
+    if (c->tool && c->tool->place == TOOL_IN_WEB_CELL)
+        toolnotes_note_page(&t->shown, r.text);
+    c->cbs.on_done(c->cbs.arg, &r);
+    answer_done(a);
+    json_decref(c->args);
+    mem_free(c->name);
+    mem_free(c);
+    if (!t->closing && t->queue)
+        ev_timer_start(t->kick, 0, 0);
+}
+
+/* --- the drivers -------------------------------------------------------------------------- */
+
+static struct toolrun_call *running(const struct place *p)
+{
+    struct toolrun_call *c = p->t->queue;
+    if (!c || c->state == QUEUED || c->state == HOOKED || !c->tool)
+        return NULL;
+    return (c->tool->place == TOOL_IN_WEB_CELL) == (p == &p->t->web) ? c : NULL;
+}
+
+static void on_guard(void *arg)
+{
+    struct toolrun *t = arg;
+    struct toolrun_call *c = t->queue;
+    if (!c || c->state == QUEUED || c->state == HOOKED)
+        return;
+    c->answer.status = TOOL_TIMED_OUT;
+    tooldriver_kill(c->tool->place == TOOL_IN_WEB_CELL ? t->web.driver : t->work.driver);
+}
+
+static void on_ready(void *arg)
+{
+    struct place *p = arg;
+    struct toolrun_call *c = running(p);
+    struct toolrun *t = p->t;
+    if (!c || c->state != STARTING)
+        return;
+    if (c->cancelled) {
+        c->answer.status = TOOL_CANCELLED;
+        envelope_status(&c->answer.text, "cancelled before it started");
+        c->state = ENDING;
+        tooldriver_end(p->driver, t->jobs > 0);
+        return;
+    }
+    const struct tool_limits *l = &t->profile->limits;
+    uint32_t hard = toolplace_hard_s(t->o.policy, l->timeout_s);
+    c->state = RUNNING;
+    p->used = true;
+    json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:b, s:b}", "id",
+                          (json_int_t)++t->next_request, "tool", c->tool->name, "args", c->args,
+                          "profile", t->profile->name, "hard_s", (int)hard, "jobs",
+                          tool_profile_has(t->profile, STR("job")), "stream", c->streamed);
+    ev_timer_start(t->guard, (hard + GRACE_S) * NS, 0);
+    tooldriver_send(p->driver, o);
+    json_decref(o);
+}
+
+static enum tool_status status_of(const char *name)
+{
+    for (int s = TOOL_OK; s <= TOOL_UNAVAILABLE; s++)
+        if (name && strcmp(tool_status_name((enum tool_status)s), name) == 0)
+            return (enum tool_status)s;
+    return TOOL_UNKNOWN;
+}
+
+/* The tool's answer; its fields are believed only within their types and caps. */
+static void take_answer(struct toolrun *t, struct toolrun_call *c, const json_t *o)
+{
+    struct answer *a = &c->answer;
+    struct str notices = json_view(json_object_get(o, "notices"));
+    const json_t *code = json_object_get(o, "exit_code"), *jobs = json_object_get(o, "jobs");
+    const json_t *spill = json_object_get(o, "spill");
+    envelope_clean(&a->text, json_view(json_object_get(o, "text")));
+    a->status = status_of(json_string_value(json_object_get(o, "status")));
+    if (json_is_integer(code))
+        a->exit_code = (int)(json_integer_value(code) & 0xff);
+    if (json_is_integer(spill))
+        a->spill = json_integer_value(spill);
+    a->output_bytes = (uint64_t)json_integer_value(json_object_get(o, "output_bytes"));
+    a->cut_bytes = (uint64_t)json_integer_value(json_object_get(o, "cut_bytes"));
+    a->state_lost |= json_is_true(json_object_get(o, "state_lost"));
+    a->undo = json_incref(json_object_get(o, "undo"));
+    t->jobs = json_integer_value(jobs) > 0 ? (unsigned)(json_integer_value(jobs) & 0xff) : 0;
+    if (t->notices.len < 8192)
+        envelope_clean(&t->notices, notices);
+}
+
+static void on_line(void *arg, const json_t *o)
+{
+    struct place *p = arg;
+    struct toolrun_call *c = running(p);
+    struct toolrun *t = p->t;
+    const json_t *id = json_object_get(o, "id");
+    if (!c || c->state != RUNNING || json_integer_value(id) != t->next_request)
+        return;
+    const json_t *out = json_object_get(o, "out");
+    if (json_is_string(out)) {
+        bool second = json_integer_value(json_object_get(o, "stream")) == 2;
+        if (c->cbs.on_output)
+            c->cbs.on_output(c->cbs.arg, second ? 2 : 1, json_view(out));
+        return;
+    }
+    const json_t *error = json_object_get(o, "error");
+    if (json_is_string(error))
+        answer_fail(&c->answer, TOOL_UNAVAILABLE, "%s", json_string_value(error));
+    else
+        take_answer(t, c, o);
+    c->state = ENDING;
+    tooldriver_end(p->driver, p == &t->work && t->jobs > 0);
+}
+
+static void on_ended(void *arg, const struct cell_ended *e)
+{
+    struct toolrun_call *c = running(arg);
+    char limits[96];
+    if (!c || c->state != ENDING)
+        return;
+    if (e && e->limits) {
+        /* Which of the cell's limits was met; the exit code alone would not tell. */
+        if (c->answer.status == TOOL_OK || c->answer.status == TOOL_FAILED)
+            c->answer.status = TOOL_KILLED;
+        envelope_status(&c->answer.text, "limit of the cell reached: %s",
+                        sandbox_limits_text(e->limits, limits, sizeof limits));
+    }
+    done(c);
+}
+
+static void on_down(void *arg, bool refused, const char *why)
+{
+    struct place *p = arg;
+    struct toolrun_call *c = running(p);
+    if (p == &p->t->work)
+        p->t->jobs = 0;
+    if (!c)
+        return;
+    struct answer *a = &c->answer;
+    if (c->state == ENDING) { /* the answer is there; only what came after it is lost */
+        a->state_lost = true;
+    } else if (refused) {
+        a->status = TOOL_UNAVAILABLE;
+        envelope_clean(&a->text, str_c(why));
+        envelope_status(&a->text, "refused: the sandbox could not be set up, nothing ran");
+    } else if (a->status == TOOL_TIMED_OUT) {
+        a->state_lost = true;
+        envelope_status(&a->text, "timed out: %s; shell and interpreter start anew", why);
+    } else if (c->cancelled) {
+        a->status = TOOL_CANCELLED;
+        a->state_lost = true;
+        envelope_status(&a->text, "cancelled");
+    } else {
+        a->status = TOOL_UNKNOWN;
+        a->state_lost = true;
+        envelope_status(&a->text, "unknown: %s; the call may have had effects; shell and "
+                        "interpreter start anew", why);
+    }
+    done(c);
+}
+
+static const struct tooldriver_cb driver_callbacks = {on_ready, on_line, on_ended, on_down};
+
+static int need_driver(struct place *p, bool web, struct err *err)
+{
+    struct toolrun *t = p->t;
+    struct toolplace *where = NULL;
+    if (p->driver)
+        return 0;
+    int rc = toolplace_make(&where, &t->o, web, err);
+    if (rc == 0) {
+        const struct tooldriver_opts o = {
+            .ev = t->o.ev,
+            .spawner = t->o.unconfined ? NULL : t->o.spawner,
+            .spec = toolplace_spec(where),
+            .argv = toolplace_argv(where),
+            .cb = &driver_callbacks,
+            .arg = p,
+        };
+        rc = tooldriver_new(&p->driver, &o, err);
+    }
+    toolplace_free(where);
+    return rc;
+}
+
+static void start_in_place(struct toolrun_call *c)
+{
+    struct toolrun *t = c->t;
+    struct err err = {0};
+    bool web = c->tool->place == TOOL_IN_WEB_CELL;
+    struct place *p = web ? &t->web : &t->work;
+    if (need_driver(p, web, &err) < 0) {
+        answer_fail(&c->answer, TOOL_UNAVAILABLE, "%s", err.text);
+        done(c);
+        return;
+    }
+    if (p->used && !tooldriver_is_up(p->driver))
+        c->answer.state_lost = true;
+    c->state = STARTING;
+    tooldriver_begin(p->driver);
+}
+
+/* --- one call ----------------------------------------------------------------------------- */
+
+static void run_in_daemon(struct toolrun_call *c)
+{
+    struct toolrun *t = c->t;
+    char session[PATH_MAX];
+    struct answer *a = &c->answer;
+    if (strcmp(c->tool->name, "plan") == 0) {
+        toolnotes_plan(&t->plan, c->args, a);
+    } else if (strcmp(c->tool->name, "memory") == 0) {
+        snprintf(session, sizeof session, "%s/notes", t->o.state_dir ? t->o.state_dir : "");
+        const struct toolnotes_dirs dirs = {t->o.state_dir ? session : NULL, t->o.notes_dir};
+        toolnotes_memory(&dirs, c->args, a);
+    } else if (strcmp(c->tool->name, "finish") == 0) {
+        c->is_finish = true;
+        toolnotes_finish(&t->shown, c->args, a);
+        if (a->status == TOOL_FAILED && t->finish_tries++ >= FINISH_TRIES) {
+            a->status = TOOL_OK; /* accepted with its flaws, which the text names */
+            envelope_status(&a->text, "accepted after %d tries", FINISH_TRIES + 1);
+        }
+    } else if (t->o.hook) {
+        c->state = HOOKED;
+        t->o.hook(t->o.hook_arg, c, c->tool->name, c->args);
+        return;
+    } else {
+        answer_fail(a, TOOL_UNAVAILABLE, "%s needs a running session; it cannot be used here",
+                    c->tool->name);
+    }
+    done(c);
+}
+
+static void deny(struct toolrun_call *c, enum toolrun_verdict v, const char *why)
+{
+    c->answer.status = TOOL_DENIED;
+    if (v == TOOLRUN_ASK)
+        envelope_status(&c->answer.text, "denied: %s; nobody approved it", why);
+    else
+        envelope_status(&c->answer.text, "denied: %s", why);
+    done(c);
+}
+
+static void unknown_tool(struct toolrun_call *c)
+{
+    struct buf names;
+    const struct tool_profile *p = c->t->profile;
+    buf_init(&names, 0);
+    for (unsigned i = 0; p->tools[i]; i++)
+        buf_printf(&names, "%s%s", i ? ", " : "", p->tools[i]);
+    answer_fail(&c->answer, TOOL_INVALID, "there is no tool '%.60s'; %s%s", c->name,
+                names.len ? "the tools are " : "there are none", buf_cstr(&names));
+    buf_done(&names);
+    done(c);
+}
+
+static void run_call(struct toolrun_call *c)
+{
+    struct buf why;
+    c->started_ns = io_mono_ns();
+    if (!c->tool) {
+        unknown_tool(c);
+        return;
+    }
+    if (!c->args) {
+        c->answer.status = TOOL_INVALID;
+        envelope_clean(&c->answer.text, str_c(c->misfit));
+        envelope_status(&c->answer.text, "invalid arguments");
+        done(c);
+        return;
+    }
+    if (c->cancelled) {
+        c->answer.status = TOOL_CANCELLED;
+        envelope_status(&c->answer.text, "cancelled before it started");
+        done(c);
+        return;
+    }
+    buf_init(&why, 0);
+    enum toolrun_verdict v = toolplace_decide(c->t->o.policy, c->tool->name, c->args, &why);
+    if (v == TOOLRUN_DENY || (v == TOOLRUN_ASK && !c->approved))
+        deny(c, v, buf_cstr(&why));
+    else if (c->tool->place == TOOL_IN_DAEMON)
+        run_in_daemon(c);
+    else
+        start_in_place(c);
+    buf_done(&why);
+}
+
+static void run_next(struct toolrun *t)
+{
+    if (t->queue && t->queue->state == QUEUED && !t->closing)
+        run_call(t->queue);
+}
+
+static void on_kick(void *arg)
+{
+    run_next(arg);
+}
+
+struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,
+                                  struct str args, bool approved,
+                                  const struct toolrun_cbs *cbs)
+{
+    struct err err = {0};
+    struct toolrun_call *c = mem_zalloc(sizeof *c);
+    (void)id;
+    if (!c)
+        return NULL;
+    c->t = t;
+    c->name = mem_strdup(str_c(tool));
+    c->approved = approved;
+    c->streamed = cbs->on_output != NULL;
+    c->cbs = *cbs;
+    answer_init(&c->answer);
+    if (!c->name) {
+        mem_free(c);
+        return NULL;
+    }
+    if (tool_profile_has(t->profile, str_c(tool)))
+        c->tool = tool_find(str_c(tool));
+    if (c->tool && schema_parse_args(tool, tool_schema(t->profile, c->tool), args, &c->args,
+                                     &err) < 0)
+        snprintf(c->misfit, sizeof c->misfit, "%s", err.text);
+    *t->tail = c;
+    t->tail = &c->next;
+    ev_timer_start(t->kick, 0, 0);
+    return c;
+}
+
+void toolrun_cancel(struct toolrun_call *c)
+{
+    struct toolrun *t = c->t;
+    c->cancelled = true;
+    if (c->state == HOOKED) {
+        toolrun_answer(c, TOOL_CANCELLED, STR("[cancelled]"));
+    } else if (c->state == RUNNING) {
+        json_t *o = json_pack("{s:I}", "cancel", (json_int_t)t->next_request);
+        tooldriver_send(c->tool->place == TOOL_IN_WEB_CELL ? t->web.driver : t->work.driver, o);
+        json_decref(o);
+        ev_timer_start(t->guard, 5 * NS, 0);
+    }
+}
+
+void toolrun_answer(struct toolrun_call *c, enum tool_status status, struct str text)
+{
+    if (c->state != HOOKED)
+        return;
+    c->state = ENDING;
+    c->answer.status = status;
+    envelope_clean(&c->answer.text, text);
+    done(c);
+}
+
+/* --- life --------------------------------------------------------------------------------- */
+
+static int own_text(struct toolrun *t, const char **s, struct err *err)
+{
+    if (*s && !(*s = arena_strdup(&t->text, str_c(*s))))
+        return err_nomem(err);
+    return 0;
+}
+
+static int copy_opts(struct toolrun *t, const struct toolrun_opts *o, struct err *err)
+{
+    const char **texts[] = {&t->o.profile,   &t->o.session, &t->o.workspace, &t->o.state_dir,
+                            &t->o.notes_dir, &t->o.index,   &t->o.search};
+    t->o = *o;
+    for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
+        if (own_text(t, texts[i], err) < 0)
+            return -err->code;
+    return 0;
+}
+
+int toolrun_open(struct toolrun **out, const struct toolrun_opts *o, struct err *err)
+{
+    struct toolrun *t = mem_zalloc(sizeof *t);
+    if (!t)
+        return err_nomem(err);
+    t->tail = &t->queue;
+    t->work.t = t->web.t = t;
+    arena_init(&t->text, 0);
+    buf_init(&t->notices, 16384);
+    int rc = copy_opts(t, o, err);
+    t->profile = tool_profile_find(str_c(o->profile));
+    if (rc == 0 && !t->profile)
+        rc = err_set(err, ERR_NOTFOUND, "there is no tool profile '%s'; 'agentctl tool list' "
+                     "names them", o->profile ? o->profile : "");
+    if (rc == 0 && !o->spawner && !o->unconfined)
+        rc = err_set(err, ERR_DENIED, "tools need the sandbox, and none was started; only "
+                     "the daemon's own configuration can switch it off");
+    if (rc == 0)
+        rc = ev_timer_new(&t->kick, o->ev, on_kick, t, err);
+    if (rc == 0)
+        rc = ev_timer_new(&t->guard, o->ev, on_guard, t, err);
+    if (rc < 0) {
+        toolrun_close(t);
+        return rc;
+    }
+    *out = t;
+    return 0;
+}
+
+void toolrun_close(struct toolrun *t)
+{
+    if (!t)
+        return;
+    t->closing = true;
+    while (t->queue) {
+        struct toolrun_call *c = t->queue;
+        bool ran = c->state == RUNNING || c->state == ENDING;
+        c->answer.status = TOOL_CANCELLED;
+        envelope_status(&c->answer.text, ran ? "cancelled: the session was closed while it ran"
+                                             : "cancelled before it started");
+        done(c);
+    }
+    tooldriver_free(t->work.driver);
+    tooldriver_free(t->web.driver);
+    ev_timer_free(t->kick);
+    ev_timer_free(t->guard);
+    json_decref(t->plan);
+    toolnotes_shown_done(&t->shown);
+    buf_done(&t->notices);
+    arena_done(&t->text);
+    mem_free(t);
+}
+
+void toolrun_warm(struct toolrun *t)
+{
+    struct err ignored = {0};
+    bool works = false;
+    for (unsigned i = 0; t->profile->tools[i]; i++)
+        works |= tool_find(str_c(t->profile->tools[i]))->place == TOOL_IN_CELL;
+    if (works && !t->queue && need_driver(&t->work, false, &ignored) == 0 &&
+        !tooldriver_is_up(t->work.driver))
+        tooldriver_begin(t->work.driver);
+}
+
+const struct tool_profile *toolrun_profile(const struct toolrun *t)
+{
+    return t->profile;
+}
+
+json_t *toolrun_schemas(const struct toolrun *t)
+{
+    struct err ignored = {0};
+    json_t *v = NULL;
+    struct buf b;
+    buf_init(&b, 0);
+    tool_profile_json(t->profile, &b);
+    if (b.failed || json_read(&v, buf_view(&b), &ignored) < 0)
+        v = NULL;
+    buf_done(&b);
+    return v;
+}
+
+enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const char *args,
+                                   struct buf *why)
+{
+    struct err ignored = {0};
+    const struct tool *row = tool_find(str_c(tool));
+    json_t *v = NULL;
+    if (!row || !tool_profile_has(t->profile, str_c(tool)) ||
+        schema_parse_args(tool, tool_schema(t->profile, row), str_c(args), &v, &ignored) < 0)
+        return TOOLRUN_ALLOW;
+    enum toolrun_verdict verdict = toolplace_decide(t->o.policy, tool, v, why);
+    json_decref(v);
+    return verdict;
+}
+
+const json_t *toolrun_plan(const struct toolrun *t)
+{
+    return t->plan;
+}
+
+unsigned toolrun_jobs(const struct toolrun *t)
+{
+    return t->jobs;
+}
+
+void toolrun_job_notices(struct toolrun *t, struct buf *out)
+{
+    buf_str(out, buf_view(&t->notices));
+    buf_reset(&t->notices);
+}

@@ -1,0 +1,157 @@
+"""agentctl tool call: the whole way of a call, through schema, cell and driver."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BIN = os.environ.get("BIN", "build/ci/bin")
+
+
+def call(tool, args, *options, stdin=None, timeout=60):
+    text = args if isinstance(args, str) else json.dumps(args)
+    done = subprocess.run([BIN + "/agentctl", "tool", "call", tool, text, "--json", *options],
+                          capture_output=True, timeout=timeout, input=stdin)
+    got = json.loads(done.stdout) if done.stdout else {"error": done.stderr.decode()}
+    got["rc"] = done.returncode
+    return got
+
+
+def cells_work():
+    return call("bash", {"command": "true"}).get("level") == "full"
+
+
+class Unconfined(unittest.TestCase):
+    level = "none"
+    options = ("--sandbox", "off")
+
+    def setUp(self):
+        self.dir = os.path.realpath(tempfile.mkdtemp(prefix="agentd-test-"))
+        os.chmod(self.dir, 0o755)
+
+    def tearDown(self):
+        shutil.rmtree(self.dir)
+
+    def call(self, tool, args, *options, **more):
+        return call(tool, args, "--workspace", self.dir, *self.options, *options, **more)
+
+    def test_bash_acts_on_the_workspace(self):
+        got = self.call("bash", {"command": "echo made > here; echo out; exit 4"})
+        self.assertEqual((got["text"], got["exit_code"], got["rc"], got["level"]),
+                         ("out\n[exit code: 4]", 4, 1, self.level))
+        with open(self.dir + "/here") as f:
+            self.assertEqual(f.read(), "made\n")
+
+    def test_python_editor_patchless_chain(self):
+        self.assertEqual(self.call("python", {"code": "6 * 7"})["text"], "42\n[ok]")
+        got = self.call("str_replace_editor", {"command": "create", "path": "a/b.txt",
+                                               "file_text": "river\n"})
+        self.assertEqual((got["text"], got["rc"]), ("The file a/b.txt has been created.", 0))
+        got = self.call("search", {"query": "river"})
+        self.assertIn("【0†river; publish_date: none†local】", got["text"])
+        self.assertEqual(got["level"], self.level)
+
+    def test_limits_are_reported(self):
+        got = self.call("bash", {"command": "yes | head -c 2000000"})
+        self.assertEqual(got["output_bytes"], 2000000)
+        self.assertEqual(got["cut_bytes"], 2000000 - 5120)
+        self.assertLess(len(got["text"]), 6000)
+
+    def test_arguments_from_stdin(self):
+        got = self.call("bash", "-", stdin=b'{"command": "echo piped"}')
+        self.assertEqual(got["text"], "piped\n[exit code: 0]")
+
+    def test_large_arguments(self):
+        text = "x" * 500000
+        got = self.call("str_replace_editor", "-", stdin=json.dumps(
+            {"command": "create", "path": "big", "file_text": text}).encode())
+        self.assertEqual(got["rc"], 0)
+        self.assertEqual(os.path.getsize(self.dir + "/big"), 500000)
+        got = self.call("bash", "-", stdin=json.dumps(
+            {"command": "x='%s'; echo ${#x}" % text}).encode())
+        self.assertEqual(got["text"], "500000\n[exit code: 0]")
+
+    def test_exit_codes(self):
+        self.assertEqual(self.call("bash", {})["rc"], 2)
+        self.assertEqual(self.call("nope", {})["rc"], 2)
+        self.assertEqual(self.call("bash", "not json")["rc"], 2)
+        self.assertEqual(self.call("recall", {"query": "x"})["rc"], 3)
+        self.assertEqual(call("bash", {"command": "x"}, "--workspace", "/nonexistent")["rc"], 1)
+        self.assertEqual(self.call("bash", {"command": "x"}, "--profile", "nope")["rc"], 1)
+
+    def test_tools_of_the_daemon(self):
+        state = self.dir + "/state"
+        os.mkdir(state)
+        opt = ("--state", state)
+        self.assertIn("There are no notes", self.call("memory", {"action": "list"}, *opt)["text"])
+        self.call("memory", {"action": "write", "name": "a-1", "text": "first line\n"}, *opt)
+        self.call("memory", {"action": "append", "name": "a-1", "text": "second"}, *opt)
+        got = self.call("memory", {"action": "read", "name": "a-1"}, *opt)
+        self.assertEqual(got["text"], "first line\nsecond")
+        self.assertEqual(self.call("memory", {"action": "search", "text": "SECOND"}, *opt)["text"]
+                         .strip(), "a-1:2: second")
+        self.assertEqual(self.call("memory", {"action": "read", "name": "../../etc/passwd"},
+                                   *opt)["rc"], 2)
+        self.assertEqual(self.call("memory", {"action": "write", "name": "big",
+                                              "text": "x" * 70000}, *opt)["rc"], 1)
+        self.call("memory", {"action": "delete", "name": "a-1"}, *opt)
+        self.assertEqual(self.call("memory", {"action": "read", "name": "a-1"}, *opt)["rc"], 1)
+        got = self.call("plan", {"items": [{"content": "x", "status": "done"},
+                                           {"content": "y", "status": "pending"}]})
+        self.assertEqual(got["text"], "Plan kept: 2 steps, 1 done, 0 in progress.")
+        self.assertEqual(self.call("finish", {"answer": "plain"})["text"], "Finished.")
+        got = self.call("finish", {"answer": "so 【0†L1-L2】"})
+        self.assertIn("no page was shown under cursor 0", got["text"])
+
+    def test_nothing_is_left(self):
+        mark = "141421.%d" % os.getpid()
+        self.call("bash", {"command": "setsid nohup sleep %s & disown; echo" % mark})
+        time.sleep(0.1)
+        left = subprocess.run(["pgrep", "-f", "sleep " + mark], capture_output=True)
+        self.assertEqual(left.stdout, b"")
+
+    def test_undo_is_kept(self):
+        with open(self.dir + "/f.txt", "w") as f:
+            f.write("before\n")
+        state = self.dir + "/state"
+        os.mkdir(state)
+        self.call("str_replace_editor", {"command": "str_replace", "path": "f.txt",
+                                         "old_str": "before", "new_str": "after"},
+                  "--state", state)
+        with open(state + "/undo/0000.json") as f:
+            self.assertEqual(json.load(f), {"path": "f.txt", "existed": True,
+                                            "content": "before\n"})
+
+
+class Confined(Unconfined):
+    level = "full"
+    options = ()
+
+    def test_cell_is_a_cell(self):
+        got = self.call("bash", {"command": "pwd; id -u; ls /root /home /work 2>&1 | head -3; "
+                                            "ls -d /proc/[0-9]* | wc -l"})
+        self.assertIn("/workspace\n1000\n", got["text"])
+        self.assertIn("No such file", got["text"])
+
+    def test_memory_limit_is_named(self):
+        got = self.call("python", {"code": "b = bytearray(3 << 30)\nfor i in range(0, len(b), "
+                                           "4096): b[i] = 1"}, timeout=120)
+        self.assertNotEqual(got["rc"], 0)
+        self.assertTrue(got["is_error"], got["text"])
+
+
+def load_tests(loader, tests, pattern):
+    suite = unittest.TestSuite(loader.loadTestsFromTestCase(Unconfined))
+    if cells_work():
+        suite.addTests(loader.loadTestsFromTestCase(Confined))
+    else:
+        print("skipped: no full sandbox on this host: "
+              + call("bash", {"command": "true"}).get("text", ""), file=sys.stderr)
+    return suite
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
