@@ -11,6 +11,7 @@ int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);
 int ctl_index(int argc, char **argv);
 int ctl_model(int argc, char **argv);
+int ctl_sandbox(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 
 /* A subcommand table, for commands such as `model info`. */

@@ -219,6 +219,13 @@ static void look(struct init *in)
 {
     in->n_procs = 0;
     each_number(in->b->proc, on_process, in, NULL);
+    for (unsigned i = 0; i < RUNS_MAX; i++) {
+        /* A run that has not executed its program yet is not dumpable, so with one id for
+         * all even pid 1 does not see it. */
+        const struct run *r = &in->run[i];
+        if (r->id && !find_proc(in, r->pid) && in->n_procs < PROCS_MAX)
+            in->proc[in->n_procs++] = (struct proc){.pid = r->pid, .parent = 1, .state = 'T'};
+    }
     for (unsigned i = 0; i < in->n_procs; i++)
         in->proc[i].kept = is_kept(in, &in->proc[i]);
 }
