@@ -7,6 +7,7 @@
 #include "agentd/spawner.h"
 
 static const struct ctl_command commands[] = {
+    {"run", ctl_run, "Run one turn and show it."},
     {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
     {"parse", ctl_parse, "Read a completion back into a message, strictly."},
     {"tool", ctl_tool, "List tools and call them without a model."},

@@ -6,6 +6,7 @@
 #include "base/err.h"
 
 /* One declaration per row of the table in ctl.c, in the same order. */
+int ctl_run(int argc, char **argv);
 int ctl_encode(int argc, char **argv);
 int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);

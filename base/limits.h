@@ -79,6 +79,26 @@
 #endif
 #ifndef LIMIT_INDEX_MEMORY_BYTES
 #define LIMIT_INDEX_MEMORY_BYTES (64u << 20) /* of files, when a folder is searched unindexed */
+#ifndef LIMIT_PENDING_BYTES
+#define LIMIT_PENDING_BYTES (64u << 20) /* events that wait for a store that cannot be written */
+#endif
+#ifndef LIMIT_CONNECTIONS
+#define LIMIT_CONNECTIONS 256 /* clients at once; each may hold an output queue */
+#endif
+#ifndef LIMIT_OUTPUT_BYTES
+#define LIMIT_OUTPUT_BYTES (4u << 20) /* output queue of one client before events wait */
+#endif
+#ifndef LIMIT_REQUESTS
+#define LIMIT_REQUESTS 64 /* unanswered requests of one connection */
+#endif
+#ifndef LIMIT_SUBSCRIPTIONS
+#define LIMIT_SUBSCRIPTIONS 128 /* of one connection */
+#endif
+#ifndef LIMIT_SESSIONS_LOADED
+#define LIMIT_SESSIONS_LOADED 512 /* transcripts kept in memory; idle ones are dropped first */
+#endif
+#ifndef LIMIT_JOBS
+#define LIMIT_JOBS 256 /* generations waiting or running in the engine */
 #endif
 
 #endif

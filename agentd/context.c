@@ -1,0 +1,119 @@
+/*
+ * context.c - what happens when the context passes its threshold.
+ *
+ * A call group is an assistant message with calls and all its results; groups go whole, so
+ * pairing stays. Nothing is deleted from the log: context.reset says which message ids left
+ * the prompt. Only groups of the running turn go; system text, user messages and earlier
+ * answers stay. A reset must shrink the prompt or the turn ends with context_exhausted.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/crash.h"
+#include "agentd/loop_in.h"
+
+enum { THRESHOLD_PERCENT = 80, MAX_RESETS = 8 };
+
+/* First message of the running turn that may go: behind its newest user message. */
+static uint32_t turn_begin(const struct session *s)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < s->n_msgs; i++)
+        if (s->msg[i].role == PROMPT_USER)
+            at = i + 1;
+    return at;
+}
+
+static uint32_t groups(const struct session *s, uint32_t from)
+{
+    uint32_t n = 0;
+    for (uint32_t i = from; i < s->n_msgs; i++)
+        n += s->msg[i].role == PROMPT_ASSISTANT && !s->msg[i].removed;
+    return n;
+}
+
+static int reset(struct turn *t, const char *strategy, uint32_t drop, struct str note,
+                 struct err *err)
+{
+    struct session *s = t->s;
+    uint32_t from = turn_begin(s), seen = 0;
+    uint32_t before = s->ctx.n;
+    json_t *removed = json_array();
+    for (uint32_t i = from; i < s->n_msgs; i++) {
+        if (s->msg[i].removed)
+            continue;
+        seen += s->msg[i].role == PROMPT_ASSISTANT;
+        if (seen > drop)
+            break;
+        json_array_append_new(removed, json_string(s->msg[i].id));
+    }
+    json_t *data = json_pack("{s:s, s:o, s:I}", "strategy", strategy, "removed", removed,
+                             "before", (json_int_t)before);
+    if (note.n)
+        json_object_set_new(data, "note", json_text(note));
+    t->resets++;
+    int rc = session_log(s, t->id, NULL, "context.reset", data, err);
+    crash_here(CRASH_DURING_RESET);
+    if (rc == 0)
+        rc = session_render(s, err);
+    if (rc == 0 && s->ctx.n >= before)
+        rc = err_set(err, ERR_LIMIT, "dropping %u call groups did not shrink the context", drop);
+    return rc;
+}
+
+/* What the runtime itself knows of the dropped part: the calls and how they ended. */
+static void ledger(const struct session *s, uint32_t from, struct buf *out)
+{
+    buf_puts(out, "<system-reminder>\nEarlier steps of this task were dropped to make room. "
+                  "Calls made so far:\n");
+    for (uint32_t i = from; i < s->n_msgs; i++) {
+        const struct message *m = &s->msg[i];
+        for (uint32_t k = 0; k < m->n_calls; k++) {
+            struct str args = str_c(m->calls[k].arguments);
+            args.n = args.n > 160 ? utf8_complete(str_sub(args, 0, 160)) : args.n;
+            buf_printf(out, "- %s %.*s\n", m->calls[k].name, STR_ARG(args));
+        }
+    }
+    buf_puts(out, "</system-reminder>");
+}
+
+static int apply(struct turn *t, enum strategy how, struct err *err)
+{
+    struct session *s = t->s;
+    uint32_t from = turn_begin(s), n = groups(s, from);
+    struct buf note;
+    if (n == 0)
+        return err_set(err, ERR_LIMIT, "nothing is left to drop");
+    if (how == STRATEGY_DISCARD_TOOLS && n > 1)
+        return reset(t, strategy_name(how), n * 3 / 4 ? n * 3 / 4 : 1, (struct str){0}, err);
+    buf_init(&note, 16384);
+    ledger(s, from, &note);
+    if (note.failed) { /* a ledger that does not fit its cap is cut, not dropped */
+        note.failed = 0;
+        buf_puts(&note, "");
+    }
+    int rc = reset(t, strategy_name(STRATEGY_DISCARD_ALL), n, buf_view(&note), err);
+    buf_done(&note);
+    return rc;
+}
+
+bool context_fits(struct turn *t)
+{
+    struct session *s = t->s;
+    struct err err;
+    uint32_t n_ctx = infer_info(s->d->infer)->n_ctx;
+    int64_t reserve = t->budget.reserve < n_ctx / 4 ? t->budget.reserve : n_ctx / 4;
+    int64_t most = (int64_t)n_ctx * THRESHOLD_PERCENT / 100;
+    most = most < n_ctx - reserve ? most : n_ctx - reserve;
+    enum strategy how = s->first;
+    while (s->ctx.n > most) {
+        if (how == STRATEGY_NONE || t->resets >= MAX_RESETS || apply(t, how, &err) < 0) {
+            if (s->ctx.n + reserve < n_ctx)
+                return true; /* over the threshold, but the step still fits */
+            loop_end(t, "context_exhausted", "context");
+            return false;
+        }
+        how = s->then;
+    }
+    return true;
+}

@@ -1,0 +1,548 @@
+/*
+ * infer_sched.c - the engine's thread for token engines: continuous batching.
+ *
+ *   waiting --admit--> active: prefill chunks --> decode rows --> finished
+ *
+ * Every step mixes one decode row per generating session with prefill chunks that share
+ * what is left of the batch in equal parts, so no session waits for another's long prompt.
+ * Idle jobs (the re-prefill after an answer) get rows only in steps that nobody else needs,
+ * so a request preempts them within one chunk.
+ *
+ * KV: each session keeps up to KV_PER_SESSION timelines. A job continues the one that agrees
+ * longest with its prompt; a timeline is never cut below what another prompt may want, it
+ * is forked instead. When pages run out the one unused for longest goes.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agentd/crash.h"
+#include "agentd/infer_core.h"
+#include "agentd/literal.h"
+#include "agentd/log.h"
+#include "base/io.h"
+#include "base/mem.h"
+
+enum {
+    MAX_KV = 1024,
+    KV_PER_SESSION = 2,
+    MAX_ROWS = 256,
+    SHARE_MIN = 16,      /* tokens that make it worth forking another session's timeline */
+    PREFILL_BESIDE = 128, /* prefill rows of a step that also decodes: bounds its latency */
+    IDLE_CHUNK = 64,      /* rows of an idle step: what a request may have to wait for */
+};
+
+struct kv {
+    char session[ID_TEXT];
+    void *seq; /* owned */
+    struct infer_job *user;
+    int64_t used_ns;
+};
+
+struct sched {
+    struct infer_core *core;
+    const struct infer_model *m;
+    void *self;
+    struct kv kv[MAX_KV];
+    uint32_t n_kv;
+    struct infer_job *active; /* list, oldest first */
+    int32_t stop[4], end_think;
+    unsigned n_stop;
+    struct infer_load load;
+};
+
+/* --- timelines -------------------------------------------------------------------------- */
+
+static void kv_drop(struct sched *s, uint32_t i)
+{
+    s->m->seq_free(s->kv[i].seq);
+    s->kv[i] = s->kv[--s->n_kv];
+}
+
+/* Drops the unused timeline that rested longest (of one session, or of all). */
+static bool kv_evict(struct sched *s, const char *session)
+{
+    uint32_t best = MAX_KV;
+    for (uint32_t i = 0; i < s->n_kv; i++)
+        if (!s->kv[i].user && (!session || strcmp(s->kv[i].session, session) == 0) &&
+            (best == MAX_KV || s->kv[i].used_ns < s->kv[best].used_ns))
+            best = i;
+    if (best == MAX_KV)
+        return false;
+    kv_drop(s, best);
+    return true;
+}
+
+static struct kv *kv_add(struct sched *s, const char *session, void *seq)
+{
+    unsigned own = 0;
+    for (uint32_t i = 0; i < s->n_kv; i++)
+        own += strcmp(s->kv[i].session, session) == 0;
+    if (own >= KV_PER_SESSION)
+        kv_evict(s, session);
+    if (s->n_kv == MAX_KV && !kv_evict(s, NULL))
+        return NULL;
+    struct kv *k = &s->kv[s->n_kv++];
+    *k = (struct kv){.seq = seq, .used_ns = io_mono_ns()};
+    snprintf(k->session, sizeof k->session, "%s", session);
+    return k;
+}
+
+static uint32_t common(struct sched *s, const struct kv *k, const struct infer_job *j)
+{
+    uint32_t n = s->m->seq_len(k->seq), i = 0;
+    const int32_t *have = s->m->seq_tokens(k->seq);
+    uint32_t most = j->prompt.n - (j->idle || j->peek ? 0 : 1); /* one token must be left to compute */
+    while (i < n && i < most && have[i] == j->prompt.id[i])
+        i++;
+    return i;
+}
+
+static void snapshot_path(const struct sched *s, const char *session, char out[PATH_MAX])
+{
+    snprintf(out, PATH_MAX, "%s/%s.kv", s->core->o.kv_dir, session);
+}
+
+/* After a restart a session's first job looks for its snapshot. */
+static void kv_load(struct sched *s, const char *session)
+{
+    char path[PATH_MAX];
+    struct err err;
+    void *seq = NULL;
+    if (!s->core->o.kv_dir)
+        return;
+    for (uint32_t i = 0; i < s->n_kv; i++)
+        if (strcmp(s->kv[i].session, session) == 0)
+            return;
+    snapshot_path(s, session, path);
+    if (access(path, R_OK) < 0)
+        return;
+    if (s->m->seq_load(s->self, &seq, path, &err) < 0) {
+        LOGW("infer", "snapshot refused session=%s error=\"%s\"", session, err.text);
+        unlink(path);
+        return;
+    }
+    if (!kv_add(s, session, seq))
+        s->m->seq_free(seq);
+}
+
+static struct kv *kv_best(struct sched *s, const struct infer_job *j, uint32_t *n)
+{
+    struct kv *best = NULL;
+    *n = 0;
+    for (uint32_t i = 0; i < s->n_kv; i++) {
+        struct kv *k = &s->kv[i];
+        uint32_t c = common(s, k, j);
+        bool own = strcmp(k->session, j->session) == 0;
+        if (c > *n || (c == *n && best && own && strcmp(best->session, j->session) != 0)) {
+            best = k;
+            *n = c;
+        }
+    }
+    return best;
+}
+
+/* Gives the job a timeline that already holds as much of its prompt as any does. */
+static int kv_assign(struct sched *s, struct infer_job *j, struct err *err)
+{
+    uint32_t n;
+    void *seq = NULL;
+    kv_load(s, j->session);
+    struct kv *k = kv_best(s, j, &n);
+    bool own = k && strcmp(k->session, j->session) == 0;
+    if (own && !k->user && s->m->seq_len(k->seq) == n) {
+        k->user = j;
+        k->used_ns = io_mono_ns();
+        j->seq = k->seq;
+        j->at = j->cached = n;
+        return 0;
+    }
+    int rc;
+    if (k && (own ? n > 0 : n >= SHARE_MIN)) {
+        rc = s->m->seq_fork(k->seq, n, &seq, err);
+    } else {
+        n = 0;
+        rc = s->m->seq_new(s->self, &seq, err);
+    }
+    if (rc < 0)
+        return rc;
+    k = kv_add(s, j->session, seq);
+    if (!k) {
+        s->m->seq_free(seq);
+        return err_set(err, ERR_LIMIT, "more than %d KV timelines are in use", MAX_KV);
+    }
+    k->user = j;
+    j->seq = seq;
+    j->at = j->cached = n;
+    return 0;
+}
+
+static void kv_release(struct sched *s, struct infer_job *j)
+{
+    for (uint32_t i = 0; i < s->n_kv; i++)
+        if (s->kv[i].user == j) {
+            s->kv[i].user = NULL;
+            s->kv[i].used_ns = io_mono_ns();
+        }
+}
+
+static void forget(struct sched *s, const char *session)
+{
+    char path[PATH_MAX];
+    for (uint32_t i = 0; i < s->n_kv;)
+        if (!s->kv[i].user && strcmp(s->kv[i].session, session) == 0)
+            kv_drop(s, i);
+        else
+            i++;
+    if (!s->core->o.kv_dir)
+        return;
+    snapshot_path(s, session, path);
+    unlink(path);
+}
+
+static void save(struct sched *s, struct infer_job *j)
+{
+    char path[PATH_MAX], tmp[PATH_MAX + 8];
+    struct err err;
+    if (!s->core->o.kv_dir || !j->seq)
+        return;
+    snapshot_path(s, j->session, path);
+    snprintf(tmp, sizeof tmp, "%s.new", path);
+    int rc = s->m->seq_save(j->seq, tmp, &err);
+    crash_here(CRASH_DURING_SNAPSHOT);
+    if (rc < 0 || rename(tmp, path) < 0) {
+        LOGW("infer", "snapshot failed session=%s error=\"%s\"", j->session,
+             rc < 0 ? err.text : "rename");
+        unlink(tmp);
+    }
+}
+
+/* --- jobs ------------------------------------------------------------------------------- */
+
+static void finish(struct sched *s, struct infer_job *j, enum infer_end end, const char *error,
+                   bool retryable)
+{
+    for (struct infer_job **at = &s->active; *at; at = &(*at)->next)
+        if (*at == j) {
+            *at = j->next;
+            break;
+        }
+    kv_release(s, j);
+    if (j->scratch && s->m->job_done)
+        s->m->job_done(j->scratch);
+    int64_t now = io_mono_ns();
+    j->result.prompt = j->prompt.n;
+    j->result.cached = j->cached;
+    j->result.completion = j->made;
+    j->result.queued_ns = (j->begun ? j->begun_ns : now) - j->queued_ns;
+    if (j->begun)
+        j->result.prefill_ns = (j->first_ns ? j->first_ns : now) - j->begun_ns;
+    if (j->first_ns)
+        j->result.decode_ns = now - j->first_ns;
+    core_finish(s->core, j, end, error, retryable);
+}
+
+/* Shows what is there without touching it. */
+static void peek(struct sched *s, struct infer_job *j)
+{
+    uint32_t n;
+    struct kv *k;
+    kv_load(s, j->session);
+    k = kv_best(s, j, &n);
+    j->cached = n;
+    if (k)
+        core_post(s->core, j, NOTE_TOKENS, 0, 0, s->m->seq_tokens(k->seq), s->m->seq_len(k->seq),
+                  (struct str){0}, (struct str){0});
+    finish(s, j, INFER_END_STOP, NULL, false);
+}
+
+static void admit(struct sched *s, struct infer_job *j)
+{
+    struct err err;
+    struct infer_job **at = &s->active;
+    j->next = NULL;
+    while (*at)
+        at = &(*at)->next;
+    *at = j;
+    uint32_t n_ctx = s->core->info.n_ctx;
+    if (j->peek) {
+        peek(s, j);
+        return;
+    }
+    if (j->prompt.n == 0) {
+        finish(s, j, INFER_END_ERROR, "the prompt is empty", false);
+        return;
+    }
+    if (j->prompt.n >= n_ctx) {
+        finish(s, j, INFER_END_CONTEXT, "the prompt fills the model's window", false);
+        return;
+    }
+    s->m->seed(j->rng, j->sampling.seed);
+    if (kv_assign(s, j, &err) < 0 && !(kv_evict(s, NULL) && kv_assign(s, j, &err) == 0)) {
+        finish(s, j, INFER_END_ERROR, err.text, true);
+        return;
+    }
+    j->begun = true;
+    j->begun_ns = io_mono_ns();
+    s->load.prompt_tokens += j->prompt.n;
+    s->load.cached_tokens += j->cached;
+    core_post(s->core, j, NOTE_BEGIN, j->prompt.n, j->cached, NULL, 0, (struct str){0},
+              (struct str){0});
+    if (j->idle && j->at == j->prompt.n) { /* nothing left to do */
+        if (j->save)
+            save(s, j);
+        finish(s, j, INFER_END_STOP, NULL, false);
+    }
+}
+
+static bool is_stop(const struct sched *s, int32_t id)
+{
+    for (unsigned i = 0; i < s->n_stop; i++)
+        if (s->stop[i] == id)
+            return true;
+    return false;
+}
+
+/* What the model said in this step; the job may end here. */
+static void took(struct sched *s, struct infer_job *j, struct infer_row *r)
+{
+    uint32_t n = r->n_id;
+    bool stopped = false;
+    memcpy(j->rng, r->rng, sizeof j->rng);
+    j->not_before = r->not_before;
+    if (!j->first_ns && n)
+        j->first_ns = io_mono_ns();
+    for (uint32_t i = 0; i < n && !stopped; i++) {
+        if (r->id[i] == s->end_think)
+            j->closed_think = true;
+        if (j->think_max && !j->closed_think && j->made + i + 1 >= j->think_max) {
+            r->id[i] = s->end_think;
+            j->closed_think = true;
+            n = i + 1;
+        }
+        stopped = is_stop(s, r->id[i]);
+        if (stopped || (j->max_tokens && j->made + i + 1 >= j->max_tokens))
+            n = i + 1;
+    }
+    j->made += n;
+    s->load.completion_tokens += n;
+    if (n)
+        core_post(s->core, j, NOTE_TOKENS, 0, 0, r->id, n, (struct str){0}, (struct str){0});
+    memcpy(j->feed, r->id, n * sizeof *j->feed);
+    j->n_feed = n;
+    if (stopped)
+        finish(s, j, INFER_END_STOP, NULL, false);
+    else if (j->max_tokens && j->made >= j->max_tokens)
+        finish(s, j, INFER_END_LENGTH, NULL, false);
+}
+
+static void advanced(struct sched *s, struct infer_job *j, struct infer_row *r)
+{
+    if (r->error[0]) {
+        finish(s, j, INFER_END_ERROR, r->error, r->retryable);
+        return;
+    }
+    if (j->prefilled) {
+        took(s, j, r);
+        return;
+    }
+    j->at += r->n;
+    if (j->at < j->prompt.n) {
+        core_post(s->core, j, NOTE_PREFILL, j->at, j->prompt.n, NULL, 0, (struct str){0},
+                  (struct str){0});
+        return;
+    }
+    j->prefilled = true;
+    if (!j->idle) {
+        took(s, j, r);
+        return;
+    }
+    if (j->save)
+        save(s, j);
+    finish(s, j, INFER_END_STOP, NULL, false);
+}
+
+/* --- the step --------------------------------------------------------------------------- */
+
+struct plan {
+    struct infer_row row[MAX_ROWS];
+    struct infer_job *job[MAX_ROWS];
+    uint32_t n;
+    int64_t wake; /* the earliest not_before among jobs that were left out; 0 = none */
+};
+
+static void plan_add(struct plan *p, struct infer_job *j, const int32_t *tok, uint32_t n,
+                     bool sample)
+{
+    struct infer_row *r = &p->row[p->n];
+    p->job[p->n++] = j;
+    *r = (struct infer_row){.seq = j->seq, .tok = tok, .n = n, .sample = sample,
+                            .n_prompt = j->prompt.n, .sampling = &j->sampling,
+                            .scratch = &j->scratch};
+    memcpy(r->rng, j->rng, sizeof r->rng);
+}
+
+static void plan_decode(struct sched *s, struct plan *p, int64_t now)
+{
+    for (struct infer_job *j = s->active; j && p->n < MAX_ROWS; j = j->next) {
+        if (!j->prefilled)
+            continue;
+        if (j->not_before > now) {
+            if (!p->wake || j->not_before < p->wake)
+                p->wake = j->not_before;
+            continue;
+        }
+        plan_add(p, j, j->feed, j->n_feed, true);
+    }
+}
+
+static void plan_prefill(struct sched *s, struct plan *p, bool idle)
+{
+    uint32_t most = s->core->info.max_batch, jobs = 0;
+    for (struct infer_job *j = s->active; j; j = j->next)
+        jobs += !j->prefilled && j->idle == idle;
+    if (!jobs)
+        return;
+    most -= p->n < most ? p->n : most;
+    if (p->n && most > PREFILL_BESIDE)
+        most = PREFILL_BESIDE;
+    if (idle && most > IDLE_CHUNK)
+        most = IDLE_CHUNK;
+    uint32_t share = most / jobs ? most / jobs : 1;
+    for (struct infer_job *j = s->active; j && p->n < MAX_ROWS && most; j = j->next) {
+        if (j->prefilled || j->idle != idle)
+            continue;
+        uint32_t left = j->prompt.n - j->at, n = left < share ? left : share;
+        if (n > most)
+            n = most;
+        most -= n;
+        plan_add(p, j, j->prompt.id + j->at, n, n == left && !idle);
+    }
+}
+
+static bool window_full(const struct sched *s, const struct plan *p, uint32_t i)
+{
+    return s->m->seq_len(p->row[i].seq) + p->row[i].n > s->core->info.n_ctx;
+}
+
+/* Runs the plan; a full cache costs first unused timelines, then the youngest job. */
+static void run_step(struct sched *s, struct plan *p)
+{
+    struct err err;
+    for (uint32_t i = 0; i < p->n; i++)
+        if (window_full(s, p, i)) {
+            finish(s, p->job[i], INFER_END_CONTEXT, NULL, false);
+            return; /* the plan is stale; the next round makes a new one */
+        }
+    int rc = s->m->step(s->self, p->row, p->n, &err);
+    while (rc == -ERR_LIMIT && kv_evict(s, NULL))
+        rc = s->m->step(s->self, p->row, p->n, &err);
+    s->load.steps++;
+    if (rc == -ERR_LIMIT) {
+        finish(s, p->job[p->n - 1], INFER_END_ERROR, err.text, true);
+    } else if (rc < 0) {
+        LOGE("infer", "step failed error=\"%s\"", err.text);
+        for (uint32_t i = 0; i < p->n; i++)
+            finish(s, p->job[i], INFER_END_ERROR, err.text, false);
+        if (rc == -ERR_CORRUPT) {
+            snprintf(s->core->problem, sizeof s->core->problem, "%s", err.text);
+            core_state(s->core, INFER_DEAD);
+        }
+    } else {
+        for (uint32_t i = 0; i < p->n; i++)
+            advanced(s, p->job[i], &p->row[i]);
+    }
+}
+
+static void cancel_asked(struct sched *s)
+{
+    for (struct infer_job *j = s->active, *next; j; j = next) {
+        next = j->next;
+        if (atomic_load(&j->cancel))
+            finish(s, j, INFER_END_CANCELLED, NULL, false);
+    }
+}
+
+static void report(struct sched *s)
+{
+    s->load.waiting = s->load.running = 0;
+    for (struct infer_job *j = s->active; j; j = j->next) {
+        s->load.running += j->prefilled;
+        s->load.waiting += !j->prefilled;
+    }
+    s->load.kv_seqs = s->n_kv;
+    s->m->cache(s->self, &s->load.kv_used, &s->load.kv_limit);
+    core_load(s->core, &s->load);
+}
+
+static void serve(struct sched *s)
+{
+    static struct plan p; /* one engine's thread per process; too big for its stack */
+    char gone[ID_TEXT];
+    struct infer_job *in;
+    int64_t until = 0;
+    bool rest = true;
+    while (core_take(s->core, &in, rest, until)) {
+        for (struct infer_job *next; in; in = next) {
+            next = in->next;
+            admit(s, in);
+        }
+        cancel_asked(s);
+        while (core_take_forget(s->core, gone))
+            forget(s, gone);
+        p.n = 0;
+        p.wake = 0;
+        plan_decode(s, &p, io_mono_ns());
+        plan_prefill(s, &p, false);
+        if (!p.n)
+            plan_prefill(s, &p, true);
+        if (p.n)
+            run_step(s, &p);
+        rest = p.n == 0;
+        until = p.wake;
+        report(s);
+    }
+    while (core_take(s->core, &in, false, 0), in)
+        for (struct infer_job *next; in; in = next) {
+            next = in->next;
+            admit(s, in);
+        }
+    while (s->active)
+        finish(s, s->active, INFER_END_CANCELLED, NULL, false);
+}
+
+static void find_stops(struct sched *s)
+{
+    static const enum literal stops[] = {LIT_EOS, LIT_BOS, LIT_USER,
+                                         LIT_ASSISTANT};
+    for (unsigned i = 0; i < ARRAY_LEN(stops); i++) {
+        int32_t id = s->m->id_of(s->self, literal_text(stops[i]));
+        if (id >= 0)
+            s->stop[s->n_stop++] = id;
+    }
+    s->end_think = s->m->id_of(s->self, literal_text(LIT_ENDTHINK));
+}
+
+void infer_sched_run(struct infer_core *core)
+{
+    struct err err;
+    struct sched *s = mem_zalloc(sizeof *s);
+    int rc = s ? core->model->open(&core->self, core->where, &core->o, &core->progress, &err)
+               : err_nomem(&err);
+    if (rc == 0) {
+        s->core = core;
+        s->m = core->model;
+        s->self = core->self;
+        core->model->info(core->self, &core->info);
+        find_stops(s);
+        core_state(core, INFER_READY);
+        serve(s);
+        while (s->n_kv)
+            kv_drop(s, s->n_kv - 1);
+    } else {
+        snprintf(core->problem, sizeof core->problem, "%s", err.text);
+        core_state(core, INFER_DEAD);
+    }
+    mem_free(s);
+}

@@ -1,0 +1,268 @@
+/*
+ * loop_call.c - the calls of one block: intent is in the log before this file is entered,
+ * tool.started before the tool is asked, the result before the next step.
+ *
+ * Calls that only read run side by side; any other waits for all before it and holds all
+ * behind it. The only file of the loop that speaks to toolrun.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/crash.h"
+#include "agentd/loop_in.h"
+#include "base/io.h"
+
+int call_log_result(struct session *s, const char *turn, int64_t step, const char *call_id,
+                    const char *name, struct str text, const char *status, json_t *more,
+                    struct err *err)
+{
+    char item[ID_TEXT];
+    json_t *data = json_pack("{s:s, s:I, s:s, s:s, s:s, s:o}", "kind", "result", "step",
+                             (json_int_t)step, "callId", call_id, "name", name, "status", status,
+                             "text", json_text(text));
+    if (more)
+        json_object_update(data, more);
+    json_decref(more);
+    id_new(item);
+    return session_log(s, turn, item, "item.completed", data, err);
+}
+
+static bool read_only(const struct call *c)
+{
+    const struct tool *tool = tool_find(buf_view(&c->name));
+    return tool && tool->reads_only;
+}
+
+/* A result without a tool behind it: broken calls, denials, what was never started. */
+static int answer(struct call *c, const char *text, const char *status, struct err *err)
+{
+    struct turn *t = c->turn;
+    c->state = CALL_DONE;
+    feed_item_close(c->live);
+    c->live = NULL;
+    return call_log_result(t->s, t->id, t->step, c->id, buf_cstr(&c->name), str_c(text), status,
+                           json_pack("{s:b}", "isError", 1), err);
+}
+
+int calls_answer_rest(struct turn *t, const char *text, struct err *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < t->n_calls; i++)
+        if (t->call[i].state != CALL_DONE)
+            rc = answer(&t->call[i], text, "not_run", err);
+    return rc;
+}
+
+static void on_output(void *arg, int stream, struct str piece)
+{
+    struct call *c = arg;
+    (void)stream;
+    feed_item_add(c->live, piece);
+    crash_here(CRASH_DURING_OUTPUT);
+}
+
+static json_t *result_facts(const struct tool_result *r)
+{
+    json_t *o = json_pack("{s:b, s:i, s:I, s:I, s:I, s:s}", "isError", (int)r->is_error,
+                          "exitCode", r->exit_code, "outputBytes", (json_int_t)r->output_bytes,
+                          "cutBytes", (json_int_t)r->cut_bytes, "ms",
+                          (json_int_t)((r->ended_ns - r->started_ns) / 1000000), "sandbox",
+                          r->level ? r->level : "");
+    if (o && r->spill >= 0)
+        json_object_set_new(o, "spill", json_integer(r->spill));
+    if (o && r->state_lost)
+        json_object_set_new(o, "stateLost", json_true());
+    if (o && r->undo)
+        json_object_set(o, "undo", (json_t *)(uintptr_t)r->undo);
+    return o;
+}
+
+static void on_done(void *arg, const struct tool_result *r)
+{
+    struct call *c = arg;
+    struct turn *t = c->turn;
+    struct daemon *d = t->s->d;
+    struct err err;
+    const char *status = tool_status_name(r->status);
+    crash_here(CRASH_AFTER_EXIT);
+    c->run = NULL;
+    if (c->state != CALL_RUNNING)
+        return; /* the turn is being freed */
+    c->state = CALL_DONE;
+    feed_item_close(c->live);
+    c->live = NULL;
+    t->tool_calls++;
+    t->tool_ns += r->ended_ns - r->started_ns;
+    if (r->finish) {
+        struct str said = json_view(json_object_get(r->finish, "answer"));
+        buf_reset(&t->answer);
+        buf_str(&t->answer, said);
+        t->end = "end_turn";
+    }
+    int rc = session_log(t->s, t->id, c->item, "tool.finished",
+                         json_pack("{s:s, s:s, s:i}", "callId", c->id, "status", status,
+                                   "exitCode", r->exit_code),
+                         &err);
+    if (rc == 0)
+        rc = call_log_result(t->s, t->id, t->step, c->id, buf_cstr(&c->name), r->text, status,
+                             result_facts(r), &err);
+    if (rc < 0)
+        loop_broken(t, &err);
+    else
+        calls_pump(t);
+    daemon_settle(d);
+}
+
+void calls_begin(struct turn *t)
+{
+    struct err err;
+    unsigned broken = 0;
+    for (uint32_t i = 0; i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        char text[400];
+        c->state = CALL_NEW;
+        if (!c->fault[0])
+            continue;
+        broken++;
+        snprintf(text, sizeof text, "%s\n[invalid call: nothing was run; write it again]",
+                 c->fault);
+        if (answer(c, text, "invalid", &err) < 0) {
+            loop_broken(t, &err);
+            return;
+        }
+    }
+    t->bad_calls = broken ? t->bad_calls + 1 : 0;
+    t->state = TURN_CALL;
+    calls_pump(t);
+}
+
+/* Decides about calls in order, as far as one that must be waited for. */
+static bool decide(struct turn *t, struct call *c, bool *asking, struct err *err)
+{
+    struct buf why;
+    enum ask_verdict v = ask_about(t, c);
+    if (v == ASK_WAIT) {
+        c->state = CALL_ASKING;
+        *asking = true;
+        return true;
+    }
+    if (v == ASK_GO) {
+        c->state = CALL_READY;
+        return true;
+    }
+    buf_init(&why, 400);
+    buf_puts(&why, "[denied: this call was not approved; do without it or ask for something "
+                   "else]");
+    int rc = answer(c, buf_cstr(&why), "denied", err);
+    buf_done(&why);
+    return rc == 0;
+}
+
+static bool all_done(const struct turn *t)
+{
+    for (uint32_t i = 0; i < t->n_calls; i++)
+        if (t->call[i].state != CALL_DONE)
+            return false;
+    return true;
+}
+
+static void after_calls(struct turn *t)
+{
+    t->state = TURN_CALL;
+    if (t->stop)
+        loop_end(t, t->time_up ? "max_tokens" : "cancelled", t->limit);
+    else if (t->end)
+        loop_end(t, t->end, t->limit);
+    else if (t->bad_calls > 3)
+        loop_fail(t, "encoding_error", true,
+                  "the model wrote four unreadable blocks of calls in a row");
+    else {
+        t->state = TURN_PREFILL;
+        t->next = NEXT_STEP;
+    }
+}
+
+/* Whether call i may run beside what is not done before it. */
+static bool may_start(const struct turn *t, uint32_t i)
+{
+    for (uint32_t k = 0; k < i; k++)
+        if (t->call[k].state != CALL_DONE &&
+            !(read_only(&t->call[k]) && read_only(&t->call[i]) &&
+              t->call[k].state >= CALL_STARTING))
+            return false;
+    return true;
+}
+
+void calls_pump(struct turn *t)
+{
+    struct err err;
+    bool asking = false, starting = false;
+    if (t->state == TURN_DONE || t->state == TURN_FAILED || t->next != NEXT_NONE)
+        return;
+    if (t->stop && calls_answer_rest_unstarted(t, &err) < 0) {
+        loop_broken(t, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        if (c->state == CALL_ASKING)
+            asking = true;
+        if (asking || (c->state != CALL_NEW && c->state != CALL_READY))
+            continue;
+        if (c->state == CALL_NEW && !decide(t, c, &asking, &err)) {
+            loop_broken(t, &err);
+            return;
+        }
+        if (c->state != CALL_READY || !may_start(t, i))
+            continue;
+        c->state = CALL_STARTING;
+        starting = true;
+        if (session_log(t->s, t->id, c->item, "tool.started",
+                        json_pack("{s:s, s:s}", "callId", c->id, "name", buf_cstr(&c->name)),
+                        &err) < 0) {
+            loop_broken(t, &err);
+            return;
+        }
+    }
+    t->state = asking ? TURN_ASK : TURN_CALL;
+    if (starting)
+        t->next = NEXT_LAUNCH;
+    else if (all_done(t))
+        after_calls(t);
+}
+
+int calls_answer_rest_unstarted(struct turn *t, struct err *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < t->n_calls; i++)
+        if (t->call[i].state < CALL_STARTING)
+            rc = answer(&t->call[i], "[cancelled: the turn was interrupted before this call ran]",
+                        "cancelled", err);
+    return rc;
+}
+
+void calls_launch(struct turn *t)
+{
+    static const struct toolrun_cbs proto = {.on_output = on_output, .on_done = on_done};
+    for (uint32_t i = 0; i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        if (c->state != CALL_STARTING)
+            continue;
+        struct toolrun_cbs cbs = proto;
+        cbs.arg = c;
+        c->state = CALL_RUNNING;
+        c->live = feed_item_open(t->s->d->feed, t->s->id, t->id, c->item, "output");
+        c->run = toolrun_call(t->s->tools, c->id, buf_cstr(&c->name), buf_view(&c->args),
+                              c->approved, &cbs);
+        if (t->stop == STOP_HARD)
+            toolrun_cancel(c->run);
+    }
+    calls_pump(t);
+}
+
+void calls_cancel(struct turn *t, bool running_too)
+{
+    for (uint32_t i = 0; running_too && i < t->n_calls; i++)
+        if (t->call[i].state == CALL_RUNNING && t->call[i].run)
+            toolrun_cancel(t->call[i].run);
+}

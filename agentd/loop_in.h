@@ -1,0 +1,97 @@
+/* loop_in.h - the turn's own state, shared by the loop_*.c files alone. */
+#ifndef AGENTD_LOOP_IN_H
+#define AGENTD_LOOP_IN_H
+
+#include "agentd/dsml.h"
+#include "agentd/loop.h"
+#include "agentd/toolrun.h"
+#include "base/limits.h"
+
+enum call_state { CALL_NEW, CALL_ASKING, CALL_READY, CALL_STARTING, CALL_RUNNING, CALL_DONE };
+
+struct call {
+    struct turn *turn;
+    enum call_state state;
+    char id[ID_TEXT], item[ID_TEXT], result_item[ID_TEXT], approval[ID_TEXT];
+    struct buf name, args; /* owned */
+    char fault[256];       /* why the call is broken; empty = it is whole */
+    bool approved;
+    struct toolrun_call *run; /* while RUNNING */
+    struct feed_item *live;   /* its arguments while written, its output while running */
+};
+
+/* The arrow to take after the next commit. */
+enum turn_next { NEXT_NONE, NEXT_STEP, NEXT_CALLS, NEXT_LAUNCH, NEXT_END };
+enum turn_stop { STOP_NONE, STOP_SOFT, STOP_HARD };
+
+struct turn {
+    struct session *s;
+    char id[ID_TEXT];
+    enum turn_state state;
+    enum turn_next next;
+    struct budget budget;
+    struct conn *owner; /* borrowed; cleared when it goes */
+    int64_t step, started_ns;
+    enum turn_stop stop;
+    bool final;          /* the last step: calls are not run any more */
+    const char *end;     /* stop reason once decided; literals */
+    const char *limit;   /* which budget ended it, or NULL */
+    struct ev_timer *timer;    /* owned; retry pauses and the grace of an interrupt */
+    struct ev_timer *deadline; /* owned; max_seconds, then approvals */
+    bool time_up;
+    int retries, bad_calls, resets;
+    uint64_t last_calls; /* hash of the last block of calls */
+    int repeats;
+    /* sums over the turn */
+    int64_t prompt_tokens, cached_tokens, completion_tokens, tool_calls;
+    int64_t engine_ns, tool_ns, began_ns; /* began_ns: when this step's own work began */
+    /* this step's generation */
+    struct infer_job *job;
+    struct dsml *dsml; /* owned; token engines */
+    struct feed_item *live_think, *live_text;
+    char think_item[ID_TEXT], text_item[ID_TEXT];
+    struct buf think, text, bytes; /* owned */
+    struct tokens ids;             /* owned */
+    size_t think_bytes;
+    uint32_t think_ids;
+    bool thinking, block_closed, summary;
+    struct call call[LIMIT_CALLS_PER_MESSAGE];
+    uint32_t n_calls;
+    struct buf answer; /* owned: the last text, or what `finish` said */
+};
+
+/* loop.c */
+void loop_end(struct turn *t, const char *reason, const char *limit);
+void loop_fail(struct turn *t, const char *kind, bool retryable, const char *sentence);
+/* An event could not be appended: the turn stops here, the log says what is true. */
+void loop_broken(struct turn *t, const struct err *err);
+void loop_check(const struct turn *t);
+
+/* loop_gen.c */
+void gen_step(struct turn *t); /* begins the next step */
+void gen_clear(struct turn *t);
+/* loop_budget.c: false when the turn was ended instead. Notices ride in the last result. */
+bool budget_allows(struct turn *t);
+bool budget_repeats(struct turn *t);
+/* context.c: cuts the context down when it passes its threshold; false: the turn ended or
+ * another step (a summary) goes first. */
+bool context_fits(struct turn *t);
+
+/* loop_call.c */
+void calls_begin(struct turn *t);
+void calls_pump(struct turn *t);
+void calls_launch(struct turn *t);
+void calls_cancel(struct turn *t, bool running_too);
+/* Every call that has no result gets this text as one. */
+int calls_answer_rest(struct turn *t, const char *text, struct err *err);
+/* The same for those that were not handed to a tool yet, as cancelled. */
+int calls_answer_rest_unstarted(struct turn *t, struct err *err);
+int call_log_result(struct session *s, const char *turn, int64_t step, const char *call_id,
+                    const char *name, struct str text, const char *status, json_t *more,
+                    struct err *err);
+/* ask.c */
+enum ask_verdict { ASK_GO, ASK_WAIT, ASK_DENY };
+enum ask_verdict ask_about(struct turn *t, struct call *c);
+void ask_cancel(struct turn *t, const char *outcome);
+
+#endif

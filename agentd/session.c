@@ -1,0 +1,381 @@
+/* session.c - sessions: made, found, logged, forgotten. */
+#include "agentd/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/crash.h"
+#include "agentd/log.h"
+#include "agentd/loop.h"
+#include "agentd/toolrun.h"
+#include "base/io.h"
+#include "base/limits.h"
+#include "base/mem.h"
+
+static const struct {
+    const char *name;
+    enum session_approval value;
+} approvals[] = {
+    {"never", APPROVE_NEVER}, {"on_escalation", APPROVE_ESCALATION}, {"always", APPROVE_ALWAYS},
+};
+
+static int read_budget(struct budget *b, const json_t *limits, struct err *err)
+{
+    const int64_t most = (int64_t)1 << 40;
+    int rc = json_opt_int(limits, "maxSteps", 1, 1000000, &b->max_steps, err);
+    if (rc == 0)
+        rc = json_opt_int(limits, "maxTokens", 1, most, &b->max_tokens, err);
+    if (rc == 0)
+        rc = json_opt_int(limits, "maxSeconds", 1, most, &b->max_seconds, err);
+    if (rc == 0)
+        rc = json_opt_int(limits, "maxThinking", 0, most, &b->think_max, err);
+    if (rc == 0)
+        rc = json_opt_int(limits, "reserve", 0, most, &b->reserve, err);
+    return rc;
+}
+
+static int read_sampling(struct infer_sampling *p, const json_t *o, struct err *err)
+{
+    int64_t seed = (int64_t)p->seed;
+    int rc = json_opt_num(o, "temperature", &p->temperature, err);
+    if (rc == 0)
+        rc = json_opt_num(o, "topP", &p->top_p, err);
+    if (rc == 0)
+        rc = json_opt_num(o, "minP", &p->min_p, err);
+    if (rc == 0)
+        rc = json_opt_int(o, "topK", 0, 1 << 20, &p->top_k, err);
+    if (rc == 0)
+        rc = json_opt_int(o, "seed", 0, INT64_MAX, &seed, err);
+    p->seed = (uint64_t)seed;
+    if (rc == 0 && (p->temperature > 5 || p->top_p > 1 || p->min_p > 1))
+        rc = err_set(err, ERR_LIMIT, "sampling: temperature is at most 5, topP and minP 1");
+    return rc;
+}
+
+static int read_choices(struct session *s, const json_t *c, struct err *err)
+{
+    struct str approval = {0}, strategy = {0}, sandbox = {0};
+    int rc = json_opt_str(c, "approvalPolicy", &approval, err);
+    if (rc == 0)
+        rc = json_opt_str(c, "contextStrategy", &strategy, err);
+    if (rc == 0)
+        rc = json_opt_str(c, "sandbox", &sandbox, err);
+    if (rc < 0)
+        return rc;
+    bool known = !approval.n;
+    for (unsigned i = 0; i < ARRAY_LEN(approvals); i++)
+        if (str_is(approval, approvals[i].name)) {
+            s->approval = approvals[i].value;
+            known = true;
+        }
+    if (!known)
+        return err_set(err, ERR_PARSE, "approvalPolicy is never, on_escalation or always");
+    if (strategy.n && !strategy_parse(strategy, &s->first))
+        return err_set(err, ERR_PARSE, "contextStrategy is none, discard-tools, discard-all or "
+                                       "summary");
+    if (strategy.n)
+        s->then = s->first == STRATEGY_NONE ? STRATEGY_NONE : STRATEGY_DISCARD_ALL;
+    if (sandbox.n && !str_is(sandbox, "off") && !str_is(sandbox, "required"))
+        return err_set(err, ERR_PARSE, "sandbox is required or off");
+    if (str_is(sandbox, "off") && s->d->config.sandbox != CONFIG_SANDBOX_OFF)
+        return err_set(err, ERR_DENIED, "sandbox off is not allowed here; the daemon's "
+                                        "configuration must say agent.sandbox: off");
+    s->no_sandbox = str_is(sandbox, "off") ||
+                    (!sandbox.n && s->d->config.sandbox == CONFIG_SANDBOX_OFF);
+    return 0;
+}
+
+/* The configuration object into fields; called again after each update. */
+static int read_config(struct session *s, struct err *err)
+{
+    json_t *c = s->config, *limits = NULL, *sampling = NULL;
+    struct str profile = str_c(s->d->config.agent_profile), cwd = {0}, system;
+    int rc = json_opt_str(c, "profile", &profile, err);
+    if (rc < 0)
+        return rc;
+    s->profile = profile_find(profile);
+    if (!s->profile)
+        return err_set(err, ERR_NOTFOUND, "there is no profile '%.*s'", STR_ARG(profile));
+    system = str_c(s->profile->system);
+    s->thinking = s->profile->thinking;
+    s->keep = s->profile->keep;
+    s->sampling = s->profile->sampling;
+    s->budget = s->profile->budget;
+    s->first = s->profile->first;
+    s->then = s->profile->then;
+    s->approval = APPROVE_ESCALATION;
+    rc = json_opt_str(c, "cwd", &cwd, err);
+    if (rc == 0)
+        rc = json_opt_str(c, "system", &system, err);
+    if (rc == 0)
+        rc = json_opt_bool(c, "thinking", &s->thinking, err);
+    if (rc == 0)
+        rc = json_opt_obj(c, "limits", &limits, err);
+    if (rc == 0)
+        rc = json_opt_obj(c, "sampling", &sampling, err);
+    if (rc == 0)
+        rc = read_budget(&s->budget, limits, err);
+    if (rc == 0)
+        rc = read_sampling(&s->sampling, sampling, err);
+    if (rc == 0)
+        rc = read_choices(s, c, err);
+    if (rc < 0)
+        return rc;
+    if (cwd.n && cwd.p[0] != '/')
+        return err_set(err, ERR_PARSE, "cwd must be an absolute path");
+    s->cwd = arena_strdup(&s->arena, cwd);
+    s->system = arena_strdup(&s->arena, system);
+    return s->cwd && s->system ? 0 : err_nomem(err);
+}
+
+static int session_new(struct session **out, struct daemon *d, const char *id, json_t *config,
+                       struct err *err)
+{
+    struct session *s = mem_zalloc(sizeof *s);
+    if (!s || !config) {
+        mem_free(s);
+        json_decref(config);
+        return err_nomem(err);
+    }
+    s->d = d;
+    s->config = config;
+    snprintf(s->id, sizeof s->id, "%s", id);
+    arena_init(&s->arena, 0);
+    buf_init(&s->steers, LIMIT_LINE_BYTES);
+    s->used_ns = io_mono_ns();
+    s->next = d->sessions;
+    d->sessions = s;
+    d->n_sessions++;
+    int rc = read_config(s, err);
+    if (rc < 0) {
+        session_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void session_free(struct session *s)
+{
+    if (!s)
+        return;
+    for (struct session **at = &s->d->sessions; *at; at = &(*at)->next)
+        if (*at == s) {
+            *at = s->next;
+            s->d->n_sessions--;
+            break;
+        }
+    loop_drop(s->turn);
+    if (s->warm)
+        infer_abandon(s->warm);
+    toolrun_close(s->tools);
+    json_decref(s->schemas);
+    json_decref(s->config);
+    tokens_done(&s->ctx);
+    buf_done(&s->steers);
+    mem_free(s->msg);
+    arena_done(&s->arena);
+    mem_free(s);
+}
+
+void session_free_all(struct daemon *d)
+{
+    while (d->sessions)
+        session_free(d->sessions);
+}
+
+/* Keeps the number of loaded transcripts bounded: the idle one unused for longest goes. */
+static void make_room(struct daemon *d)
+{
+    struct session *oldest = NULL;
+    if (d->n_sessions < LIMIT_SESSIONS_LOADED)
+        return;
+    for (struct session *s = d->sessions; s; s = s->next)
+        if (!s->turn && !store_pending(d->store) && (!oldest || s->used_ns < oldest->used_ns))
+            oldest = s;
+    session_free(oldest);
+}
+
+int session_create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
+                   const struct store_idem *idem, struct err *err)
+{
+    static const char *const kept[] = {"cwd",     "profile", "thinking",       "system",
+                                       "sandbox", "limits",  "approvalPolicy", "contextStrategy",
+                                       "metadata", "sampling"};
+    char id[ID_TEXT];
+    struct session *s = NULL;
+    json_t *config = json_pack("{s:I}", "uid", (json_int_t)uid);
+    for (unsigned i = 0; config && i < ARRAY_LEN(kept); i++) {
+        json_t *v = json_object_get(params, kept[i]);
+        if (v && !json_is_null(v))
+            json_object_set(config, kept[i], v);
+    }
+    if (config && !json_object_get(config, "profile"))
+        json_object_set_new(config, "profile", json_string(d->config.agent_profile));
+    make_room(d);
+    id_new(id);
+    int rc = session_new(&s, d, id, config, err);
+    if (rc < 0)
+        return rc;
+    s->uid = uid;
+    s->created = io_wall_ms();
+    char result[128];
+    struct store_idem known;
+    if (idem) {
+        known = *idem;
+        snprintf(result, sizeof result, "{\"sessionId\":\"%s\",\"seq\":1}", s->id);
+        known.result = str_c(result);
+    }
+    rc = session_log_idem(s, NULL, "session.created", json_incref(s->config),
+                          idem ? &known : NULL, err);
+    if (rc < 0) {
+        session_free(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+struct loading {
+    struct session *s;
+    int rc;
+    struct err *err;
+};
+
+static bool load_one(void *arg, const struct store_event *e)
+{
+    struct loading *l = arg;
+    json_t *data = NULL;
+    struct tokens ids = {0};
+    l->rc = json_read(&data, e->data, l->err);
+    tokens_add(&ids, (const int32_t *)(const void *)e->ids.p,
+               (uint32_t)(e->ids.n / sizeof(int32_t)));
+    if (l->rc == 0)
+        l->rc = session_apply(l->s, e->type, e->turn, e->item, data, &ids, e->bytes, l->err);
+    if (l->rc < 0)
+        l->rc = err_prefix(l->err, "session %s event %lld", l->s->id, (long long)e->seq);
+    json_decref(data);
+    tokens_done(&ids);
+    crash_here(CRASH_DURING_REPLAY);
+    return l->rc == 0;
+}
+
+static int session_load(struct session **out, struct daemon *d, struct str id, struct err *err)
+{
+    struct store_session row;
+    struct buf text;
+    struct session *s = NULL;
+    json_t *config = NULL;
+    make_room(d);
+    buf_init(&text, LIMIT_JSON_BYTES);
+    int rc = store_session(d->store, id, &row, &text, err);
+    if (rc == 0)
+        rc = json_read(&config, row.config, err);
+    if (rc == 0)
+        rc = session_new(&s, d, row.id, config, err);
+    buf_done(&text);
+    if (rc < 0)
+        return rc;
+    s->uid = row.uid;
+    s->created = row.created;
+    s->closed = row.closed;
+    struct loading l = {s, 0, err};
+    rc = store_read(d->store, str_c(s->id), 0, true, load_one, &l, err);
+    if (rc == 0)
+        rc = l.rc;
+    if (rc < 0) {
+        session_free(s);
+        return rc;
+    }
+    s->head = row.head;
+    *out = s;
+    return 0;
+}
+
+int session_find(struct session **out, struct daemon *d, struct str id, struct err *err)
+{
+    for (struct session *s = d->sessions; s; s = s->next)
+        if (str_is(id, s->id)) {
+            s->used_ns = io_mono_ns();
+            *out = s;
+            return 0;
+        }
+    return session_load(out, d, id, err);
+}
+
+int session_update(struct session *s, const json_t *changes, struct err *err)
+{
+    json_t *old = s->config, *merged = json_deep_copy(old);
+    if (!merged || json_object_update(merged, (json_t *)(uintptr_t)changes) < 0) {
+        json_decref(merged);
+        return err_nomem(err);
+    }
+    s->config = merged;
+    int rc = read_config(s, err);
+    if (rc == 0)
+        rc = session_log(s, NULL, NULL, "session.updated", json_deep_copy(changes), err);
+    if (rc < 0) {
+        struct err ignored;
+        s->config = old;
+        json_decref(merged);
+        (void)!read_config(s, &ignored);
+        return rc;
+    }
+    json_decref(old);
+    s->ctx_valid = false;
+    return 0;
+}
+
+/* --- the log ---------------------------------------------------------------------------- */
+
+static int log_event(struct session *s, const char *turn, const char *item, const char *type,
+                     json_t *data, struct str ids, struct str bytes,
+                     const struct store_idem *idem, struct err *err)
+{
+    struct buf text;
+    buf_init(&text, LIMIT_JSON_BYTES);
+    int rc = data ? json_write(data, &text, err) : err_nomem(err);
+    if (rc == 0) {
+        struct store_event e = {
+            .session = str_c(s->id),
+            .seq = s->head + 1,
+            .ts = io_wall_ms(),
+            .turn = str_c(turn),
+            .item = str_c(item),
+            .type = str_c(type),
+            .data = buf_view(&text),
+            .ids = ids,
+            .bytes = bytes,
+        };
+        rc = store_append(s->d->store, &e, idem, err);
+    }
+    buf_done(&text);
+    if (rc < 0) {
+        json_decref(data);
+        return rc;
+    }
+    s->head++;
+    struct tokens t = {(int32_t *)(uintptr_t)ids.p, (uint32_t)(ids.n / sizeof(int32_t)), 0, false};
+    rc = session_apply(s, str_c(type), str_c(turn), str_c(item), data, &t, bytes, err);
+    json_decref(data);
+    return rc;
+}
+
+int session_log(struct session *s, const char *turn, const char *item, const char *type,
+                json_t *data, struct err *err)
+{
+    return log_event(s, turn, item, type, data, (struct str){0}, (struct str){0}, NULL, err);
+}
+
+int session_log_sample(struct session *s, const char *turn, json_t *data,
+                       const struct tokens *ids, struct str bytes, struct err *err)
+{
+    struct str raw = str_of(ids->id, ids->n * sizeof *ids->id);
+    return log_event(s, turn, NULL, "usage", data, raw, bytes, NULL, err);
+}
+
+int session_log_idem(struct session *s, const char *turn, const char *type, json_t *data,
+                     const struct store_idem *idem, struct err *err)
+{
+    return log_event(s, turn, NULL, type, data, (struct str){0}, (struct str){0}, idem, err);
+}

@@ -1,0 +1,121 @@
+/*
+ * session.h - a conversation: its configuration, its transcript, and the prompt made of it.
+ *
+ * The transcript is derived from the log alone: loading a session replays its events. What
+ * the model sampled is kept as ids and bytes and never rendered again.
+ */
+#ifndef AGENTD_SESSION_H
+#define AGENTD_SESSION_H
+
+#include "agentd/daemon.h"
+#include "agentd/profile.h"
+
+struct turn;
+struct toolrun;
+
+struct call_record {
+    char *id, *name, *arguments; /* arena */
+    char *fault; /* arena; why the call is broken, or NULL */
+    bool started;  /* tool.started is in the log */
+    bool answered; /* its result is in the log */
+};
+
+struct message {
+    enum prompt_role role;
+    char *id, *turn; /* arena; id of its (first) item; turn it belongs to */
+    int64_t step;    /* assistant, tool */
+    struct str content, reasoning; /* arena */
+    struct call_record *calls;     /* arena */
+    uint32_t n_calls;
+    char *call_id;                 /* arena; tool */
+    struct prompt_sampled sampled; /* arena; bytes.p NULL when not sampled by us */
+    bool removed;                  /* a context.reset took it out of the prompt */
+};
+
+struct session {
+    struct daemon *d;
+    struct session *next;
+    char id[ID_TEXT];
+    int64_t uid, head, created, used_ns;
+    bool closed;
+    json_t *config; /* owned: session.created with every update */
+    struct arena arena;
+    /* what the configuration says, read once */
+    const struct profile *profile;
+    const char *cwd, *system; /* arena */
+    bool thinking, no_sandbox;
+    enum prompt_keep keep;
+    struct infer_sampling sampling;
+    struct budget budget;
+    enum strategy first, then;
+    enum session_approval { APPROVE_NEVER, APPROVE_ESCALATION, APPROVE_ALWAYS } approval;
+
+    struct message *msg; /* owned */
+    uint32_t n_msgs, cap_msgs;
+    struct buf steers;     /* notes not yet delivered, one per line of JSON */
+    char *last_turn;       /* arena; the newest turn.started */
+    bool last_turn_open;   /* it has no end */
+    struct turn *turn;     /* running; owned by the loop */
+    struct toolrun *tools; /* owned; opened at the first turn */
+    json_t *schemas;       /* owned; the tools as the model sees them */
+    struct str *schema;    /* arena; the function objects as text */
+    uint32_t n_schemas;
+
+    /* the prompt as tokens, so far as it is rendered */
+    struct tokens ctx;   /* owned */
+    uint32_t ctx_msgs;   /* messages of `view` that ctx holds */
+    bool ctx_valid;
+    struct infer_job *warm; /* idle re-prefill under way */
+};
+
+/* session.create: params as in the protocol. Appends session.created; not yet committed. */
+NODISCARD int session_create(struct session **out, struct daemon *d, uid_t uid,
+                             const json_t *params, const struct store_idem *idem,
+                             struct err *err);
+/* The loaded session, or it is loaded now. -ERR_NOTFOUND. */
+NODISCARD int session_find(struct session **out, struct daemon *d, struct str id,
+                           struct err *err);
+void session_free(struct session *s); /* unlinks; the log is not touched */
+void session_free_all(struct daemon *d);
+/* Applies changed configuration (an object of create's fields) and logs it. */
+NODISCARD int session_update(struct session *s, const json_t *changes, struct err *err);
+
+/* Appends one event; takes data. ids and bytes may be empty. */
+NODISCARD int session_log(struct session *s, const char *turn, const char *item,
+                          const char *type, json_t *data, struct err *err);
+NODISCARD int session_log_sample(struct session *s, const char *turn, json_t *data,
+                                 const struct tokens *ids, struct str bytes, struct err *err);
+NODISCARD int session_log_idem(struct session *s, const char *turn, const char *type,
+                               json_t *data, const struct store_idem *idem, struct err *err);
+
+/*
+ * Applies an event to the transcript: the one place where the log becomes messages, used at
+ * load and, right after session_log(), while running.
+ */
+NODISCARD int session_apply(struct session *s, struct str type, struct str turn,
+                            struct str item, const json_t *data, const struct tokens *ids,
+                            struct str bytes, struct err *err);
+
+/* The last assistant message and its call; NULL when there is none. */
+struct message *session_last_assistant(struct session *s);
+struct call_record *session_call(struct session *s, const char *call_id);
+/* Calls of the last assistant message without a result. */
+unsigned session_unanswered(struct session *s);
+
+/* Tools and their schemas; idempotent. */
+NODISCARD int session_tools(struct session *s, struct err *err);
+
+/* Brings ctx up to date with the transcript: token engines. */
+NODISCARD int session_render(struct session *s, struct err *err);
+/* The tokens that stay when the next user message comes (reasoning dropped). */
+NODISCARD int session_render_kept(struct session *s, struct tokens *out, struct err *err);
+/* Which message wrote the token at this position of ctx: an index into msg, or -1 for the
+ * system text and tools. */
+NODISCARD int session_locate(struct session *s, uint32_t token, int64_t *message,
+                             struct err *err);
+/* The exact text of the prompt, for prompt.render. */
+NODISCARD int session_render_text(struct session *s, struct buf *out, struct err *err);
+/* Messages for a remote engine, in OpenAI's shape; new reference. */
+json_t *session_messages(struct session *s);
+
+#endif

@@ -1,0 +1,53 @@
+/* session_tools.c - the tools of a session: opened once, with their schemas as text. */
+#include <stdio.h>
+
+#include "agentd/session.h"
+#include "agentd/toolrun.h"
+#include "base/io.h"
+
+static int keep_schemas(struct session *s, struct err *err)
+{
+    const struct tool_profile *p = toolrun_profile(s->tools);
+    s->n_schemas = 0;
+    s->schema = arena_alloc(&s->arena, TOOL_PROFILE_MAX * sizeof *s->schema);
+    if (!s->schema)
+        return err_nomem(err);
+    for (unsigned i = 0; i < TOOL_PROFILE_MAX && p->tools[i]; i++) {
+        const struct tool *t = tool_find(str_c(p->tools[i]));
+        if (t)
+            s->schema[s->n_schemas++] = str_c(tool_schema(p, t)); /* byte-stable literals */
+    }
+    return 0;
+}
+
+int session_tools(struct session *s, struct err *err)
+{
+    char state[4096];
+    if (s->tools || !s->profile->tools)
+        return 0;
+    if (!*s->cwd)
+        return err_set(err, ERR_PARSE, "profile %s has tools: the session needs a cwd",
+                       s->profile->name);
+    snprintf(state, sizeof state, "%s/sessions/%s", store_dir(s->d->store), s->id);
+    int rc = io_make_dirs(state, 0700, err);
+    if (rc < 0)
+        return rc;
+    struct toolrun_opts o = {
+        .ev = s->d->ev,
+        .spawner = s->no_sandbox ? NULL : s->d->spawner,
+        .unconfined = s->no_sandbox,
+        .profile = s->profile->tools,
+        .session = s->id,
+        .workspace = s->cwd,
+        .state_dir = state,
+        .index = *s->d->config.agent_index ? s->d->config.agent_index : NULL,
+        .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
+    };
+    rc = toolrun_open(&s->tools, &o, err);
+    if (rc < 0)
+        return rc;
+    s->schemas = toolrun_schemas(s->tools);
+    rc = keep_schemas(s, err);
+    s->ctx_valid = false;
+    return rc;
+}
