@@ -28,8 +28,10 @@ struct show {
     const struct flags *f;
     bool colour;
     char phase;       /* what was printed last: t(hinking), a(nswer), c(all), 0 */
-    size_t printed;   /* bytes of the current item already shown */
-    char item[64];
+    struct shown {    /* what of the newest reasoning and the newest text is on the screen */
+        char item[64];
+        size_t n;
+    } shown[2];
     int code;
     bool done;
 };
@@ -69,7 +71,9 @@ static void enter(struct show *s, char phase)
     if (s->phase == phase)
         return;
     if (s->phase)
-        fputs(s->phase == 't' ? paint(s, "\033[0m\n") : "\n", stderr);
+        fputs(s->phase == 't' ? paint(s, "\033[0m") : "", stderr);
+    if (s->phase)
+        fputc('\n', s->phase == 'a' ? stdout : stderr);
     if (phase == 't')
         fputs(paint(s, "\033[2m"), stderr);
     s->phase = phase;
@@ -77,22 +81,22 @@ static void enter(struct show *s, char phase)
 
 static void streamed(struct show *s, struct str item, struct str kind, struct str text, size_t at)
 {
-    if (!str_is(item, s->item)) {
-        snprintf(s->item, sizeof s->item, "%.*s", STR_ARG(item));
-        s->printed = 0;
-    }
-    if (at + text.n <= s->printed)
+    bool answer = str_is(kind, "text");
+    struct shown *seen = &s->shown[answer];
+    if (!answer && !str_is(kind, "reasoning"))
         return;
-    text = str_sub(text, s->printed > at ? s->printed - at : 0, SIZE_MAX);
-    s->printed += text.n;
-    if (str_is(kind, "reasoning")) {
-        enter(s, 't');
-        put(stderr, text, "");
-    } else if (str_is(kind, "text")) {
-        enter(s, 'a');
-        put(stdout, text, "");
-        fflush(stdout);
+    if (!str_is(item, seen->item)) {
+        snprintf(seen->item, sizeof seen->item, "%.*s", STR_ARG(item));
+        seen->n = 0;
     }
+    if (at + text.n <= seen->n)
+        return;
+    text = str_sub(text, seen->n > at ? seen->n - at : 0, SIZE_MAX);
+    seen->n += text.n;
+    enter(s, answer ? 'a' : 't');
+    put(answer ? stdout : stderr, text, "");
+    if (answer)
+        fflush(stdout);
 }
 
 /* One line per argument, values cut to what a person reads. */

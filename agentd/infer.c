@@ -365,7 +365,7 @@ int infer_start(struct infer_job **out, struct infer *inf, const struct infer_re
     if (infer_state(inf) != INFER_READY)
         return err_set(err, ERR_STATE, "%s",
                        infer_state(inf) == INFER_DEAD ? c->problem : "the engine is loading");
-    if (inf->n_jobs >= LIMIT_JOBS)
+    if (inf->n_jobs >= LIMIT_GENERATIONS)
         return err_set(err, ERR_LIMIT, "%u generations wait already", inf->n_jobs);
     struct infer_job *j = mem_zalloc(sizeof *j);
     if (!j)

@@ -93,7 +93,8 @@ static uint32_t common(struct sched *s, const struct kv *k, const struct infer_j
 {
     uint32_t n = s->m->seq_len(k->seq), i = 0;
     const int32_t *have = s->m->seq_tokens(k->seq);
-    uint32_t most = j->prompt.n - (j->idle || j->peek ? 0 : 1); /* one token must be left to compute */
+    /* a token must be left to compute, or there is nothing to sample from */
+    uint32_t most = j->prompt.n - (j->idle || j->peek ? 0 : 1);
     while (i < n && i < most && have[i] == j->prompt.id[i])
         i++;
     return i;

@@ -154,7 +154,8 @@ int rpc_session_list(struct rpc_call *c)
     struct err err;
     int64_t cursor = 0, limit = 100;
     uid_t uid = conn_uid(c->peer->conn);
-    struct listing l = {.rows = json_array(), .uid = uid == 0 || uid == getuid() ? -1 : (int64_t)uid};
+    bool everyone = uid == 0 || uid == getuid();
+    struct listing l = {.rows = json_array(), .uid = everyone ? -1 : (int64_t)uid};
     l.cwd = json_view(json_object_get(c->params, "cwd"));
     l.state = json_view(json_object_get(c->params, "state"));
     int rc = json_opt_int(c->params, "cursor", 0, INT64_MAX, &cursor, &err);

@@ -79,6 +79,10 @@
 #endif
 #ifndef LIMIT_INDEX_MEMORY_BYTES
 #define LIMIT_INDEX_MEMORY_BYTES (64u << 20) /* of files, when a folder is searched unindexed */
+#endif
+
+/* --- daemon --------------------------------------------------------------------------- */
+
 #ifndef LIMIT_PENDING_BYTES
 #define LIMIT_PENDING_BYTES (64u << 20) /* events that wait for a store that cannot be written */
 #endif
@@ -97,8 +101,8 @@
 #ifndef LIMIT_SESSIONS_LOADED
 #define LIMIT_SESSIONS_LOADED 512 /* transcripts kept in memory; idle ones are dropped first */
 #endif
-#ifndef LIMIT_JOBS
-#define LIMIT_JOBS 256 /* generations waiting or running in the engine */
+#ifndef LIMIT_GENERATIONS
+#define LIMIT_GENERATIONS 256 /* generations waiting or running in the engine */
 #endif
 
 #endif
