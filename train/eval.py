@@ -285,7 +285,9 @@ def show(r):
     lines = [f"{r['env']}/{r['kind']}, seed {r['seed']}: {r['details']}"]
     for t in r["turns"]:
         lines.append("  user: " + t["request"])
-        lines += ["  model: " + s.replace("\n", "\n         ") for s in t.get("steps", [])]
+        for s in t.get("steps", []):
+            s = s if len(s) < 700 else s[:500] + " ... " + s[-100:]
+            lines.append("  model: " + s.replace("\n", "\n         "))
         lines.append(f"  stop: {t['stop']}")
     return "\n".join(lines)
 

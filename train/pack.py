@@ -20,6 +20,7 @@ import tok
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HELD = 900_000_000
+SAMPLE = 3000  # records of each environment that the tokenizer is trained on
 
 
 def records(out, want=lambda first: True):
@@ -42,7 +43,11 @@ def make_tokenizer(out, size):
         return "\n".join(text for text, literal, _ in g.out if not literal)
 
     def texts():
-        for _, r in records(out, lambda first: first < 3000):
+        seen = {}
+        for _, r in records(out, lambda first: first < HELD):
+            seen[r["env"]] = seen.get(r["env"], 0) + 1
+            if seen[r["env"]] > SAMPLE:
+                continue
             g = render.Segments()
             for t in r["turns"]:
                 render.turn(g, t["request"], t["steps"], True)
