@@ -2,6 +2,8 @@
 
 usage: check.py envs [ENV...] [--bin BUILD/bin] [--count N]
            the oracle scores 1, an empty run scores 0, a task is the same when drawn again
+       check.py daemon [ENV...] [--bin BUILD/bin] [--count N]
+           the same calls in the daemon's sandbox have the same results
        check.py render [ENV...] [--bin BUILD/bin]
            render.py and `agentctl encode` agree byte for byte, piece by piece
        check.py tokenizer TOKENIZER.json [ENV...] [--bin BUILD/bin]
@@ -61,6 +63,46 @@ def check_env(name, bin_dir, first, count):
     env.close()
     tools.close()
     print(f"{name}: {count} tasks of {len(kinds)} kinds, {len(bad)} failures")
+    return bad
+
+
+def script_of(record):
+    """The oracle's words as a script for the daemon's scripted engine."""
+    turns = []
+    for t in sorted(record["turns"], key=lambda t: -len(t["request"])):
+        steps = []
+        for s in t["steps"]:
+            steps.append({"think": s["think"], "text": s["answer"]} if "answer" in s else
+                         {"think": s["think"], "calls": [{"name": s["call"]["name"], "arguments": dict(s["call"]["args"])}]})
+        turns.append({"match": t["request"], "steps": steps})
+    return {"turns": turns}
+
+
+def check_daemon(name, bin_dir, first, count):
+    """The daemon, its sandbox and its tools answer an oracle with the bytes it was trained on."""
+    bad, calls = [], 0
+    env, tools = synth.Env(name), synth.Tools(bin_dir)
+    with tempfile.TemporaryDirectory() as base:
+        for seed in range(first, first + count):
+            record, _, _ = synth.play(env, tools, seed, base)
+            path = os.path.join(base, "script.json")
+            with open(path, "w", encoding="utf-8") as f:
+                json.dump(script_of(record), f)
+            runner = evaluate.DaemonRunner(argparse.Namespace(model="script:" + path, bin=bin_dir, no_sandbox=False, log=None))
+            got = evaluate.play(runner, env, seed, base)
+            runner.close()
+            want = [s["result"] for t in record["turns"] for s in t["steps"] if "call" in s]
+            seen = [c["result"] for t in got["turns"] for c in t["calls"]]
+            calls += len(want)
+            if want != seen:
+                bad += [f"{name} {seed} ({record['kind']}): {a!r} but in the daemon {b!r}" for a, b in zip(want, seen) if a != b]
+                if len(want) != len(seen):
+                    bad.append(f"{name} {seed}: {len(want)} calls, {len(seen)} in the daemon; {got['turns'][-1]['stop']}")
+            elif got["pass"] != 1:
+                bad.append(f"{name} {seed}: the oracle's words fail in the daemon: {got['details']}")
+    env.close()
+    tools.close()
+    print(f"{name}: {count} tasks through the daemon, {calls} calls, {len(bad)} failures")
     return bad
 
 
@@ -150,13 +192,15 @@ def check_tokenizer(bin_dir, path, records):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("what", choices=["envs", "render", "tokenizer"])
+    p.add_argument("what", choices=["envs", "daemon", "render", "tokenizer"])
     p.add_argument("rest", nargs="*")
     p.add_argument("--bin", default=os.path.join(synth.HERE, "..", "build", "release", "bin"))
     p.add_argument("--count", type=int, default=40)
     p.add_argument("--first", type=int, default=500_000_000)
     o = p.parse_args()
-    if o.what == "envs":
+    if o.what == "daemon":
+        bad = sum((check_daemon(e, o.bin, o.first, o.count) for e in o.rest or ENVS[1:]), [])
+    elif o.what == "envs":
         bad = sum((check_env(e, o.bin, o.first, o.count) for e in o.rest or ENVS), [])
     else:
         records = []
@@ -165,8 +209,8 @@ def main():
                 env, tools = synth.Env(name), synth.Tools(o.bin)
                 records += [synth.play(env, tools, o.first + i, base)[0] for i in range(o.count)]
         bad = check_render(o.bin, records) if o.what == "render" else check_tokenizer(o.bin, o.rest[0], records)
-    for b in bad[:20]:
-        print(b, file=sys.stderr)
+    for b in bad[:8]:
+        print(b[:600], file=sys.stderr)
     sys.exit(1 if bad else 0)
 
 

@@ -157,6 +157,11 @@ class EngineRunner:
         g.text("\n</function_results>\n\n")
 
 
+def engine_of(model):
+    """A file or folder of weights, or any engine of the daemon: script:FILE, remote:URL."""
+    return model if re.match("(native|script|remote):", model) else "native:" + os.path.abspath(model)
+
+
 class DaemonRunner:
     """A private daemon on a socket pair: the real loop, sandbox and tools."""
 
@@ -167,13 +172,18 @@ class DaemonRunner:
     def start(self):
         ours, theirs = socket.socketpair()
         argv = [os.path.join(self.o.bin, "agentd"), "--private", "--connect-fd", str(theirs.fileno()),
-                "--engine", "native:" + os.path.abspath(self.o.model), "--profile", "demo"]
+                "--engine", engine_of(self.o.model), "--profile", "demo"]
         if self.o.no_sandbox:
             argv += ["--sandbox", "off"]
         self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log())
         theirs.close()
         self.lines, self.sock = ours.makefile("rwb"), ours
         self.call("initialize", protocolVersion=1, client={"name": "eval", "version": "1"}, capabilities={})
+
+    def close(self):
+        self.lines.close()
+        self.sock.close()
+        self.child.wait(30)
 
     def log(self):
         return open(self.o.log, "ab") if self.o.log else subprocess.DEVNULL
