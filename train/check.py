@@ -51,7 +51,7 @@ def check_env(name, bin_dir, first, count):
             again = setup(env, seed, base)
             if (task, world) != (again[0], again[2]):
                 bad.append(f"{name} {seed}: drawn twice, the task differs")
-            for answers in ([], [""] * len(task["requests"]), ["I do not know."] * len(task["requests"])):
+            for answers in ([], [""] * len(task["requests"]), ["Done."] * len(task["requests"])):
                 if env.ask(op="verify", dir=work, answers=answers, calls=[])["score"] != 0:
                     bad.append(f"{name} {seed} ({task['kind']}): a run that did nothing passes")
             for done in (work, again[1]):

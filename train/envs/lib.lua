@@ -181,7 +181,9 @@ end
 -- A request: one of the wordings, filled, now and then with a polite frame.
 function Rng:ask(wordings, values)
   local s = lib.fill(self:pick(wordings), values)
-  local k = self:int(1, 12)
+  if self:chance(12) then s = s:gsub("^What is ", "What's ") end
+  if self:chance(8) then s = s:gsub("^How many ([%a]+) are in ", "How many %1 in ") end
+  local k = self:int(1, 14)
   local lower = s:sub(1, 1):lower() .. s:sub(2)
   if k == 1 then return "Please answer: " .. lower end
   if k == 2 then return "Hello. " .. s end
@@ -189,6 +191,7 @@ function Rng:ask(wordings, values)
   if k == 4 then return s .. " Thank you." end
   if k == 5 and s:sub(-1) == "?" then return s:sub(1, -2) end
   if k == 6 then return lower end
+  if k == 7 and s:sub(-1) == "?" then return "Can you tell me: " .. lower end
   return s
 end
 

@@ -240,6 +240,45 @@ kind("list", 4, function(r)
   }
 end)
 
+kind("here", 5, function(r)
+  local files, names = {}, {}
+  for i = 1, r:int(1, 5) do
+    names[i] = r:file()
+    files[names[i]] = r:sentence() .. "\n"
+  end
+  return {
+    requests = { r:ask({ "Which files are here?", "List the files.", "What is in the workspace?", "What files do you see?", "Show me the files here.", "What is in this folder?",
+      "List all files in the workspace." }, {}) },
+    files = files,
+    solve = function(ctx)
+      local out = lib.body(bash(ctx, "I need to list the files.", "ls"))
+      ctx.answer("I have the list.", "I see: " .. out:gsub("\n", ", ") .. ".")
+    end,
+    check = function(w)
+      for _, f in ipairs(names) do if not says(w.answers[1], f) then return false end end
+      return true
+    end,
+  }
+end)
+
+kind("show", 6, function(r)
+  local f = r:file(r:pick { "txt", "md", "log" })
+  local lines = r:lines(r:int(1, 3))
+  local t = { requests = { r:ask({ "What does {f} say?", "Show me {f}.", "What is in {f}?", "Print {f}.", "Read {f}.", "Show the contents of {f}." }, { f = f }) } }
+  place(r, t, f, table.concat(lines, "\n") .. "\n")
+  function t.solve(ctx)
+    local out, path = with_file(ctx, f, "I need to read " .. f .. ".", function(think, p) return bash(ctx, think, "cat " .. p) end)
+    if not out then return end
+    ctx.answer("I have the text.", path .. " says:\n" .. lib.body(out))
+  end
+  function t.check(w)
+    if t.absent then return absent_ok(t, w, f) end
+    for _, l in ipairs(lines) do if not w.answers[1]:find(l, 1, true) then return false end end
+    return true
+  end
+  return t
+end)
+
 kind("line", 8, function(r)
   local f = r:file(r:pick { "txt", "md", "log" })
   local lines = r:lines(r:int(2, 25))
@@ -378,7 +417,8 @@ kind("create", 8, function(r)
   if r:chance(25) then f = r:fresh() .. "/" .. f end
   local text = r:chance(60) and r:clean_sentence() or r:word() .. " " .. r:word() .. " " .. r:number(1, 4)
   return {
-    requests = { r:order({ "Create a file {f} with the text: {s}", "Write a new file {f} that says: {s}", "Make a file named {f} containing: {s}", "Write this to {f}: {s}" },
+    requests = { r:order({ "Create a file {f} with the text: {s}", "Write a new file {f} that says: {s}", "Make a file named {f} containing: {s}", "Write this to {f}: {s}",
+      "Create the file {f} with the content: {s}", "Make a new file {f} with this text: {s}" },
       { f = f, s = text }) },
     solve = function(ctx)
       ctx.call("I will create " .. f .. ".", "str_replace_editor", { { "command", "create" }, { "path", f }, { "file_text", text .. "\n" } })

@@ -20,7 +20,7 @@ local ops = {
   { "%", { "{a} % {b}", "{a} mod {b}", "the remainder of {a} divided by {b}" }, function(a, b) return a % b end },
 }
 local whats = { "What is {x}?", "Compute {x}.", "How much is {x}?", "Calculate {x}.", "I need {x}.", "Work out {x}.",
-  "Tell me {x}.", "What do you get for {x}?" }
+  "Tell me {x}.", "What do you get for {x}?", "What is {x}?", "{x}?", "What does {x} give?", "Use python to compute {x}." }
 
 kind("binary", 20, function(r)
   local op = r:pick(ops)
@@ -33,6 +33,23 @@ kind("binary", 20, function(r)
       compute(ctx, "I need to compute " .. expr .. ". I will use python.", "print(" .. expr .. ")", expr .. " = {v}.")
     end,
     check = function(w) return says(w.answers[1], op[3](a, b)) end,
+  }
+end)
+
+kind("power", 6, function(r)
+  local a, b = r:int(2, 40), r:int(2, 9)
+  while a ^ b > 1e15 do b = b - 1 end
+  local x = lib.fill(r:pick { "{a} to the power of {b}", "{a} to the power {b}", "{a} ** {b}", "{a}^{b}", "{a} squared", "{a} cubed" }, { a = a, b = b })
+  if x:find("squared") then b = 2 end
+  if x:find("cubed") then b = 3 end
+  local expr, v = a .. " ** " .. b, 1
+  for _ = 1, b do v = v * a end
+  return {
+    requests = { r:ask(whats, { x = x }) },
+    solve = function(ctx)
+      compute(ctx, "I need to compute " .. expr .. ". I will use python.", "print(" .. expr .. ")", expr .. " = {v}.")
+    end,
+    check = function(w) return says(w.answers[1], v) end,
   }
 end)
 
@@ -98,7 +115,7 @@ local function largest(t) return math.max(table.unpack(t)) end
 local function smallest(t) return math.min(table.unpack(t)) end
 
 local list_ops = {
-  { "the sum", "sum({l})", sum, { "What is the sum of {n}?", "Add up {n}.", "What do {n} add up to?", "Give me the total of {n}." } },
+  { "the sum", "sum({l})", sum, { "What is the sum of {n}?", "Add up {n}.", "Sum these numbers: {n}", "What do {n} add up to?", "Give me the total of {n}." } },
   { "the largest", "max({l})", largest, { "What is the largest of {n}?", "Which is the biggest number: {n}?", "Find the maximum of {n}." } },
   { "the smallest", "min({l})", smallest, { "What is the smallest of {n}?", "Which is the least number: {n}?", "Find the minimum of {n}." } },
   { "the mean", "round(sum({l}) / len({l}), 2)", function(t) return ("%.2f"):format(sum(t) / #t) end,
@@ -155,7 +172,7 @@ kind("sorted", 3, function(r)
   table.sort(s, back and function(a, b) return a > b end or nil)
   return {
     requests = { r:ask(back and { "Sort {n} from largest to smallest.", "Put {n} in descending order." }
-      or { "Sort {n} from smallest to largest.", "Put {n} in ascending order.", "Sort {n}." }, { n = n }) },
+      or { "Sort {n} from smallest to largest.", "Put {n} in ascending order.", "Sort {n}.", "Sort these numbers: {n}" }, { n = n }) },
     solve = function(ctx)
       compute(ctx, "I need to sort a list. I will use python.", "print(sorted([" .. n .. "]" .. (back and ", reverse=True" or "") .. "))",
         "Sorted: {v}.")
@@ -289,6 +306,7 @@ kind("math", 7, function(r)
     { "the greatest common divisor of {a} and {b}", "math.gcd({a}, {b})", gcd(a, b) },
     { "the least common multiple of {a} and {b}", "math.lcm({a}, {b})", a * b // gcd(a, b) },
     { "the factorial of {n}", "math.factorial({n})", f },
+    { "the square root of {q}", "round(math.sqrt({q}), 3)", ("%.3f"):format(math.sqrt(q)) },
     { "the square root of {q}, to 3 decimals", "round(math.sqrt({q}), 3)", ("%.3f"):format(math.sqrt(q)) },
   }
   local k = r:pick(forms)
