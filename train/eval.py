@@ -167,6 +167,8 @@ class DaemonRunner:
 
     def __init__(self, o):
         self.o, self.serial = o, 0
+        self.log = open(o.log, "ab+") if o.log else tempfile.TemporaryFile()
+        self.log_read = self.log.seek(0, os.SEEK_END)
         self.start()
 
     def start(self):
@@ -175,7 +177,7 @@ class DaemonRunner:
                 "--engine", engine_of(self.o.model), "--profile", "demo"]
         if self.o.no_sandbox:
             argv += ["--sandbox", "off"]
-        self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log())
+        self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log)
         theirs.close()
         self.lines, self.sock = ours.makefile("rwb"), ours
         self.call("initialize", protocolVersion=1, client={"name": "eval", "version": "1"}, capabilities={})
@@ -184,9 +186,14 @@ class DaemonRunner:
         self.lines.close()
         self.sock.close()
         self.child.wait(30)
+        self.log.close()
 
-    def log(self):
-        return open(self.o.log, "ab") if self.o.log else subprocess.DEVNULL
+    def repairs(self):
+        """Blocks that the tolerant parser mended since the last look: malformed all the same."""
+        self.log.seek(self.log_read)
+        text = self.log.read()
+        self.log_read += len(text)
+        return text.count(b" repaired=")
 
     def read(self):
         line = self.lines.readline()
@@ -222,6 +229,7 @@ class DaemonRunner:
                 self.event(e, out, by_id, said)
             if out["stop"]:
                 out["steps"] = said
+                out["malformed"] += self.repairs()
                 return out
             m = self.read()
             events = [m["params"]] if m.get("method") == "event" else []

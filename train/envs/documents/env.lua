@@ -29,7 +29,7 @@ kind("long", 24, function(r)
 end)
 
 -- The builder of a place has a document of their own.
-kind("hop", 18, function(r)
+kind("hop", 26, function(r)
   local w = docs.world(r, { n = r:int(1, 3) })
   local e, p, f = docs.person(r, w)
   return {

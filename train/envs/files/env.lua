@@ -358,7 +358,7 @@ local function edit(ctx, think, path, old, new)
   return ctx.call(think, "str_replace_editor", { { "command", "str_replace" }, { "path", path }, { "old_str", old }, { "new_str", new } })
 end
 
-kind("set", 16, function(r)
+kind("set", 20, function(r)
   local f = r:file(r:pick { "conf", "ini", "yaml", "txt" })
   local keys, values, lines, sep = settings(r, r:int(1, 10))
   local k, v = r:int(1, #keys), r:chance(65) and tostring(r:number(1, 5)) or r:fresh()
@@ -625,7 +625,7 @@ kind("script", 4, function(r)
 end)
 
 -- Two steps deep and more: the value of one file goes into another.
-kind("carry", 8, function(r)
+kind("carry", 16, function(r)
   local keys, values, lines, sep = settings(r, r:int(1, 5))
   local k = r:int(1, #keys)
   local old = tostring(r:number(1, 5))
@@ -646,7 +646,7 @@ kind("carry", 8, function(r)
   }
 end)
 
-kind("holder", 6, function(r)
+kind("holder", 10, function(r)
   local files, home, key, value = {}, nil, r:fresh(), tostring(r:number(1, 5))
   local sep = r:pick { "=", " = ", ": " }
   for i = 1, r:int(2, 4) do

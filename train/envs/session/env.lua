@@ -53,7 +53,7 @@ local function talked(world, turn, part)
   return world.answers[turn]:lower():find(part.must, 1, true) ~= nil, "the answer lacks '" .. part.must .. "'"
 end
 
-kind("talk", 16, function(r)
+kind("talk", 11, function(r)
   local n, requests, parts = r:int(1, 3), {}, {}
   for i = 1, n do
     parts[i] = small_talk(r)
@@ -148,7 +148,7 @@ kind("counts", 20, function(r)
   }
 end)
 
-kind("found", 14, function(r)
+kind("found", 18, function(r)
   local w, files, home = r:fresh(), {}, nil
   local n = r:int(1, 9)
   for i = 1, r:int(2, 4) do
@@ -187,7 +187,7 @@ kind("found", 14, function(r)
 end)
 
 -- The old value stands only in the earlier call and its result.
-kind("undo", 12, function(r)
+kind("undo", 18, function(r)
   local f, keys, lines, sep = r:file(r:pick { "conf", "ini", "txt" }), {}, {}, r:pick { " = ", "=", ": " }
   for i = 1, r:int(1, 5) do
     keys[i] = r:fresh()
@@ -220,7 +220,7 @@ kind("undo", 12, function(r)
 end)
 
 -- Something said earlier, and asked for later; no tool.
-kind("remember", 12, function(r)
+kind("remember", 9, function(r)
   local x = r:pick { r:name(), r:code(), tostring(r:number(2, 6)), r:fresh(), r:file() }
   local forms = {
     { { "My name is {x}.", "I am {x}.", "You can call me {x}." }, "The user gives a name.", "Hello, {x}.", { "What is my name?", "Who am I?", "Do you know my name?" }, "Your name is {x}." },
@@ -247,7 +247,7 @@ kind("remember", 12, function(r)
 end)
 
 -- A question about a document, then one about "it".
-kind("reading", 14, function(r)
+kind("reading", 20, function(r)
   local w = docs.world(r, { n = r:int(1, 3) })
   local e = r:pick(w.places)
   r:shuffle(e.facts)
