@@ -240,9 +240,10 @@ static int log_call(struct turn *t, struct call *c, struct err *err)
 static json_t *usage_of(const struct turn *t, const struct infer_result *r, const char *stop)
 {
     bool open = t->thinking && t->ids.n && !t->think_bytes;
+    int64_t written = t->dsml ? (int64_t)t->ids.n : (int64_t)r->completion;
     return json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:I}", "step",
                      (json_int_t)t->step, "promptTokens", (json_int_t)r->prompt, "cachedTokens",
-                     (json_int_t)r->cached, "completionTokens", (json_int_t)r->completion, "stop",
+                     (json_int_t)r->cached, "completionTokens", (json_int_t)written, "stop",
                      stop, "thinkBytes", (json_int_t)(open ? t->bytes.len : t->think_bytes),
                      "thinkTokens", (json_int_t)(open ? t->ids.n : t->think_ids), "thinkOpen",
                      (int)open, "queuedUs", (json_int_t)(r->queued_ns / 1000), "prefillUs",
@@ -380,7 +381,7 @@ static void finish_step(struct turn *t, const struct infer_result *r)
     }
     if (!t->dsml)
         check_remote_calls(t);
-    t->completion_tokens += r->completion;
+    t->completion_tokens += t->dsml ? t->ids.n : r->completion;
     t->engine_ns += r->queued_ns + r->prefill_ns + r->decode_ns;
     t->retries = 0;
     crash_here(CRASH_AFTER_SAMPLE);

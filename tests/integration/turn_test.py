@@ -1,0 +1,253 @@
+"""One turn in all its ends: the answer, interrupts, steering, budgets, broken calls."""
+import os
+import time
+
+from agent import Daemon, Refused, bash, history, main, open_session, run
+
+COUNT = [{"match": "river", "steps": [
+    {"think": "I count.", "calls": [bash("grep -c river notes.txt")]},
+    {"think": "It said {{result}}", "text": "There are {{seen:([0-9]+)}} lines."}]}]
+
+
+def kinds(events):
+    return [e["type"] + (":" + e["data"]["kind"] if e["type"] == "item.completed" else "")
+            for e in events]
+
+
+def results(events):
+    return [e["data"] for e in events
+            if e["type"] == "item.completed" and e["data"]["kind"] == "result"]
+
+
+def test_whole_turn():
+    d = Daemon(COUNT)
+    with open(d.workspace + "/notes.txt", "w") as f:
+        f.write("river\nmill\nriver river\n")
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "how many river lines?")
+    assert r["stopReason"] == "end_turn", r
+    events = history(c, s)
+    assert [e["seq"] for e in events] == list(range(1, len(events) + 1))
+    assert kinds(events) == [
+        "session.created", "turn.started", "item.completed:user", "step.started",
+        "item.completed:reasoning", "item.completed:call", "usage", "tool.started",
+        "tool.finished", "item.completed:result", "step.started", "item.completed:reasoning",
+        "item.completed:text", "usage", "turn.completed"], kinds(events)
+    assert results(events)[0]["text"].startswith("2\n"), results(events)
+    # within a turn nothing is computed twice: what is new is what the result added
+    first, second = [e["data"] for e in events if e["type"] == "step.started"]
+    sampled = [e for e in events if e["type"] == "usage"][0]
+    assert second["cachedTokens"] >= first["promptTokens"] + sampled["data"]["completionTokens"] - 8
+    assert len(sampled["tokens"]) == sampled["data"]["completionTokens"]
+    prompt = c.call("prompt.render", sessionId=s)["prompt"]
+    assert "I count.</think>" in prompt
+    d.close()
+
+
+def test_next_turn_drops_reasoning():
+    d = Daemon(COUNT)
+    open(d.workspace + "/notes.txt", "w").write("river\n")
+    c = d.client()
+    s = open_session(c, d)
+    run(c, s, "river?")
+    c.call("session.get", sessionId=s)
+    run(c, s, "river again?")
+    prompt = c.call("prompt.render", sessionId=s)["prompt"]
+    assert prompt.count("I count.") == 1, prompt
+    d.close()
+
+
+def test_interrupt_while_sampling():
+    d = Daemon([{"steps": [{"think": "x" * 4000, "delay_ms": 20, "chunk": 4}]}])
+    c = d.client()
+    s = open_session(c, d)
+    c.call("session.subscribe", sessionId=s)
+    t = c.call("turn.start", sessionId=s, input="go")["turnId"]
+    c.event("item.delta")
+    c.call("turn.interrupt", turnId=t)
+    end = c.event("turn.completed")
+    assert end["data"]["stopReason"] == "cancelled"
+    part = [e for e in history(c, s) if e["data"].get("kind") == "reasoning"][0]
+    assert part["data"]["partial"] and part["data"]["text"].startswith("xxx")
+    assert c.call("turn.interrupt", turnId=t)["state"] == "ended"  # repeating is fine
+    assert run(c, s, "go on", limits={"maxTokens": 20})["stopReason"] == "max_tokens"
+    d.close()
+
+
+def test_interrupt_while_calling():
+    d = Daemon([{"steps": [{"calls": [bash("sleep 50"), bash("touch never")]},
+                           {"text": "not reached"}]}], args=["--set", "agent.grace=100ms"])
+    c = d.client()
+    s = open_session(c, d)
+    c.call("session.subscribe", sessionId=s)
+    t = c.call("turn.start", sessionId=s, input="go")["turnId"]
+    c.event("tool.started")
+    began = time.monotonic()
+    c.call("turn.interrupt", turnId=t, mode="soft")
+    assert c.event("turn.completed")["data"]["stopReason"] == "cancelled"
+    assert time.monotonic() - began < 30
+    got = results(history(c, s))
+    assert len(got) == 2, got
+    assert sorted(r["status"] for r in got) == ["cancelled", "cancelled"], got
+    assert not os.path.exists(d.workspace + "/never")
+    assert run(c, s, "again", limits={"maxSteps": 1})["stopReason"] == "max_steps"
+    d.close()
+
+
+def test_steer_rides_in_the_result():
+    d = Daemon([{"match": "go", "steps": [
+        {"think": "first", "calls": [bash("sleep 0.5; echo done")]},
+        {"text": "{{result}}"}]}])
+    c = d.client()
+    s = open_session(c, d)
+    c.call("session.subscribe", sessionId=s)
+    t = c.call("turn.start", sessionId=s, input="go")["turnId"]
+    c.event("tool.started")
+    c.call("turn.steer", turnId=t, input="prefer short answers")
+    answer = c.event("turn.completed")["data"]["message"]
+    assert "prefer short answers" in answer and "<system-reminder>" in answer
+    assert "first</think>" in c.call("prompt.render", sessionId=s)["prompt"]  # reasoning kept
+    d.close()
+
+
+def test_steer_without_a_result_becomes_a_message():
+    d = Daemon([{"match": "more", "steps": [{"text": "both"}]},
+                {"steps": [{"text": "slow answer", "first_ms": 700}]}])
+    c = d.client()
+    s = open_session(c, d)
+    c.call("session.subscribe", sessionId=s)
+    t = c.call("turn.start", sessionId=s, input="go")["turnId"]
+    c.event("step.started")
+    c.call("turn.steer", turnId=t, input="more")
+    assert c.event("turn.completed")["data"]["message"] == "both"
+    d.close()
+
+
+def test_budgets_end_with_an_answer():
+    loop = [{"steps": [{"calls": [bash("echo {{steps}}")]}, {"calls": [bash("echo {{steps}}")]},
+                       {"text": "{{result}}"}]}]
+    d = Daemon(loop)
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "go", limits={"maxSteps": 3})
+    assert r["stopReason"] == "max_steps" and r["limit"] == "steps", r
+    assert "last step" in r["message"], r
+    d.script([{"steps": [{"calls": [bash("echo {{steps}}")]}]}])
+    d.stop()
+    d.start()
+    c = d.client()
+    r = run(c, s, "go", limits={"maxSteps": 2})
+    assert r["stopReason"] == "max_steps" and r["usage"]["toolCalls"] == 1, r
+    assert results(history(c, s))[-1]["text"].startswith("[not run")
+    d.close()
+
+
+def test_thinking_is_closed_in_time():
+    d = Daemon([{"steps": [{"think": "hm " * 3000, "text": "never"}]}])
+    c = d.client()
+    s = open_session(c, d, limits={"maxThinking": 100})
+    r = run(c, s, "go", limits={"maxTokens": 400})
+    usage = [e["data"] for e in history(c, s) if e["type"] == "usage"][0]
+    assert usage["thinkTokens"] == 100, usage
+    assert r["stopReason"] == "max_tokens", r
+    d.close()
+
+
+def test_time_budget():
+    d = Daemon([{"steps": [{"calls": [bash("sleep 60")]}, {"text": "in time: {{result}}"}]}])
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "go", limits={"maxSeconds": 1})
+    assert r["limit"] == "time" and "in time" in r["message"], r
+    d.close()
+
+
+def test_repeats_are_told_and_end():
+    d = Daemon([{"steps": [{"calls": [bash("true")]}]}])
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "go")
+    assert r["limit"] == "repeats", r
+    notes = [e["data"]["text"] for e in history(c, s) if e["data"].get("kind") == "notice"]
+    assert "three times" in notes[0], notes
+    assert r["usage"]["toolCalls"] == 8, r
+    d.close()
+
+
+def test_broken_call_is_told():
+    dsml = "<\uff5cDSML\uff5cfunction_calls>\n<\uff5cDSML\uff5cinvoke name=\"bash\">\n"
+    broken = "thought</think>\n\n" + dsml + "<\uff5cDSML\uff5cparameter name=\"command\">ls"
+    d = Daemon([{"steps": [{"raw": broken}, {"text": "told: {{result}}"}]}])
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "go")
+    assert r["stopReason"] == "end_turn" and "[invalid call" in r["message"], r
+    assert r["usage"]["toolCalls"] == 0
+    d.script([{"steps": [{"raw": broken}]}])
+    d.stop()
+    d.start()
+    c = d.client()
+    r = run(c, s, "go")
+    assert r["stopReason"] == "error" and r["error"]["kind"] == "encoding_error", r
+    d.close()
+
+
+def test_engine_faults():
+    d = Daemon([{"match": "busy", "steps": [{"text": "a", "fault": "busy"}]},
+                {"match": "error", "steps": [{"text": "a long answer", "fault": "error",
+                                               "fault_at": 8}]},
+                {"match": "dead", "steps": [{"text": "a", "fault": "dead"}]},
+                {"steps": [{"text": "fine"}]}], args=["--set", "engine.retries=1"])
+    c = d.client()
+    s = open_session(c, d, profile="chat")
+    r = run(c, s, "busy")
+    assert r["error"]["kind"] == "engine_unavailable" and r["error"]["retryable"], r
+    assert [e for e in history(c, s) if e["type"] == "warning"]
+    r = run(c, s, "error")
+    assert not r["error"]["retryable"], r
+    assert run(c, s, "fine")["message"] == "fine"
+    assert run(c, s, "dead")["error"]["kind"] == "engine_unavailable"
+    try:
+        run(c, s, "fine")
+        raise AssertionError("a dead engine took a turn")
+    except Refused as e:
+        assert e.code == 1008, e.code
+    assert c.call("engine.status")["state"] == "dead"
+    d.close()
+
+
+def test_fork():
+    d = Daemon([{"steps": [{"think": "t{{turns}}", "text": "answer {{turns}}"}]}])
+    c = d.client()
+    s = open_session(c, d)
+    run(c, s, "one")
+    run(c, s, "two")
+    first = [e for e in history(c, s) if e["data"].get("kind") == "text"][0]
+    f = c.call("session.fork", sessionId=s, atMessageId=first["itemId"])["sessionId"]
+    assert run(c, f, "three")["message"] == "answer 2"
+    f = c.call("session.fork", sessionId=s)["sessionId"]
+    assert run(c, f, "three")["message"] == "answer 3"
+    d.close()
+
+
+def test_parallel_reads():
+    d = Daemon([{"steps": [{"calls": [
+        {"name": "search", "arguments": {"query": "a"}},
+        {"name": "search", "arguments": {"query": "b"}}, bash("echo x > made"),
+        {"name": "search", "arguments": {"query": "c"}}]}, {"text": "ok"}]}])
+    c = d.client()
+    s = open_session(c, d)
+    assert run(c, s, "go")["stopReason"] == "end_turn"
+    order = [(e["type"], e["data"].get("callId")) for e in history(c, s)
+             if e["type"] in ("tool.started", "tool.finished")]
+    calls = [e["data"]["callId"] for e in history(c, s) if e["data"].get("kind") == "call"]
+    at = {(t, calls.index(i)): n for n, (t, i) in enumerate(order)}
+    assert at["tool.started", 1] < at["tool.finished", 0]  # side by side
+    assert at["tool.started", 2] > max(at["tool.finished", 0], at["tool.finished", 1])
+    assert at["tool.started", 3] > at["tool.finished", 2]
+    d.close()
+
+
+if __name__ == "__main__":
+    main(globals())
