@@ -1,0 +1,25 @@
+/* data.h - token files, packing behind a shared prefix, and synthetic copy drills. */
+#ifndef TRAIN_DATA_H
+#define TRAIN_DATA_H
+
+#include "model.h"
+
+struct split {
+    const uint16_t *ids;
+    const uint8_t *msk, *fam;
+    const uint32_t *off;
+    int n, prefix; /* sequences; tokens all of them share, less one */
+    int *next;     /* order of one pass */
+    size_t bytes;
+};
+
+/* 0 or -1 when a file is missing or inconsistent (message on stderr) */
+int split_open(struct split *s, const char *dir, const char *name);
+void split_close(struct split *s);
+/* Fills b with sequences until rows would pass target; picks at random, or from *at on in order.
+ * strip leaves the shared prefix out (early training: it says nothing yet). */
+void batch_fill(struct batch *b, const struct split *s, int target, int strip, uint64_t *rng,
+                int *at);
+/* Random-token drills: level 0 plain repeats, 1 repeats after filler, 2 also look-ups. */
+void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rng);
+#endif
