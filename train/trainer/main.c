@@ -34,9 +34,9 @@ static double now(void)
 static const char *const keys[] = {"lr",    "lr_muon", "lr_adam",     "wd",           "rows",
                                    "synth", "drill",   "sparse",      "topk",         "index_every",
                                    "index_period",     "mtp_period",  "bias",         "threads",
-                                   "save",  "micro", "synth_level", "all", "strip"};
+                                   "save",  "micro", "synth_level", "all", "strip", "synth_vocab"};
 enum { K_LR, K_MUON, K_ADAM, K_WD, K_ROWS, K_SYNTH, K_DRILL, K_SPARSE, K_TOPK, K_IEVERY, K_IPERIOD,
-       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_N };
+       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_N };
 
 struct plan {
     struct { long step; int key; double v; } e[512];
@@ -111,9 +111,9 @@ struct run {
     struct hyper hp;
     uint64_t seed;
     long step;
-    int rows, micro, phase, nextp, level, strip;
+    int rows, micro, phase, nextp, level, svocab;
     struct source { double loss; long n, ok; } src[NW][3]; /* synthetic, drill, train */
-    double synth, pdrill, all;
+    double synth, pdrill, all, strip;
     pthread_barrier_t go, done;
 };
 
@@ -122,12 +122,13 @@ static int fill(struct run *r, struct worker *w, int micro)
     int src = 2;
     w->rng = r->seed ^ ((uint64_t)r->step * 1024 + (uint64_t)micro) * 0xd1342543de82ef95ull;
     double u = (double)rng_below(&w->rng, 1000000) / 1e6;
+    int strip = (double)rng_below(&w->rng, 1000000) / 1e6 < r->strip;
     if (u < r->synth || r->train.n <= 0)
-        batch_drill(w->b, r->m.vocab, r->rows, r->level, &w->rng), src = 0;
+        batch_drill(w->b, r->svocab, r->rows, r->level, &w->rng), src = 0;
     else if (u < r->synth + r->pdrill && r->drill.n > 0)
-        batch_fill(w->b, &r->drill, r->rows, r->strip, &w->rng, NULL), src = 1;
+        batch_fill(w->b, &r->drill, r->rows, strip, &w->rng, NULL), src = 1;
     else
-        batch_fill(w->b, &r->train, r->rows, r->strip, &w->rng, NULL);
+        batch_fill(w->b, &r->train, r->rows, strip, &w->rng, NULL);
     /* early on, all of a text is worth predicting, not only the assistant's part */
     if (src && (double)rng_below(&w->rng, 1000000) / 1e6 < r->all)
         for (int t = w->b->prefix; t < w->b->T; t++)
@@ -211,7 +212,10 @@ static void configure(struct run *r)
     r->synth = plan_get(p, K_SYNTH, s);
     r->level = (int)plan_get(p, K_LEVEL, s);
     r->pdrill = plan_get(p, K_DRILL, s);
-    r->strip = (int)plan_get(p, K_STRIP, s);
+    r->strip = plan_get(p, K_STRIP, s);
+    r->svocab = (int)plan_get(p, K_SVOCAB, s);
+    if (r->svocab < 32 || r->svocab > r->m.vocab)
+        r->svocab = r->m.vocab;
     r->all = plan_get(p, K_ALL, s);
     r->os.lr_muon = (float)(lr * plan_get(p, K_MUON, s));
     r->os.lr_adam = (float)(lr * plan_get(p, K_ADAM, s));

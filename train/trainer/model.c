@@ -127,6 +127,13 @@ void model_init(struct model *m, int vocab, uint64_t seed)
     /* head = embedding at birth: copying a token is then one linear map away */
     for (size_t i = 0; i < (size_t)vocab * D; i++)
         m->w[m->head + i] = m->w[m->embed + i] * 0.06f;
+    /* a component common to all tokens: attention by position alone needs something constant */
+    uint64_t s = seed * 77 + 5;
+    for (int j = 0; j < D; j++) {
+        float c = 0.5f * gauss(&s);
+        for (int v = 0; v < vocab; v++)
+            m->w[m->embed + (size_t)v * D + (size_t)j] += c;
+    }
     for (int t = 0; t < CTX; t++)
         for (int i = 0; i < DR / 2; i++) {
             float f = (float)pow(10000.0, -2.0 * i / DR);
