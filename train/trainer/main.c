@@ -16,6 +16,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,14 @@ static long plan_end(const struct plan *p)
 }
 
 /* ------------------------------------------------------------------ training */
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    stop = 1;
+}
 
 enum { NW = 2 }; /* gradient accumulators: fixed, so that sums do not depend on threads */
 
@@ -333,7 +342,9 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
     pthread_create(&th, NULL, helper, &r);
     struct stat_sum sum = {0};
     double t0 = now(), saved = now(), opt_time = 0, rows = 0;
-    while (r.step < plan_end(&r.plan)) {
+    signal(SIGINT, on_signal); /* save, then stop */
+    signal(SIGTERM, on_signal);
+    while (r.step < plan_end(&r.plan) && !stop) {
         configure(&r);
         int threads = (int)plan_get(&r.plan, K_THREADS, r.step);
         phase(&r, 0, threads);
@@ -473,6 +484,17 @@ static int cmd_export(const char *ckpt, int vocab, int topk, const char *dir)
 
 /* ------------------------------------------------------------------ checks */
 
+/* inner layers are copies of layer 1, most experts of expert 0 */
+static int skip_in_check(const char *name)
+{
+    int l = -1, e = -1;
+    sscanf(name, "model.layers.%d", &l);
+    const char *x = strstr(name, "experts.");
+    if (x)
+        sscanf(x, "experts.%d", &e);
+    return (l > 1 && l < NL) || e > 0;
+}
+
 static double loss_now(struct worker *w)
 {
     w->loss = w->mtp_loss = 0;
@@ -502,7 +524,7 @@ static int check_indexer(struct model *m, struct worker *w)
         struct param *p = &m->p[i];
         size_t n = (size_t)(p->rows ? p->rows : 1) * (size_t)p->cols;
         double gg = 0, lo[2];
-        if (!strstr(p->name, "indexer"))
+        if (!strstr(p->name, "indexer") || skip_in_check(p->name))
             continue;
         for (size_t j = 0; j < n; j++)
             gg += (double)g[p->off + j] * (double)g[p->off + j];
@@ -522,7 +544,6 @@ static int check_indexer(struct model *m, struct worker *w)
             bad++;
         }
     }
-    free(g);
     return bad;
 }
 
@@ -561,7 +582,7 @@ static int cmd_gradcheck(void)
     for (int i = 0; i < m.np; i++) {
         struct param *p = &m.p[i];
         size_t n = (size_t)(p->rows ? p->rows : 1) * (size_t)p->cols;
-        if (p->kind == P_BIAS || strstr(p->name, "indexer"))
+        if (p->kind == P_BIAS || strstr(p->name, "indexer") || skip_in_check(p->name))
             continue;
         /* along the gradient itself: d loss = |g|^2 eps, the check with the best signal */
         double gg = 0, mtp = p->off >= m.l[NL].enorm && p->off < m.norm;

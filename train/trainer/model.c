@@ -6,20 +6,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "vexp.h"
 
 const float route_scale = 2.0f;
 
+/* Zeroed, page-aligned, and free of cost until touched: rooms are sized for the largest batch. */
 float *falloc(size_t n)
 {
-    size_t bytes = (n * sizeof(float) + 63) / 64 * 64 + 64;
-    float *p = aligned_alloc(64, bytes);
-    if (!p) {
+    void *p = mmap(NULL, n * sizeof(float) + 64, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
         fprintf(stderr, "out of memory\n");
         exit(1);
     }
-    memset(p, 0, bytes);
     return p;
 }
 
@@ -291,7 +292,9 @@ static void run_mtp(struct worker *w, int backward)
     double sum = 0;
     float *headg = NULL;
     if (backward) { /* the shared head takes no gradient from here */
-        headg = falloc((size_t)m->vocab * D);
+        headg = malloc((size_t)m->vocab * D * sizeof(float));
+        if (!headg)
+            exit(1);
         memcpy(headg, w->g + m->head, (size_t)m->vocab * D * sizeof(float));
     }
     head_loss(w, w->mh, w->t4, rows, tg, n, backward ? w->inv : 0, &sum, &w->nmtpok);
