@@ -67,7 +67,10 @@ static int add_index(struct toolplace *p, const struct toolrun_opts *o, struct e
     }
     const char *inside = S_ISDIR(st.st_mode) ? DOCS_INSIDE : INDEX_INSIDE;
     arg2(p, "--index", inside);
-    return bind(p, host, inside, false, err);
+    int rc = bind(p, host, inside, false, err);
+    if (rc == 0)
+        p->spec->bind[p->spec->n_binds - 1].owned = true; /* workspaces are often mode 0700 */
+    return rc;
 }
 
 /* A folder of the session's state, shown inside under `inside`. */

@@ -191,7 +191,8 @@ static void plan_binds(struct plan *p, const struct sandbox_spec *spec, const st
             (spec_below(b->host, "/usr") || spec_below(b->host, "/opt")))
             continue; /* in view already */
         add(p, DO_BIND, b->inside, b->host,
-            (b->write ? PLAN_WRITE | PLAN_IDMAP : 0u) | (b->optional ? PLAN_OPTIONAL : 0u));
+            (b->write ? PLAN_WRITE | PLAN_IDMAP : 0u) | (b->owned ? PLAN_IDMAP : 0u) |
+                (b->optional ? PLAN_OPTIONAL : 0u));
     }
 }
 

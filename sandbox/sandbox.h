@@ -57,6 +57,7 @@ struct sandbox_bind {
     char inside[SANDBOX_PATH_MAX];
     bool write;    /* read-write; default read-only */
     bool optional; /* leave it out when the host lacks it */
+    bool owned;    /* its owner's files are the payload's: private folders can be read */
 };
 
 /* 0 = the default of the table in spec.c, which --explain-policy prints. */

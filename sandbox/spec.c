@@ -204,8 +204,8 @@ void spec_text(const struct sandbox_spec *s, struct buf *out)
         buf_printf(out, "limit %s %llu\n", row->name,
                    (unsigned long long)spec_limit_get(&s->limits, row));
     for (uint32_t i = 0; i < s->n_binds; i++)
-        buf_printf(out, "%s %s at %s%s\n", s->bind[i].write ? "write" : "read",
-                   s->bind[i].host, s->bind[i].inside,
+        buf_printf(out, "%s %s at %s%s%s\n", s->bind[i].write ? "write" : "read",
+                   s->bind[i].host, s->bind[i].inside, s->bind[i].owned ? " as owner" : "",
                    s->bind[i].optional ? " if present" : "");
     for (uint32_t i = 0; i < s->n_env; i++)
         buf_printf(out, "env %.*s\n", (int)strcspn(s->env[i], "="), s->env[i]);
