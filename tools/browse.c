@@ -35,6 +35,7 @@ void browser_free(struct browser *b)
     mem_free(b->doc);
     index_close(b->index);
     mem_free(b->index_path);
+    web_free(b->web);
     mem_free(b);
 }
 

@@ -10,6 +10,8 @@ struct browse_hit {
     struct str title, url, snippet, date; /* date may be empty */
 };
 
+struct web;
+
 struct browser {
     struct page **doc; /* owned */
     uint32_t n_docs, cap_docs;
@@ -17,6 +19,7 @@ struct browser {
     uint32_t n_cursors;
     struct index *index; /* owned; NULL = not opened */
     char *index_path;    /* owned: what `index` was opened from */
+    struct web *web;     /* owned; NULL = nothing fetched yet */
 };
 
 NODISCARD int browser_get(struct toolbox *t, struct browser **out, struct err *err);

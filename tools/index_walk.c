@@ -1,10 +1,9 @@
-/* index_walk.c - walking a folder and reading what lies there; PDF through pdftotext. */
+/* index_walk.c - walking a folder and reading what lies there. */
 #include "tools/index_walk.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +13,10 @@
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "tools/child.h"
 #include "tools/html.h"
+#include "tools/pdf.h"
 
-enum { DEPTH_MAX = 40, PDF_SECONDS = 30 };
+enum { DEPTH_MAX = 40 };
 
 static int add_file(struct walk_list *l, const char *path, const struct stat *st,
                     struct err *err)
@@ -103,36 +102,6 @@ void walk_list_done(struct walk_list *l)
     *l = (struct walk_list){0};
 }
 
-/* What pdftotext prints for a PDF file. */
-static int read_pdf(const char *path, struct buf *out, struct err *err)
-{
-    const char *argv[] = {"pdftotext", "-q", "-enc", "UTF-8", path, "-", NULL};
-    const struct child_spec spec = {.argv = argv, .control = -1};
-    struct child c;
-    int rc = child_start(&c, &spec, err);
-    if (rc < 0)
-        return rc;
-    int64_t end = io_mono_ns() + PDF_SECONDS * 1000000000LL;
-    for (bool open = true; open && io_mono_ns() < end && !out->failed;) {
-        char chunk[16384];
-        struct pollfd p = {c.out[0], POLLIN, 0};
-        poll(&p, 1, 1000);
-        ssize_t n = read(c.out[0], chunk, sizeof chunk);
-        if (n > 0)
-            buf_add(out, chunk, (size_t)n);
-        open = n != 0;
-    }
-    struct pollfd p = {c.pidfd, POLLIN, 0};
-    poll(&p, 1, 1000);
-    child_reap(&c);
-    if (c.exited && c.code == 127)
-        rc = err_set(err, ERR_UNSUPPORTED, "PDF needs pdftotext (package poppler-utils)");
-    else if (!c.exited || c.code != 0)
-        rc = err_set(err, ERR_UNSUPPORTED, "pdftotext could not read it");
-    child_done(&c);
-    return rc;
-}
-
 int walk_read(const char *folder, const char *path, struct str url, struct page **out,
               struct err *err)
 {
@@ -148,9 +117,12 @@ int walk_read(const char *folder, const char *path, struct str url, struct page 
     int rc = io_read_all(fd, &data, err);
     close(fd);
     if (rc == 0 && str_starts(buf_view(&data), STR("%PDF-"))) {
-        buf_reset(&data);
+        struct buf text;
+        buf_init(&text, LIMIT_PAGE_BYTES);
         type = STR("text/plain; charset=utf-8");
-        rc = read_pdf(full, &data, err);
+        rc = pdf_text(buf_view(&data), &text, err);
+        buf_done(&data);
+        data = text;
     }
     if (rc == 0)
         rc = html_page(out, url, type, buf_view(&data), false, false, err);

@@ -22,6 +22,8 @@ static const char help[] =
     "  --pages-dir DIR    where opened pages are kept\n"
     "  --cassette FILE    replay fetches from FILE; with --record, add to it\n"
     "  --record           see --cassette\n"
+    "  --providers JSON   search engines on the network; see tools/provider.h\n"
+    "  --private-hosts L  address:port,... that may be fetched though private\n"
     "  --web              allow fetching from the network\n"
     "It is not a sandbox: outside a cell, commands run with your own rights.\n";
 
@@ -57,7 +59,7 @@ static int serve(int argc, char **argv)
         {"--workspace", &o.box.workspace}, {"--profile", &o.profile},
         {"--index", &o.box.index},         {"--spill-dir", &o.box.spill_dir},
         {"--pages-dir", &o.box.pages_dir}, {"--cassette", &o.box.cassette},
-        {"--providers", &o.box.providers},
+        {"--providers", &o.box.providers}, {"--private-hosts", &o.box.private_hosts},
     };
     for (int i = 0; i < argc; i++) {
         bool known = true;
@@ -69,10 +71,10 @@ static int serve(int argc, char **argv)
             o.box.strays = true;
         } else if (strcmp(argv[i], "--as-workspace") == 0) {
             o.as_workspace = true;
-        } else if (strcmp(argv[i], "--record") == 0) {
-            o.box.record = true;
         } else if (strcmp(argv[i], "--web") == 0) {
             o.box.web = true;
+        } else if (strcmp(argv[i], "--record") == 0) {
+            o.box.record = true;
         } else {
             known = false;
         }

@@ -89,7 +89,8 @@ static size_t next_piece(struct str s, size_t at, size_t end, size_t *chars)
     size_t i = at;
     bool blank = s.p[at] == ' ';
     *chars = 0;
-    while (i < end && (s.p[i] == ' ') == blank) {
+    /* Beyond a line's width the length no longer matters: it will be cut anyway. */
+    while (i < end && (s.p[i] == ' ') == blank && *chars <= PAGE_WIDTH) {
         uint32_t cp;
         size_t n = utf8_decode(s, i, &cp);
         (*chars)++;

@@ -83,6 +83,8 @@ static int copy_opts(struct toolbox *t, const struct toolbox_opts *o, struct err
     if (rc == 0)
         rc = copy(&t->opts.providers, o->providers, err);
     if (rc == 0)
+        rc = copy(&t->opts.private_hosts, o->private_hosts, err);
+    if (rc == 0)
         rc = copy(&t->opts.cassette, o->cassette, err);
     return rc;
 }
@@ -143,6 +145,7 @@ void toolbox_free(struct toolbox *t)
     drop(&t->opts.pages_dir);
     drop(&t->opts.index);
     drop(&t->opts.providers);
+    drop(&t->opts.private_hosts);
     drop(&t->opts.cassette);
     mem_free(t);
 }

@@ -19,6 +19,7 @@ struct toolbox_opts {
     const char *pages_dir; /* opened pages survive a restart here; NULL = memory only */
     const char *index;     /* database of the local search index, or NULL */
     const char *providers; /* JSON text of search providers (from the caller's YAML), or NULL */
+    const char *private_hosts; /* "address:port,..." that may be fetched though private */
     const char *cassette;  /* file of recorded fetches, or NULL */
     bool record;           /* append to the cassette; else replay only */
     bool web;              /* may fetch from the network */

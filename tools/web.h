@@ -8,6 +8,9 @@
 
 #include "tools/browse.h"
 
+struct web; /* what is remembered of sites */
+void web_free(struct web *w);
+
 /* Whether a search provider is set up (or a cassette stands in for it). */
 bool web_can_search(const struct toolbox *t);
 NODISCARD int web_search(struct toolbox *t, struct str query, unsigned n, struct str source,
