@@ -449,6 +449,8 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
 void toolrun_cancel(struct toolrun_call *c)
 {
     struct toolrun *t = c->t;
+    if (c->cancelled)
+        return; /* asking again must not put off the guard */
     c->cancelled = true;
     if (c->state == HOOKED) {
         toolrun_answer(c, TOOL_CANCELLED, STR("[cancelled]"));

@@ -198,7 +198,8 @@ static int read_request(const struct serve *s, const json_t *o, struct request *
     return rc == 0 ? json_opt_bool(o, "stream", &q->stream, err) : rc;
 }
 
-static void handle(struct serve *s, struct str line)
+/* `more`: another line lies behind this one already. */
+static void handle(struct serve *s, struct str line, bool more)
 {
     struct err err = {0};
     struct request q = {0};
@@ -219,6 +220,10 @@ static void handle(struct serve *s, struct str line)
         rc = toolbox_set_index(s->box, q.index.p, &err);
     if (rc < 0)
         send_error(s, q.id, err.text);
+    else if (q.tool.n && more && s->o->cancels)
+        send_line(s, json_pack("{s:I, s:s, s:s, s:b}", "id", (json_int_t)q.id, "text",
+                               "[cancelled before it started]", "status", "cancelled",
+                               "is_error", true));
     else if (q.tool.n)
         run_tool(s, &q, o);
     else
@@ -260,7 +265,7 @@ int serve_run(const struct serve_opts *o, struct err *err)
     *err = (struct err){0};
     for (size_t n; !s.failed && (n = next_line(&s, err)) != STR_NONE; buf_consume(&s.in, n + 1))
         if (str_trim(str_sub(buf_view(&s.in), 0, n)).n)
-            handle(&s, str_sub(buf_view(&s.in), 0, n));
+            handle(&s, str_sub(buf_view(&s.in), 0, n), s.in.len > n + 1);
     toolbox_free(s.box);
     buf_done(&s.in);
     mem_free(s.workspace);

@@ -36,6 +36,7 @@ struct job {
 
 struct shell {
     struct buf state; /* what the next shell reads first */
+    struct job current; /* the command of the call under way */
     struct job job[LIMIT_JOBS];
     int next_id;
 };
@@ -68,8 +69,6 @@ static struct shell *shell_of(struct toolbox *t)
 
 static void job_done(struct job *j)
 {
-    if (j->id == 0)
-        return;
     child_done(&j->child);
     capture_done(&j->cap);
     io_close(&j->script);
@@ -81,7 +80,8 @@ void shell_free(struct shell *s)
     if (!s)
         return;
     for (unsigned i = 0; i < LIMIT_JOBS; i++)
-        job_done(&s->job[i]);
+        if (s->job[i].id)
+            job_done(&s->job[i]);
     buf_done(&s->state);
     mem_free(s);
 }
@@ -358,7 +358,6 @@ static int start(struct toolbox *t, struct job *j, const struct toolbox_request 
         io_close(&j->script);
         return rc;
     }
-    j->id = t->shell->next_id;
     j->started_ns = io_mono_ns();
     j->cap.on_output = r->on_output;
     j->cap.arg = r->arg;
@@ -379,26 +378,26 @@ void tool_bash(struct toolbox *t, const struct toolbox_request *r, struct answer
     const json_t *asked = json_object_get(r->args, "timeout_s");
     struct err err = {0};
     struct shell *s = shell_of(t);
-    struct job *j = s ? free_slot(s) : NULL;
+    struct job *slot = s ? free_slot(s) : NULL, *j = s ? &s->current : NULL;
     if (json_is_integer(asked) && json_integer_value(asked) > 0)
         soft = json_integer_value(asked) < (r->jobs ? UINT32_MAX : hard)
                    ? (uint32_t)json_integer_value(asked) : hard;
-    if (!j) {
+    if (!slot) {
         answer_fail(a, TOOL_FAILED, "%d jobs are running; end one with the job tool first",
                     LIMIT_JOBS);
         return;
     }
     if (start(t, j, r, command, &err) < 0) {
         answer_fail(a, TOOL_UNAVAILABLE, "the shell could not be started: %s", err.text);
-        j->id = 0;
         return;
     }
     enum outcome how = SOFT_LIMIT;
     if (!background)
         how = watch(s, j, j->started_ns + soft * NS, r->cancel_fd);
     if (how == SOFT_LIMIT && r->jobs) {
-        s->next_id++;
+        j->id = s->next_id++;
         report_job(j, a);
+        *slot = *j; /* its descriptors move along */
         return;
     }
     if (how != EXITED) {

@@ -1,6 +1,8 @@
 """agentd-tool serve from outside: real shells, real interpreters, real files."""
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -384,6 +386,51 @@ class Arguments(Case):
         self.assertIn("error", self.serve.raw(b'{"tool":"bash","timeout_s":-1}\n'))
         self.assertIn("error", self.serve.raw(b'\xff\xfe\n'))
         self.assertEqual(self.bash("echo still")["text"], "still\n[exit code: 0]")
+
+
+class Control(unittest.TestCase):
+    """The socket of a cell: what arrives during a call is a wish to end it."""
+
+    def setUp(self):
+        ours, theirs = socket.socketpair()
+        self.proc = subprocess.Popen(
+            [os.environ.get("BIN", "build/ci/bin") + "/agentd-tool", "serve", "--control",
+             "--strays"], preexec_fn=lambda: os.dup2(theirs.fileno(), 100), close_fds=False)
+        theirs.close()
+        self.sock = ours
+        self.lines = ours.makefile("r")
+
+    def tearDown(self):
+        self.lines.close()
+        self.sock.close()
+        self.proc.wait(10)
+
+    def request(self, tool, args, cancel_after=None):
+        text = json.dumps({"id": 1, "tool": tool, "args": args}) + "\n"
+        if cancel_after == 0:
+            self.sock.sendall((text + '{"cancel": 1}\n').encode())
+        else:
+            self.sock.sendall(text.encode())
+            time.sleep(cancel_after)
+            self.sock.sendall(b'{"cancel": 1}\n')
+        return json.loads(self.lines.readline())
+
+    def test_cancel(self):
+        for after in (0.5, 0):
+            began = time.time()
+            got = self.request("bash", {"command": "sleep 60"}, after)
+            self.assertEqual(got["status"], "cancelled")
+            got = self.request("python", {"code": "import time; time.sleep(60)"}, after)
+            self.assertEqual(got["status"], "cancelled")
+            self.assertLess(time.time() - began, 30)
+
+    def test_end_of_the_other_side_ends_the_call(self):
+        self.sock.sendall(b'{"id": 1, "tool": "bash", "args": {"command": "sleep 577215"}}\n')
+        time.sleep(0.5)
+        self.lines.close()
+        self.sock.close()
+        self.proc.wait(10)
+        self.assertEqual(alive("577215"), [])
 
 
 class Workspaces(Case):
