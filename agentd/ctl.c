@@ -13,6 +13,7 @@ static const struct ctl_command commands[] = {
     {"tool", ctl_tool, "List tools and call them without a model."},
     {"index", ctl_index, "Keep the local search index: add folders, list, search."},
     {"model", ctl_model, "Look into model files, convert them, tokenise text."},
+    {"doctor", ctl_doctor, "Say what this host can keep of the sandbox."},
     {"sandbox", ctl_sandbox, "Run programs confined; explain and try policies."},
     {"version", ctl_version, "Print the version."},
 };

@@ -12,6 +12,7 @@ int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);
 int ctl_index(int argc, char **argv);
 int ctl_model(int argc, char **argv);
+int ctl_doctor(int argc, char **argv);
 int ctl_sandbox(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 

@@ -9,6 +9,8 @@
  * caller's is ever inside. */
 struct relay_opts {
     const char *const *argv;
+    struct buf *capture; /* takes the output instead of descriptor 1; NULL = pass through */
+    bool no_input;       /* /dev/null inside */
     bool terminal;      /* a terminal of the cell's own between the person and the program */
     uint32_t wall_ms;   /* 0 = none */
     const struct policy *policy; /* for the network proxy; may be NULL */

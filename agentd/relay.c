@@ -21,6 +21,7 @@ struct flow { /* from the cell to the person */
     struct ev_fd *watch;
     int from, to;
     uint64_t *count;
+    struct buf *capture; /* instead of `to`, borrowed */
 };
 
 /* From the person to the cell. The program may never read, so nothing here blocks: one
@@ -132,6 +133,10 @@ static bool move_once(struct flow *f)
     if (n <= 0)
         return false;
     *f->count += (uint64_t)n;
+    if (f->capture) {
+        buf_add(f->capture, buf, (size_t)n);
+        return true;
+    }
     return put_all(f->to, buf, (size_t)n);
 }
 
@@ -226,7 +231,7 @@ static void on_opened(void *arg, const struct cell_info *info)
 static int open_pipes(struct relay *r)
 {
     int p[2];
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = r->o->no_input ? 1 : 0; i < 3; i++) {
         if (pipe2(p, O_CLOEXEC) < 0)
             return err_sys(r->err, "pipe");
         r->inside[i] = i == 0 ? p[0] : p[1];
@@ -269,6 +274,8 @@ static int open_terminal(struct relay *r)
 static int watch_input(struct relay *r)
 {
     struct err plain = {0};
+    if (r->o->no_input)
+        return 0;
     fcntl(r->in.to, F_SETFL, fcntl(r->in.to, F_GETFL) | O_NONBLOCK);
     int rc = ev_fd_new(&r->in.wr, r->ev, r->in.to, on_input, r, r->err);
     if (rc < 0)
@@ -285,6 +292,7 @@ static int watch_flows(struct relay *r)
     for (unsigned i = 0; rc == 0 && i < 2; i++) {
         struct flow *f = &r->flow[i];
         f->count = &r->out->bytes[i];
+        f->capture = i == 0 ? r->o->capture : NULL;
         if (f->from < 0)
             continue;
         rc = ev_fd_new(&f->watch, r->ev, f->from, on_output, f, r->err);

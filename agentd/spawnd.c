@@ -529,11 +529,8 @@ static int settle(void)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; null >= 0 && i < 3; i++)
         dup2(null, i);
-    if (geteuid() == 0) {
-        if (setgroups(0, NULL) < 0)
-            return -1;
-        prctl(PR_SET_DUMPABLE, 0);
-    }
+    if (geteuid() == 0) /* refused in a user namespace, where it does not matter */
+        (void)!setgroups(0, NULL);
     sigemptyset(&set);
     for (int i = 1; i < NSIG; i++)
         signal(i, SIG_DFL);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "sandbox/landlock.h"
 
 const char *const probe_links[PROBE_LINKS] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
@@ -15,16 +16,39 @@ const char *const probe_shadows[PROBE_SHADOWS] = {
     "/proc/irq",           "/proc/bus",   "/proc/fs",   "/proc/scsi",       "/proc/acpi",
     "/proc/sched_debug",   "/proc/key-users"};
 
+/* In a user namespace "root" may own no id but its own; our range must be mapped to be used. */
+static bool range_mapped(uint64_t first, uint64_t count)
+{
+    struct buf b;
+    struct err err = {0};
+    buf_init(&b, 1 << 16);
+    bool hit = false;
+    if (io_read_file("/proc/self/uid_map", &b, &err) == 0) {
+        struct str rest = buf_view(&b), line;
+        while (!hit && str_split(&rest, '\n', &line)) {
+            struct str word;
+            uint64_t v[3] = {0};
+            unsigned n = 0;
+            while (n < 3 && str_split(&line, ' ', &word))
+                if (word.n && str_to_u64(word, &v[n]))
+                    n++;
+            hit = n == 3 && v[0] <= first && first + count <= v[0] + v[2];
+        }
+    }
+    buf_done(&b);
+    return hit;
+}
+
 void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32_t uid_base,
                 bool adopt)
 {
     memset(p, 0, sizeof *p);
     p->uid = geteuid();
     p->gid = getegid();
-    p->root = p->uid == 0;
     p->landlock = landlock_abi();
     p->uid_base = uid_base ? uid_base : 700000;
     p->uid_count = 2000;
+    p->root = p->uid == 0 && range_mapped(p->uid_base, p->uid_count);
     limits_probe(&p->limits, adopt);
     for (unsigned i = 0; i < PROBE_LINKS; i++) {
         char path[16];

@@ -12,7 +12,7 @@ enum { PROBE_LINKS = 6, PROBE_SHADOWS = 12 };
 
 /* Facts that a plan depends on; plain data, so that tests can invent a host. */
 struct probe {
-    bool root;          /* effective uid 0: id maps and id-mapped mounts are ours to make */
+    bool root;          /* uid 0 with our range of ids mapped: id maps and mapped mounts are ours */
     uid_t uid;          /* of the daemon */
     gid_t gid;
     int landlock;       /* ABI, 0 = none */

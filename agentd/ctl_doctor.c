@@ -1,0 +1,222 @@
+/*
+ * ctl_doctor.c - `agentctl doctor`: what this host can keep, found by doing. It makes a real
+ * cell and looks from outside whether the promises hold, then says what is missing and how to
+ * get it.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "agentd/ctl.h"
+#include "agentd/ctl_sandbox.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "sandbox/spawn.h"
+
+enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_LANDLOCK = 4, DOCTOR_NONE = 5 };
+
+struct finding {
+    const char *name;
+    bool good;
+    char text[600];
+    char remedy[400];
+};
+
+struct doctor {
+    struct finding finding[16];
+    unsigned n;
+    enum sandbox_level level;
+};
+
+static struct finding *note(struct doctor *d, const char *name, bool good)
+{
+    struct finding *f = &d->finding[d->n < 15 ? d->n++ : 15];
+    *f = (struct finding){.name = name, .good = good};
+    return f;
+}
+
+static void look_at_host(struct doctor *d, const struct probe *p)
+{
+    struct utsname u;
+    struct finding *f = note(d, "kernel", uname(&u) == 0);
+    snprintf(f->text, sizeof f->text, "%.80s %.80s %.60s, uid %d", u.sysname, u.release,
+             u.machine, (int)p->uid);
+    f = note(d, "landlock", p->landlock > 0);
+    snprintf(f->text, sizeof f->text, "ABI %d", p->landlock);
+    if (!f->good)
+        snprintf(f->remedy, sizeof f->remedy, "boot with lsm=landlock,... (second layer only)");
+    f = note(d, "control groups", p->limits.kind != LIMITS_NONE);
+    snprintf(f->text, sizeof f->text, "%s: %s", limits_kind_name(p->limits.kind),
+             p->limits.why);
+    if (!f->good)
+        snprintf(f->remedy, sizeof f->remedy,
+                 "systemd-run --%s -p Delegate=yes agentd ... for exact limits; until then "
+                 "rlimits and a watcher hold memory and tasks (level nolimits)",
+                 p->root ? "scope" : "user --scope");
+    f = note(d, "agentd-tool", p->tool[0] != '\0');
+    snprintf(f->text, sizeof f->text, "%.500s", p->tool[0] ? p->tool : "not beside this program");
+    if (!f->good)
+        snprintf(f->remedy, sizeof f->remedy, "install agentd-tool beside agentctl");
+}
+
+/* Lines "key value" that the probe script printed inside. */
+static struct str said(const struct buf *b, const char *key)
+{
+    struct str rest = buf_view(b), line, name = str_c(key);
+    while (str_split(&rest, '\n', &line))
+        if (str_starts(line, name) && line.n > name.n && line.p[name.n] == ' ')
+            return str_sub(line, name.n + 1, line.n);
+    return (struct str){"", 0};
+}
+
+static void promise(struct doctor *d, const char *name, bool kept, const char *how)
+{
+    struct finding *f = note(d, name, kept);
+    snprintf(f->text, sizeof f->text, "%s", how);
+    if (!kept) {
+        snprintf(f->remedy, sizeof f->remedy, "do not use this host; report it as a bug");
+        d->level = SANDBOX_NONE;
+    }
+}
+
+static void judge(struct doctor *d, const struct buf *b, const struct relay_result *r)
+{
+    char mine[64];
+    ssize_t n = readlink("/proc/self/ns/pid", mine, sizeof mine - 1);
+    mine[n > 0 ? n : 0] = '\0';
+    struct finding *f = note(d, "cell", true);
+    snprintf(f->text, sizeof f->text, "opened in %.1f ms", (double)r->open_ns / 1e6);
+    struct str ns = said(b, "pidns");
+    promise(d, "own processes", ns.n && !str_is(ns, mine), "its pid namespace is not ours");
+    promise(d, "host files", str_is(said(b, "canary"), "absent"),
+            "a file planted outside is not there inside");
+    promise(d, "no privilege",
+            str_is(said(b, "caps"), "0000000000000000") && str_is(said(b, "nnp"), "1") &&
+                str_is(said(b, "filter"), "2"),
+            "no capability, no new privileges, filter on");
+    promise(d, "network", str_is(said(b, "links"), "lo"), "only its own loopback");
+}
+
+static const char script[] =
+    "echo pidns $(readlink /proc/self/ns/pid)\n"
+    "if [ -e \"$1\" ]; then echo canary there; else echo canary absent; fi\n"
+    "while read -r k v; do case $k in CapEff:) echo caps $v;; NoNewPrivs:) echo nnp $v;;"
+    " Seccomp:) echo filter $v;; esac; done < /proc/self/status\n"
+    "n=; while read -r k v; do case $k in *:) n=\"$n${n:+ }${k%:}\";; esac; done"
+    " < /proc/self/net/dev; echo links $n\n";
+
+static int try_cell(struct doctor *d, struct err *err)
+{
+    char canary[] = "/tmp/agentd-doctor-XXXXXX";
+    int fd = mkostemp(canary, O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(err, "plant a file in /tmp");
+    struct buf out;
+    buf_init(&out, 1 << 16);
+    struct sandbox_spec *spec = mem_zalloc(sizeof *spec);
+    struct relay_result *r = mem_zalloc(sizeof *r);
+    const char *argv[] = {"/bin/bash", "--norc", "--noprofile", "-c", script, "probe", canary,
+                          NULL};
+    struct relay_opts o = {.argv = argv, .capture = &out, .no_input = true, .wall_ms = 20000};
+    int rc = spec && r ? 0 : err_nomem(err);
+    if (rc == 0) {
+        spec->require = SANDBOX_NOLIMITS;
+        rc = relay_run(spec, &o, r, err);
+    }
+    if (rc == 0) {
+        d->level = r->level;
+        judge(d, &out, r);
+    } else if (rc == -ERR_DENIED) {
+        struct finding *f = note(d, "cell", false);
+        snprintf(f->text, sizeof f->text, "%s", r->refusal.reason);
+        snprintf(f->remedy, sizeof f->remedy, "%s", r->refusal.remedy);
+        d->level = r->refusal.offered;
+        rc = 0;
+    }
+    buf_done(&out);
+    mem_free(spec);
+    mem_free(r);
+    close(fd);
+    unlink(canary);
+    return rc;
+}
+
+static void print_text(const struct doctor *d)
+{
+    for (unsigned i = 0; i < d->n; i++) {
+        const struct finding *f = &d->finding[i];
+        printf("%-4s %-16s %s\n", f->good ? "ok" : "--", f->name, f->text);
+        if (f->remedy[0])
+            printf("     %-16s %s\n", "what helps:", f->remedy);
+    }
+    printf("\nlevel %s%s\n", sandbox_level_name(d->level),
+           d->level == SANDBOX_FULL       ? ": every promise is kept"
+           : d->level == SANDBOX_NOLIMITS ? ": everything but exact limits; policies accept "
+                                            "it with require: nolimits"
+           : d->level == SANDBOX_LANDLOCK ? ": no namespaces"
+                                          : ": nothing can be confined here");
+}
+
+static int print_json(const struct doctor *d)
+{
+    json_t *o = json_object(), *a = json_array();
+    for (unsigned i = 0; i < d->n; i++) {
+        const struct finding *f = &d->finding[i];
+        json_t *e = json_object();
+        json_object_set_new(e, "name", json_text(str_c(f->name)));
+        json_object_set_new(e, "ok", json_boolean(f->good));
+        json_object_set_new(e, "text", json_text(str_c(f->text)));
+        json_object_set_new(e, "remedy", json_text(str_c(f->remedy)));
+        json_array_append_new(a, e);
+    }
+    json_object_set_new(o, "level", json_text(str_c(sandbox_level_name(d->level))));
+    json_object_set_new(o, "findings", a);
+    struct buf b;
+    struct err err = {0};
+    buf_init(&b, 0);
+    int rc = json_write_pretty(o, &b, &err);
+    puts(buf_cstr(&b));
+    buf_done(&b);
+    json_decref(o);
+    return rc;
+}
+
+int ctl_doctor(int argc, char **argv)
+{
+    bool json = false;
+    const struct opt opts[] = {
+        {"json", 'j', OPT_FLAG, &json, NULL, "the same as JSON"},
+    };
+    const struct opt_cmd cmd = {
+        "doctor", "", "Say what this host can keep of the sandbox, by trying it.",
+        "Exit status: 0 level full, 3 nolimits (no control groups), 4 landlock (no\n"
+        "namespaces), 5 nothing can be confined, 1 the examination itself failed.",
+        opts, ARRAY_LEN(opts), 0, 0};
+    int code;
+    if (opt_parse(&cmd, argc, argv, false, &code) < 0)
+        return code;
+    struct err err = {0};
+    struct sandbox_host *h = NULL;
+    struct doctor d = {.level = SANDBOX_NONE};
+    char self[PATH_MAX] = "", tool[PATH_MAX + 16] = "";
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    char *slash = n > 0 ? strrchr(self, '/') : NULL;
+    if (slash)
+        snprintf(tool, sizeof tool, "%.*s/agentd-tool", (int)(slash - self), self);
+    if (sandbox_host_open(&h, access(tool, X_OK) == 0 ? tool : "", NULL, 0, false, &err) < 0)
+        return ctl_fail(&err);
+    look_at_host(&d, sandbox_host_probe(h));
+    sandbox_host_close(h);
+    if (try_cell(&d, &err) < 0)
+        return ctl_fail(&err);
+    if (json && print_json(&d) < 0)
+        return EXIT_FAIL;
+    if (!json)
+        print_text(&d);
+    static const int codes[] = {DOCTOR_NONE, DOCTOR_LANDLOCK, DOCTOR_NOLIMITS, DOCTOR_FULL};
+    return codes[d.level];
+}
