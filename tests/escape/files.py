@@ -1,0 +1,258 @@
+"""files.py - T01 to T08: reading, writing and tricking by path."""
+import os
+import socket
+import subprocess
+import threading
+
+from harness import PYTHON, main
+
+READ = "import sys; print(open(sys.argv[1]).read())"
+
+
+def t01_host_secrets(w):
+    w.attack("T01 file readable by everyone", READ, [w.secret])
+    home = os.path.join(w.root, "home/.ssh")
+    os.makedirs(home)
+    key = os.path.join(home, "id_ed25519")
+    with open(key, "w") as f:
+        f.write("key\n")
+    w.attack("T01 key under a home directory", READ, [key])
+    if w.is_root:
+        w.attack("T01 password file", READ, ["/etc/shadow"])
+    w.attack("T01 the host's users", "import sys\n"
+             "names = [l.split(':')[0] for l in open('/etc/passwd')]\n"
+             "sys.exit(0 if 'daemon' in names or len(names) > 5 else 1)")
+    w.attack("T01 through every root in /proc",
+             "import os, sys\n"
+             "for p in os.listdir('/proc'):\n"
+             "  for way in ('root', 'cwd', 'task/%s/root' % p):\n"
+             "    try:\n"
+             "      if p.isdigit() and 'canary' in open(f'/proc/{p}/{way}' + sys.argv[1]).read():\n"
+             "        sys.exit(0)\n"
+             "    except OSError: pass\n"
+             "sys.exit(1)", [w.secret])
+    w.attack("T01 raw disk and memory devices",
+             "import os, sys\n"
+             "for d in ('/dev/vda', '/dev/sda', '/dev/nvme0n1', '/dev/mem', '/dev/kmsg', '/proc/kcore',\n"
+             "          '/dev/tty', '/dev/ptmx', '/dev/fuse', '/dev/kvm', '/dev/net/tun'):\n"
+             "  try: os.close(os.open(d, os.O_RDONLY | os.O_NONBLOCK)); print(d); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", control=True if w.is_root else "a plain user may not open them anyway")
+
+
+def t02_daemon_state(w):
+    env = dict(os.environ, AGENTD_TEST_CREDENTIAL="canary-env-77", HOME=w.outside)
+    w.attack("T02 environment of whoever started it",
+             "import os, sys\n"
+             "hit = 'canary-env-77' in str(os.environ)\n"
+             "for p in os.listdir('/proc'):\n"
+             "  try: hit |= b'canary-env-77' in open(f'/proc/{p}/environ', 'rb').read()\n"
+             "  except OSError: pass\n"
+             "sys.exit(0 if hit else 1)", env=env)
+    w.attack("T02 memory and binary of the supervisor",
+             "import os, sys\n"
+             "for p in ('/proc/1/mem', '/proc/1/exe', '/proc/1/maps', '/proc/1/environ'):\n"
+             "  try: os.close(os.open(p, os.O_RDONLY)); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", control="the host's own pid 1 may be protected too")
+
+
+def t03_sockets(w):
+    path = os.path.join(w.outside, "control.sock")
+    names = [path, "\0agentd-escape-" + str(os.getpid())]
+    for name in names:
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(name)
+        if name[0] == "/":
+            os.chmod(name, 0o777)
+        s.listen(8)
+        hits = []
+
+        def serve(sock=s, hits=hits):
+            while True:
+                try:
+                    c, _ = sock.accept()
+                except OSError:
+                    return
+                hits.append(1)
+                c.close()
+        threading.Thread(target=serve, daemon=True).start()
+        kind = "path" if name[0] == "/" else "abstract name"
+        w.attack(f"T03 Unix socket by {kind}",
+                 "import socket, sys\n"
+                 "s = socket.socket(socket.AF_UNIX)\n"
+                 "s.connect(sys.argv[1].replace('@', '\\0', 1))", [name.replace("\0", "@")],
+                 seen=lambda h=hits: bool(h), reset=hits.clear)
+        s.close()
+    # A socket that lies in the workspace itself would be reachable by path: none of ours does.
+    w.attack("T03 services under /run",
+             "import os, sys; sys.exit(0 if os.path.isdir('/run') and os.listdir('/run') else 1)")
+
+
+def t04_descriptors(w):
+    fd = os.open(w.secret, os.O_RDONLY)
+    high = os.dup2(fd, 77)
+    w.attack("T04 a descriptor left open",
+             "import os, sys\n"
+             "for n in os.listdir('/proc/self/fd'):\n"
+             "  try:\n"
+             "    if b'canary' in os.pread(int(n), 100, 0): sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", kw={"pass_fds": (fd, high)})
+    os.close(high)
+    d = os.open(w.outside, os.O_RDONLY)
+    w.attack("T04 a directory left open",
+             "import os, sys\n"
+             "for n in range(3, 300):\n"
+             "  try: os.open('secret.txt', os.O_RDONLY, dir_fd=n); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", kw={"pass_fds": (d,)})
+    os.close(d)
+    os.close(fd)
+    rc, out, _, _ = w.inside([PYTHON, "-I", "-c", "import os; print(sorted(os.listdir('/proc/self/fd')))"])
+    w.check("T04 only the call's own are open", "'4'" not in out and rc == 0, out)
+
+
+def t05_writing(w):
+    target = os.path.join(w.outside, "written")
+
+    def gone():
+        if os.path.exists(target):
+            os.unlink(target)
+    w.attack("T05 where everyone may write", "import sys; open(sys.argv[1], 'w').write('x')",
+             [target], seen=lambda: os.path.exists(target), reset=gone)
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):
+        name = f"{place}/agentd-escape-{os.getpid()}"
+
+        def clear(n=name):
+            if os.path.exists(n):
+                os.unlink(n)
+        # It succeeds inside, on the session's own file system: only outside counts.
+        w.attack(f"T05 {place} of the host",
+                 "import sys; open(sys.argv[1], 'w').write('x'); sys.exit(0 if len(sys.argv) > 2 else 1)",
+                 [name], control="the write itself is allowed, on the session's own",
+                 seen=lambda n=name: os.path.exists(n), reset=clear)
+    w.attack("T05 the distribution's files",
+             "import os, sys\n"
+             "for p in ('/usr/bin/x', '/etc/x', '/opt/x', '/x', '/agentd/x', '/dev/x'):\n"
+             "  try: open(p, 'w'); os.unlink(p); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", control=True if w.is_root else "a plain user may not either")
+
+
+def t06_paths(w):
+    link = os.path.join(w.work, "link")
+    for target, name in ((w.secret, "link to a file"), (w.outside, "link to a directory")):
+        os.symlink(target, link)
+        w.attack(f"T06 {name}", "import os, sys\n"
+                 "p = '/workspace/link' if os.path.isdir('/workspace') else sys.argv[1]\n"
+                 "p = p + '/secret.txt' if os.path.isdir(p) else p\n"
+                 "print(open(p).read())", [link])
+        os.unlink(link)
+    w.attack("T06 upwards", "import os, sys\n"
+             "up = '../' * 40\n"
+             "print(open(up + sys.argv[1].lstrip('/')).read())", [w.secret])
+    hard = os.path.join(w.work, "hard")
+    w.attack("T06 hard link to a file outside",
+             "import os, sys\n"
+             "os.link(sys.argv[1], sys.argv[2]); os.unlink(sys.argv[2])", [w.secret, hard],
+             control=True if w.is_root else "protected_hardlinks may refuse a plain user")
+    w.attack("T06 file handles",
+             "import ctypes, os, sys\n"
+             "libc = ctypes.CDLL(None, use_errno=True)\n"
+             "buf = ctypes.create_string_buffer(b'\\x80\\0\\0\\0' + b'\\0' * 140, 144)\n"
+             "mnt = ctypes.c_int()\n"
+             "p = sys.argv[1] if os.path.exists(sys.argv[1]) else '/usr'\n"
+             "if libc.name_to_handle_at(-100, p.encode(), buf, ctypes.byref(mnt), 0) < 0: sys.exit(1)\n"
+             "d = os.open('/', os.O_RDONLY)\n"
+             "sys.exit(0 if libc.open_by_handle_at(d, buf, os.O_RDONLY) >= 0 else 1)", [w.secret],
+             control=True if w.is_root else "needs a capability that a plain user lacks")
+    w.attack("T06 open past the working directory after chdir games",
+             "import os, sys, tempfile\n"
+             "t = tempfile.mkdtemp(); os.makedirs(t + '/a/b'); d = os.open(t + '/a/b', os.O_RDONLY)\n"
+             "os.rename(t + '/a/b', t + '/b')\n"
+             "p = sys.argv[1]\n"
+             "os.fchdir(d)\n"
+             "print(open('../' * 10 + p.lstrip('/')).read())", [w.secret])
+    # The workspace's path becomes a link to somewhere else between asking and opening.
+    real, trap = os.path.join(w.root, "moving"), os.path.join(w.root, "trap")
+    os.mkdir(real)
+    os.symlink(w.outside, trap)
+    r = subprocess.run([w.ctl, "sandbox", "run", "--json", "--policy",
+                        os.path.join(w.policies, "coding.yaml"), "--workspace", trap, "--",
+                        "ls", "/workspace"], capture_output=True, text=True)
+    # A link that the person names is followed once, to its real path; what is then mounted is
+    # that directory and no other.
+    w.check("T06 a named link is resolved before anything is opened",
+            r.returncode == 0 and "secret.txt" in r.stdout, r.stderr)
+
+
+def t07_traps(w):
+    trap = os.path.join(w.work, "traps")
+    os.makedirs(os.path.join(trap, ".git/hooks"))
+    marker = os.path.join(w.outside, "hook-ran")
+    for name in ("pre-commit", "post-checkout"):
+        p = os.path.join(trap, ".git/hooks", name)
+        with open(p, "w") as f:
+            f.write(f"#!/bin/sh\ntouch {marker}\n")
+        os.chmod(p, 0o755)
+    os.mkfifo(os.path.join(w.work, "README.md"))
+    os.symlink("/etc", os.path.join(w.work, "tmp"))
+    os.symlink("/proc/self/root", os.path.join(w.work, "dev"))
+    open(os.path.join(w.work, "new\nline\x1b[31m"), "w").close()
+    rc, _, err, _ = w.inside([PYTHON, "-I", "-c",
+                              "import os\nos.chdir('/workspace')\n"
+                              "for i in range(3000):\n  os.mkdir('d' * 200); os.chdir('d' * 200)\n"])
+    w.check("T07 a tree three thousand levels deep is made inside", rc == 0, err)
+    rc, out, err, record = w.inside(["sh", "-c", "echo still here"])
+    w.check("T07 the next call starts in spite of traps",
+            rc == 0 and out == "still here\n" and record["level"] != "none", err)
+    w.check("T07 no hook ran outside", not os.path.exists(marker), "a git hook ran")
+    r = subprocess.run(["timeout", "1", "cat", os.path.join(w.work, "README.md")])
+    w.check("T07 control: reading the FIFO hangs", r.returncode == 124, str(r.returncode))
+    subprocess.run(["rm", "-rf", w.work])
+    os.mkdir(w.work)
+
+
+def t08_set_id(w):
+    bad = os.path.join(w.work, "bad")
+
+    def set_id():
+        return os.path.exists(bad) and os.stat(bad).st_mode & 0o6000 != 0
+
+    def clear():
+        if os.path.exists(bad):
+            os.unlink(bad)
+    for name, code in (
+            ("chmod", "shutil.copy('/bin/true', p); os.chmod(p, 0o4755)"),
+            ("fchmod", "f = open(p, 'w'); os.fchmod(f.fileno(), 0o6755)"),
+            ("open with mode", "os.umask(0); os.close(os.open(p, os.O_CREAT | os.O_WRONLY, 0o4755))"),
+            ("mknod with mode", "os.mknod(p, 0o104755)"),
+            ("fchmodat2", "open(p, 'w').close()\n"
+             "import ctypes\nctypes.CDLL(None).syscall(452, -100, p.encode(), 0o4755, 0)\n"
+             "if not os.stat(p).st_mode & 0o6000: os.chmod(p, 0o4755)"),
+            ("install", "import subprocess; subprocess.run(['install', '-m', '4755', '/bin/true', p], check=True)")):
+        w.attack(f"T08 set-user-id file by {name}",
+                 "import os, shutil, sys\n"
+                 "p = '/workspace/bad' if os.path.isdir('/workspace') else sys.argv[1]\n" + code,
+                 [bad], seen=set_id, reset=clear)
+        clear()
+    w.attack("T08 device file", "import os, sys\n"
+             "p = '/workspace/bad' if os.path.isdir('/workspace') else sys.argv[1]\n"
+             "os.mknod(p, 0o20666, os.makedev(1, 5))\n"
+             "os.close(os.open(p, os.O_RDONLY))", [bad], reset=clear,
+             control=True if w.is_root else "a plain user may not either")
+    own = os.path.join(w.work, "made")
+    w.inside(["sh", "-c", "echo x > /workspace/made; mkdir -p /workspace/d; chmod 777 /workspace/made"])
+    w.check("T08 files made inside belong to the workspace's owner",
+            os.stat(own).st_uid == os.stat(w.work).st_uid, str(os.stat(own)))
+    w.attack("T08 set-user-id programs that are there",
+             "import subprocess, sys\n"
+             "r = subprocess.run(['setpriv', '--nnp', 'true'])\n"
+             "s = open('/proc/self/status').read()\n"
+             "sys.exit(1 if 'NoNewPrivs:\\t1' in s else 0)")
+
+
+if __name__ == "__main__":
+    main([t01_host_secrets, t02_daemon_state, t03_sockets, t04_descriptors, t05_writing,
+          t06_paths, t07_traps, t08_set_id])
