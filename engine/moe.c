@@ -69,6 +69,7 @@ void moe_route(const struct hparams *hp, const float *logits, const float *bias,
                uint32_t *pick, float *weight)
 {
     float s[HPARAMS_EXPERTS_MAX], c[HPARAMS_EXPERTS_MAX];
+    bool taken[HPARAMS_EXPERTS_MAX] = {false}; /* distinct even when every score is NaN */
     uint32_t n = hp->n_routed_experts, used = hp->n_activated_experts;
     score_experts(hp, logits, s);
     for (uint32_t e = 0; e < n; e++)
@@ -76,11 +77,11 @@ void moe_route(const struct hparams *hp, const float *logits, const float *bias,
     if (hp->n_expert_groups > 1)
         limit_groups(hp, c);
     for (uint32_t i = 0; i < used; i++) {
-        uint32_t best = 0;
-        for (uint32_t e = 1; e < n; e++)
-            if (c[e] > c[best])
+        uint32_t best = UINT32_MAX;
+        for (uint32_t e = 0; e < n; e++)
+            if (!taken[e] && (best == UINT32_MAX || c[e] > c[best]))
                 best = e;
-        c[best] = -INFINITY;
+        taken[best] = true;
         uint32_t at = i; /* keep the chosen ones ascending */
         for (; at > 0 && pick[at - 1] > best; at--)
             pick[at] = pick[at - 1];
