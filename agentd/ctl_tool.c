@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agentd/ctl.h"
+#include "agentd/policy.h"
 #include "agentd/spawner.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
@@ -144,14 +145,16 @@ static int run_call(const char *name, struct str args, struct toolrun_opts *o,
 static int tool_call(int argc, char **argv)
 {
     struct toolrun_opts o = {.profile = "general"};
-    const char *sandbox = "on", *policy = NULL, *workspace = ".";
+    const char *sandbox = "on", *name = "coding", *workspace = ".";
+    struct policy *policy = NULL;
     struct called c = {.json = false};
     const struct opt opts[] = {
         {"workspace", 'w', OPT_STR, &workspace, "DIR", "The tools' workspace (.)."},
-        {"policy", 'P', OPT_STR, &policy, "NAME", "Policy by name or file (coding)."},
+        {"policy", 'P', OPT_STR, &name, "NAME", "Policy by name or file (coding)."},
         {"profile", 'p', OPT_STR, &o.profile, "NAME", "Schemas and sizes (general)."},
         {"index", 'i', OPT_STR, &o.index, "FILE", "Search index; default: the workspace."},
         {"state", 0, OPT_STR, &o.state_dir, "DIR", "Keep spills, pages and notes here."},
+        {"search", 0, OPT_STR, &o.search, "FILE", "Search engines of the web, as YAML."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
     };
@@ -179,6 +182,9 @@ static int tool_call(int argc, char **argv)
     o.session = "call";
     o.workspace = realpath(workspace, real);
     int rc = o.workspace ? 0 : err_sys(&err, "workspace '%s'", workspace);
+    if (rc == 0)
+        rc = policy_load(&policy, name, NULL, &err);
+    o.policy = policy;
     if (rc == 0 && !o.unconfined)
         rc = spawner_start(&spawner, &(struct spawner_opts){0}, &err);
     buf_init(&args, 0);
@@ -189,6 +195,7 @@ static int tool_call(int argc, char **argv)
     buf_done(&args);
     spawner_free(spawner);
     ev_free(c.ev);
+    policy_free(policy);
     return rc < 0 ? ctl_fail(&err) : c.exit_code;
 }
 

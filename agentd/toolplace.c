@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agentd/policy.h"
+#include "agentd/yaml.h"
 #include "base/io.h"
 #include "base/mem.h"
 
@@ -88,6 +90,18 @@ static int add_state(struct toolplace *p, const struct toolrun_opts *o, const ch
     return rc;
 }
 
+/* Without a policy: the strictest of hosts, no network. */
+static int plain_spec(struct sandbox_spec *spec, const struct toolrun_opts *o, struct err *err)
+{
+    spec->require = SANDBOX_FULL;
+    spec->work = o->workspace ? SANDBOX_WORK_DIR : SANDBOX_WORK_TEMP;
+    if (o->workspace && strlen(o->workspace) >= sizeof spec->workspace)
+        return err_set(err, ERR_LIMIT, "the workspace's path is too long");
+    if (o->workspace)
+        snprintf(spec->workspace, sizeof spec->workspace, "%s", o->workspace);
+    return 0;
+}
+
 static int make_spec(struct toolplace *p, const struct toolrun_opts *o, bool web,
                      struct err *err)
 {
@@ -96,16 +110,64 @@ static int make_spec(struct toolplace *p, const struct toolrun_opts *o, bool web
     p->spec = mem_zalloc(sizeof *p->spec);
     if (!p->spec)
         return err_nomem(err);
-    p->spec->require = SANDBOX_FULL;
-    if (web || !o->workspace) {
+    int rc = o->policy ? policy_spec(o->policy, o->workspace, p->spec, err)
+                       : plain_spec(p->spec, o, err);
+    if (rc == 0 && web) { /* pages need no workspace, and get none */
         p->spec->work = SANDBOX_WORK_TEMP;
-        return 0;
+        p->spec->workspace[0] = '\0';
+    } else if (rc == 0) {
+        p->spec->net = SANDBOX_NET_NONE; /* code has the network only through the web tools */
     }
-    p->spec->work = SANDBOX_WORK_DIR;
-    if (strlen(o->workspace) >= sizeof p->spec->workspace)
-        return err_set(err, ERR_LIMIT, "the workspace's path is too long");
-    snprintf(p->spec->workspace, sizeof p->spec->workspace, "%s", o->workspace);
-    return 0;
+    return rc;
+}
+
+/* --- search providers: YAML for people, JSON for the tool ---------------------------------- */
+
+static json_t *to_json(const struct yaml_node *n)
+{
+    json_t *v = NULL;
+    if (n->kind == YAML_SCALAR && !n->quoted &&
+        (str_is(n->text, "true") || str_is(n->text, "false")))
+        return json_boolean(str_is(n->text, "true"));
+    if (n->kind == YAML_SCALAR)
+        return json_text(n->text);
+    v = n->kind == YAML_LIST ? json_array() : json_object();
+    for (const struct yaml_node *e = n->first; v && e; e = e->next) {
+        json_t *one = to_json(e);
+        int bad = n->kind == YAML_LIST ? json_array_append_new(v, one)
+                                       : json_object_set_new(v, e->key.p, one);
+        if (bad) {
+            json_decref(v);
+            v = NULL;
+        }
+    }
+    return v;
+}
+
+static int add_providers(struct toolplace *p, const struct toolrun_opts *o, struct err *err)
+{
+    struct yaml *y = NULL;
+    struct buf text;
+    if (!o->search)
+        return 0;
+    int rc = yaml_load(&y, o->search, err);
+    if (rc < 0)
+        return rc;
+    const struct yaml_node *list = yaml_get(yaml_root(y), "providers");
+    json_t *v = NULL;
+    buf_init(&text, 32768);
+    if (!list || list->kind != YAML_LIST)
+        rc = yaml_fail(y, yaml_root(y), err, "'providers' must be a list of search engines");
+    else if (!(v = to_json(list)))
+        rc = err_nomem(err);
+    else
+        rc = json_write(v, &text, err);
+    if (rc == 0)
+        arg2(p, "--providers", buf_cstr(&text));
+    json_decref(v);
+    buf_done(&text);
+    yaml_close(y);
+    return rc;
 }
 
 int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool web,
@@ -124,6 +186,11 @@ int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool we
         arg2(p, "--workspace", p->spec ? SANDBOX_WORKSPACE : o->workspace ? o->workspace : "/tmp");
     if (rc == 0 && web)
         rc = add_index(p, o, err);
+    if (rc == 0 && web)
+        rc = add_providers(p, o, err);
+    /* Unconfined, the addresses are still checked by the tool itself. */
+    if (rc == 0 && web && (!p->spec || p->spec->net != SANDBOX_NET_NONE))
+        arg(p, "--web");
     if (rc == 0)
         rc = add_state(p, o, "spill", "--spill-dir", err);
     if (rc == 0 && web)
@@ -158,14 +225,42 @@ const char *const *toolplace_argv(const struct toolplace *p)
 }
 
 enum toolrun_verdict toolplace_decide(const struct policy *policy, const char *tool,
-                                      const json_t *args, struct buf *why)
+                                      struct buf *why)
 {
-    (void)policy, (void)tool, (void)args, (void)why;
-    return TOOLRUN_ALLOW;
+    const struct policy_tool *entry = NULL;
+    if (!policy)
+        return TOOLRUN_ALLOW;
+    enum policy_decision d = policy_decide(policy, tool, &entry);
+    if (d == POLICY_ALLOW)
+        return TOOLRUN_ALLOW;
+    const char *file = strrchr(policy->path, '/');
+    file = file ? file + 1 : policy->path;
+    if (d == POLICY_ASK) {
+        buf_printf(why, "%s needs approval by policy %s", tool, file);
+        return TOOLRUN_ASK;
+    }
+    if (entry)
+        buf_printf(why, "%s is denied by policy %s", tool, file);
+    else
+        buf_printf(why, "%s is not in policy %s", tool, file);
+    return TOOLRUN_DENY;
 }
 
-uint32_t toolplace_hard_s(const struct policy *policy, uint32_t soft)
+struct toolplace_times toolplace_times(const struct policy *policy, const char *tool,
+                                       uint32_t soft)
 {
-    (void)policy;
-    return soft * 5;
+    struct toolplace_times t = {.soft_s = soft, .hard_s = soft * 5, .jobs = true};
+    const struct policy_tool *entry = NULL;
+    if (!policy)
+        return t;
+    (void)policy_decide(policy, tool, &entry);
+    int64_t most = policy->wall_max_ms;
+    if (entry && entry->timeout_ms)
+        most = entry->timeout_ms;
+    if (most > 0)
+        t.hard_s = (uint32_t)((most + 999) / 1000);
+    if (t.soft_s > t.hard_s)
+        t.soft_s = t.hard_s;
+    t.jobs = policy->background;
+    return t;
 }

@@ -19,8 +19,15 @@ const char *const *toolplace_argv(const struct toolplace *p);
 
 /* Allow, ask or deny, with a reason unless allowed. Without a policy all is allowed. */
 enum toolrun_verdict toolplace_decide(const struct policy *policy, const char *tool,
-                                      const json_t *args, struct buf *why);
-/* Seconds after which a call is ended whatever happens; `soft` is the profile's limit. */
-uint32_t toolplace_hard_s(const struct policy *policy, uint32_t soft);
+                                      struct buf *why);
+
+/* How long a call may take: at soft_s a command becomes a job (or is ended), at hard_s it is
+ * ended whatever it is. `soft` is the profile's limit; the policy can only shorten it. */
+struct toolplace_times {
+    uint32_t soft_s, hard_s;
+    bool jobs; /* commands may go on in the background */
+};
+struct toolplace_times toolplace_times(const struct policy *policy, const char *tool,
+                                       uint32_t soft);
 
 #endif

@@ -164,15 +164,17 @@ static void on_ready(void *arg)
         tooldriver_end(p->driver, t->jobs > 0);
         return;
     }
-    const struct tool_limits *l = &t->profile->limits;
-    uint32_t hard = toolplace_hard_s(t->o.policy, l->timeout_s);
+    const struct toolplace_times times = toolplace_times(t->o.policy, c->tool->name,
+                                                         t->profile->limits.timeout_s);
     c->state = RUNNING;
     p->used = true;
-    json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:b, s:b}", "id",
+    json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:i, s:b, s:b}", "id",
                           (json_int_t)++t->next_request, "tool", c->tool->name, "args", c->args,
-                          "profile", t->profile->name, "hard_s", (int)hard, "jobs",
-                          tool_profile_has(t->profile, STR("job")), "stream", c->streamed);
-    ev_timer_start(t->guard, (hard + GRACE_S) * NS, 0);
+                          "profile", t->profile->name, "timeout_s", (int)times.soft_s, "hard_s",
+                          (int)times.hard_s, "jobs",
+                          times.jobs && tool_profile_has(t->profile, STR("job")), "stream",
+                          c->streamed);
+    ev_timer_start(t->guard, (times.hard_s + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
 }
@@ -395,7 +397,7 @@ static void run_call(struct toolrun_call *c)
         return;
     }
     buf_init(&why, 0);
-    enum toolrun_verdict v = toolplace_decide(c->t->o.policy, c->tool->name, c->args, &why);
+    enum toolrun_verdict v = toolplace_decide(c->t->o.policy, c->tool->name, &why);
     if (v == TOOLRUN_DENY || (v == TOOLRUN_ASK && !c->approved))
         deny(c, v, buf_cstr(&why));
     else if (c->tool->place == TOOL_IN_DAEMON)
@@ -583,7 +585,7 @@ enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const ch
     if (!row || !tool_profile_has(t->profile, str_c(tool)) ||
         schema_parse_args(tool, tool_schema(t->profile, row), str_c(args), &v, &ignored) < 0)
         return TOOLRUN_ALLOW;
-    enum toolrun_verdict verdict = toolplace_decide(t->o.policy, tool, v, why);
+    enum toolrun_verdict verdict = toolplace_decide(t->o.policy, tool, why);
     json_decref(v);
     return verdict;
 }

@@ -82,6 +82,20 @@ class Unconfined(unittest.TestCase):
         self.assertEqual(call("bash", {"command": "x"}, "--workspace", "/nonexistent")["rc"], 1)
         self.assertEqual(self.call("bash", {"command": "x"}, "--profile", "nope")["rc"], 1)
 
+    def test_policy_decides(self):
+        for policy, tool, args, want in (
+                ("default", "bash", {"command": "echo ran > f"}, "[denied: bash is not in policy "
+                 "default.yaml]"),
+                ("computation", "bash", {"command": "echo ran > f"}, "[denied: bash is not in "
+                 "policy computation.yaml]"),
+                ("computation", "python", {"code": "2 ** 10"}, "1024\n[ok]")):
+            got = self.call(tool, args, "--policy", policy)
+            self.assertEqual(got["text"], want)
+            self.assertEqual(got["rc"], 3 if "denied" in want else 0)
+        self.assertFalse(os.path.exists(self.dir + "/f"))
+        got = call("bash", {"command": "x"}, "--policy", "/nonexistent.yaml")
+        self.assertEqual(got["rc"], 1)
+
     def test_tools_of_the_daemon(self):
         state = self.dir + "/state"
         os.mkdir(state)
