@@ -50,6 +50,7 @@ struct sock {
     unsigned n_listeners, n_conns;
     struct conn *conns; /* owned list */
     struct ev_timer *tick; /* owned; runs while a queue is not empty */
+    bool ticking;
 };
 
 static void flush(struct conn *c);
@@ -141,8 +142,10 @@ static void flush(struct conn *c)
                          MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno != EAGAIN)
+        if (n < 0 && errno != EAGAIN) {
+            LOGD("sock", "send pid=%d errno=%d", (int)c->pid, errno);
             c->dead = true;
+        }
         if (n < 0)
             break;
         c->put += (size_t)n;
@@ -209,6 +212,7 @@ static void on_tick(void *arg)
     }
     if (!waiting)
         ev_timer_stop(s->tick);
+    s->ticking = waiting;
 }
 
 static bool allowed(const struct sock *s, uid_t uid)
@@ -440,8 +444,11 @@ void conn_sent(struct conn *c)
         flush(c);
     if (conn_queued(c) >= LIMIT_OUTPUT_BYTES / 2)
         c->over = true;
-    if (conn_queued(c))
+    if (conn_queued(c) && !c->sock->ticking) { /* never restarted: others' traffic must not
+                                                  put off a stalled client's end */
         ev_timer_start(c->sock->tick, 1000000000, 1000000000);
+        c->sock->ticking = true;
+    }
     if (c->dead) {
         ev_fd_set(c->watch, EV_READ | EV_WRITE); /* reaped when the loop comes by */
         return;

@@ -30,6 +30,7 @@ class Client:
         self.data = b""
         self.next_id = 0
         self.events = []
+        self.replies = {}
         self.server = self.call("initialize", protocolVersion=1,
                                 client={"name": "test"}) if init else None
 
@@ -52,14 +53,16 @@ class Client:
         return json.loads(line)
 
     def reply(self, want):
-        while True:
+        while want not in self.replies:
             m = self.read()
             if "method" in m:
                 self.events.append(m["params"])
-            elif m["id"] == want:
-                if "error" in m:
-                    raise Refused(m["error"])
-                return m["result"]
+            else:
+                self.replies[m["id"]] = m
+        m = self.replies.pop(want)
+        if "error" in m:
+            raise Refused(m["error"])
+        return m["result"]
 
     def call(self, method, **params):
         return self.reply(self.send(method, **params))
@@ -72,6 +75,7 @@ class Client:
             else:
                 m = self.read()
                 if "method" not in m:
+                    self.replies[m["id"]] = m
                     continue
                 e = m["params"]
             data = e.get("data", {})
