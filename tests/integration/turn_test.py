@@ -86,12 +86,11 @@ def test_interrupt_while_calling():
     began = time.monotonic()
     c.call("turn.interrupt", turnId=t, mode="soft")
     assert c.event("turn.completed")["data"]["stopReason"] == "cancelled"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 15
     got = results(history(c, s))
     assert len(got) == 2, got
     assert sorted(r["status"] for r in got) == ["cancelled", "cancelled"], got
     assert not os.path.exists(d.workspace + "/never")
-    assert run(c, s, "again", limits={"maxSteps": 1})["stopReason"] == "max_steps"
     d.close()
 
 
