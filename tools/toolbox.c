@@ -25,6 +25,7 @@ static const struct {
     {"job", tool_job},
     {"python", tool_python},
     {"str_replace_editor", tool_editor},
+    {"apply_patch", tool_patch},
     {"search", tool_search},
     {"open", tool_open},
     {"find", tool_find_in_page},

@@ -345,6 +345,92 @@ class Editor(Case):
         self.assertEqual(self.read("a.txt"), "x\n")
 
 
+class Patch(Case):
+    def patch(self, *lines):
+        return self.serve.call("apply_patch", {"patch": "\n".join(
+            ("*** Begin Patch",) + lines + ("*** End Patch",)) + "\n"})
+
+    def setUp(self):
+        super().setUp()
+        self.write("a.txt", "".join("line %d\n" % i for i in range(1, 11)))
+        self.write("b.py", "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n"
+                   "        return 1\n")
+
+    def test_all_kinds_at_once(self):
+        got = self.patch("*** Add File: new/c.txt", "+one", "+", "+three",
+                         "*** Update File: a.txt", "@@", " line 2", "-line 3", "+LINE 3", "+3b",
+                         " line 4", "@@", "-line 9", " line 10", "+line 11", "*** End of File",
+                         "*** Delete File: b.py")
+        self.assertEqual(got["text"], "A new/c.txt\nM a.txt\nD b.py")
+        self.assertEqual(self.read("new/c.txt"), "one\n\nthree\n")
+        self.assertEqual(self.read("a.txt"), "line 1\nline 2\nLINE 3\n3b\nline 4\nline 5\n"
+                         "line 6\nline 7\nline 8\nline 10\nline 11\n")
+        self.assertFalse(os.path.exists(self.path("b.py")))
+        self.assertEqual(got["undo"]["files"][1]["content"][:7], "line 1\n")
+
+    def test_context_marks_choose_the_place(self):
+        self.patch("*** Update File: b.py", "@@ class A:", "@@     def g(self):",
+                   "-        return 1", "+        return 2")
+        self.assertEqual(self.read("b.py").count("return 1"), 1)
+        self.assertTrue(self.read("b.py").endswith("return 2\n"))
+
+    def test_move_and_white_space(self):
+        got = self.patch("*** Update File: a.txt", "*** Move to: d/moved.txt", " line 1   ",
+                         "-  line 2", "+line two")
+        self.assertEqual(got["text"], "M a.txt -> d/moved.txt")
+        self.assertFalse(os.path.exists(self.path("a.txt")))
+        self.assertIn("line 1", self.read("d/moved.txt"))
+        self.assertIn("line two", self.read("d/moved.txt"))
+
+    def test_all_or_nothing(self):
+        before = self.read("a.txt")
+        got = self.patch("*** Add File: new.txt", "+x", "*** Update File: a.txt", "-line 1",
+                         "+changed", "*** Update File: b.py", "-no such line", "+y")
+        self.assertTrue(got["is_error"])
+        self.assertIn("b.py: hunk 1 (line 8 of the patch) does not fit: the file has no such "
+                      "place as no such line", got["text"])
+        self.assertIn("Nothing was changed.", got["text"])
+        self.assertEqual(self.read("a.txt"), before)
+        self.assertFalse(os.path.exists(self.path("new.txt")))
+
+    def test_failing_write_is_undone(self):
+        before = self.read("a.txt")
+        os.mkdir(self.path("sub"))
+        self.write("sub/x.txt", "x\n")
+        got = self.patch("*** Update File: a.txt", "-line 1", "+changed",
+                         "*** Delete File: b.py", "*** Add File: a.txt/below", "+x")
+        self.assertTrue(got["is_error"])
+        self.assertEqual(self.read("a.txt"), before)
+        self.assertTrue(os.path.exists(self.path("b.py")))
+
+    def test_mistakes(self):
+        for lines, want in (
+                (("*** Add File: a.txt", "+x"), "exists already"),
+                (("*** Delete File: none",), "does not exist"),
+                (("*** Update File: a.txt",), "changes nothing"),
+                (("*** Update File: a.txt", "*bad"), "starts with a blank, - or +"),
+                (("*** Update File: ../x", "-a"), "outside the workspace"),
+                (("*** Rename File: x",), "is no section"),
+                (("junk",), "expected *** Add File:"),
+                (("*** Add File: z", "no plus"), "starts with +"),
+                ((), "has no sections"),
+                (("*** Update File: a.txt", "-line 1", "*** Update File: a.txt", "-line 2"),
+                 "has two sections")):
+            got = self.patch(*lines)
+            self.assertTrue(got["is_error"], lines)
+            self.assertIn(want, got["text"])
+        got = self.serve.call("apply_patch", {"patch": "hello"})
+        self.assertIn("a patch starts with *** Begin Patch", got["text"])
+        got = self.serve.call("apply_patch", {"patch": "*** Begin Patch\n*** Delete File: a.txt\n"})
+        self.assertIn("does not end with *** End Patch", got["text"])
+
+    def test_stale_view(self):
+        self.edit(command="view", path="a.txt")
+        self.write("a.txt", "line 1\nother\n")
+        got = self.patch("*** Update File: a.txt", "-line 1", "+x")
+        self.assertIn("has changed since you last saw it", got["text"])
+
+
 class Arguments(Case):
     def check(self, tool, args, want):
         got = self.serve.call(tool, args)
