@@ -4,11 +4,16 @@
  */
 #include "engine/engine.h"
 
+#include <fcntl.h>
 #include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/buf.h"
+#include "base/io.h"
+#include "base/mem.h"
 #include "engine/model.h"
 #include "test.h"
-#include "tinyfile.h"
 
 /* t_i = (7 i^2 + 3 i + 1) mod 512: the golden prompt. */
 static void tiny_prompt(int32_t *tok, uint32_t n)
@@ -221,30 +226,328 @@ static void bad_work_is_refused(void **state)
     ASSERT_ERR(engine_open(&e, &o, &err), ERR_LIMIT, &err, "holds no page");
 }
 
+/* --- drafts -------------------------------------------------------------------------------- */
+
+/* Greedy text of n ids after a prompt, with or without drafts; *kept counts accepted ones. */
+static void greedy(struct engine *e, struct engine_seq *s, uint32_t n, bool drafts, int32_t *out,
+                   uint32_t *kept)
+{
+    struct err err = {0};
+    struct sample_opts o = {.temperature = 0};
+    int32_t tok[8];
+    tiny_prompt(tok, 8);
+    int32_t id = argmax(feed(e, s, tok, 8));
+    *kept = 0;
+    out[0] = id;
+    for (uint32_t i = 1; i < n;) {
+        if (!drafts) {
+            out[i++] = id = argmax(feed(e, s, &id, 1));
+            continue;
+        }
+        struct engine_draft d = {.seq = s, .next = id};
+        struct sample_result r;
+        bool keep;
+        ASSERT_OK(engine_draft(e, &d, 1, &err), &err);
+        /* The untrained draft layer hardly ever guesses right: help it now and then. */
+        int32_t guess = i % 3 ? argmax(d.logits) : -1;
+        if (guess < 0) {
+            struct engine_seq *peek = NULL;
+            ASSERT_OK(engine_seq_fork(&peek, s, engine_seq_len(s), &err), &err);
+            guess = argmax(feed(e, peek, &id, 1));
+            engine_seq_free(peek);
+        }
+        int32_t pair[2] = {id, guess};
+        struct engine_work w = {.seq = s, .tok = pair, .n = 2, .n_logits = 2};
+        ASSERT_OK(engine_step(e, &w, 1, &err), &err);
+        ASSERT_OK(engine_sample_verify(e, w.logits, NULL, guess, &o, NULL, &keep, &r, &err),
+                  &err);
+        out[i++] = id = r.id;
+        if (keep && i < n)
+            out[i++] = id = argmax(w.logits + 512);
+        *kept += keep;
+        if (!keep || i == n)
+            engine_seq_truncate(s, engine_seq_len(s) - !keep);
+    }
+}
+
+/* Same output, and the cache ends up the same byte for byte. */
+static void drafts_are_lossless(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    for (int kind = 0; kind < 2; kind++) {
+        struct engine *e = open_with(kind ? glm : v32, (struct engine_opts){.mtp = true});
+        struct engine_seq *a = seq_new(e), *b = seq_new(e);
+        int32_t x[100], y[100];
+        uint32_t kept;
+        struct buf fa, fb;
+        greedy(e, a, 100, false, x, &kept);
+        greedy(e, b, 100, true, y, &kept);
+        assert_memory_equal(x, y, sizeof x);
+        assert_true(kept > 10);
+        uint32_t len = engine_seq_len(a) < engine_seq_len(b) ? engine_seq_len(a)
+                                                             : engine_seq_len(b);
+        engine_seq_truncate(a, len - 3);
+        engine_seq_truncate(b, len - 3);
+        feed(e, a, x, 3); /* brings the last hidden states in step */
+        feed(e, b, x, 3);
+        ASSERT_OK(engine_seq_save(a, "/tmp/test_engine_a.kv", &err), &err);
+        ASSERT_OK(engine_seq_save(b, "/tmp/test_engine_b.kv", &err), &err);
+        buf_init(&fa, 0);
+        buf_init(&fb, 0);
+        ASSERT_OK(io_read_file("/tmp/test_engine_a.kv", &fa, &err), &err);
+        ASSERT_OK(io_read_file("/tmp/test_engine_b.kv", &fb, &err), &err);
+        assert_int_equal(fa.len, fb.len);
+        assert_memory_equal(fa.data, fb.data, fa.len);
+        buf_done(&fa);
+        buf_done(&fb);
+        unlink("/tmp/test_engine_a.kv");
+        unlink("/tmp/test_engine_b.kv");
+        engine_seq_free(a);
+        engine_seq_free(b);
+        engine_close(e);
+    }
+}
+
+static int golden_mtp_row(void *arg, uint32_t pos, const float *logits, struct err *err)
+{
+    static const float want[6] = {1.004396f, -0.799911f, -2.409204f,
+                                  0.836851f, 1.935402f,  1.304718f};
+    (void)err;
+    ++*(uint32_t *)arg;
+    for (int i = 0; pos == 94 && i < 6; i++)
+        assert_true(fabsf(logits[i] - want[i]) < 2e-5f);
+    if (pos == 94)
+        assert_int_equal(argmax(logits), 9);
+    return 0;
+}
+
+static void golden_mtp(void **state)
+{
+    (void)state;
+    int32_t tok[96];
+    struct err err = {0};
+    uint32_t rows = 0;
+    tiny_prompt(tok, 96);
+    struct engine *e = open_with(v32, (struct engine_opts){.mtp = true,
+                                                           .cache = ENGINE_CACHE_F32});
+    ASSERT_OK(model_mtp_logits(e, tok, 96, golden_mtp_row, &rows, &err), &err);
+    assert_int_equal(rows, 95);
+    /* The draft layer's cache filled by whole chunks gives the same row. */
+    for (uint32_t chunk = 5; chunk <= 95; chunk += 45) {
+        struct engine_seq *s = seq_new(e);
+        for (uint32_t at = 0; at < 95; at += chunk)
+            feed(e, s, tok + at, 95 - at < chunk ? 95 - at : chunk);
+        struct engine_draft d = {.seq = s, .next = tok[95]};
+        ASSERT_OK(engine_draft(e, &d, 1, &err), &err);
+        ASSERT_OK(golden_mtp_row(&rows, 94, d.logits, &err), &err);
+        engine_seq_free(s);
+    }
+    engine_close(e);
+    e = open_with(v32, (struct engine_opts){0});
+    struct engine_draft d = {0};
+    ASSERT_ERR(engine_draft(e, &d, 1, &err), ERR_STATE, &err, "engine_opts.mtp");
+    engine_close(e);
+}
+
+/* --- snapshots ----------------------------------------------------------------------------- */
+
+static const char *snapshot = "/tmp/test_engine.kv";
+
+static void snapshots_round_trip(void **state)
+{
+    (void)state;
+    int32_t tok[96], next = 7;
+    struct err err = {0};
+    float want[512];
+    tiny_prompt(tok, 96);
+    for (int cache = ENGINE_CACHE_F32; cache <= ENGINE_CACHE_FP8; cache++)
+        for (uint32_t n = 0; n <= 96; n += 32) {
+            struct engine *e = open_with(v32, (struct engine_opts){.cache = cache, .mtp = n > 32});
+            struct engine_seq *a = seq_new(e), *b = NULL;
+            if (n)
+                feed(e, a, tok, n);
+            ASSERT_OK(engine_seq_save(a, snapshot, &err), &err);
+            memcpy(want, feed(e, a, &next, 1), sizeof want);
+            ASSERT_OK(engine_seq_load(&b, e, snapshot, &err), &err);
+            assert_int_equal(engine_seq_len(b), n);
+            assert_memory_equal(engine_seq_tokens(b), tok, n * sizeof *tok);
+            assert_memory_equal(feed(e, b, &next, 1), want, sizeof want);
+            engine_seq_free(a);
+            engine_seq_free(b);
+            engine_close(e);
+        }
+    unlink(snapshot);
+}
+
+/* Saves a seq of 70 positions and returns the file. */
+static struct buf saved(struct engine *e)
+{
+    int32_t tok[70];
+    struct err err = {0};
+    struct engine_seq *s = seq_new(e);
+    struct buf b;
+    tiny_prompt(tok, 70);
+    feed(e, s, tok, 70);
+    ASSERT_OK(engine_seq_save(s, snapshot, &err), &err);
+    buf_init(&b, 0);
+    ASSERT_OK(io_read_file(snapshot, &b, &err), &err);
+    engine_seq_free(s);
+    return b;
+}
+
+static int load_bytes(struct engine *e, const void *p, size_t n, struct err *err)
+{
+    struct engine_seq *s = NULL;
+    struct err e2 = {0};
+    ASSERT_OK(io_write_file(snapshot, str_of(p, n), 0600, &e2), &e2);
+    int rc = engine_seq_load(&s, e, snapshot, err);
+    if (rc == 0)
+        engine_seq_free(s);
+    else
+        assert_null(s);
+    return rc;
+}
+
+/* Cut anywhere, or any byte changed: refused, and every page given back. */
+static void damaged_snapshots_are_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct engine *e = open_with(v32, (struct engine_opts){.cache = ENGINE_CACHE_FP8});
+    struct buf b = saved(e);
+    size_t used, limit;
+    assert_int_equal(load_bytes(e, b.data, b.len, &err), 0);
+    for (size_t n = 0; n < b.len; n += n < 200 ? 7 : 997) {
+        assert_int_equal(load_bytes(e, b.data, n, &err), -ERR_CORRUPT);
+        assert_non_null(strstr(err.text, "ends early"));
+    }
+    for (size_t i = 0; i < b.len; i += i < 300 ? 1 : 499) {
+        b.data[i] ^= 0x10;
+        assert_true(load_bytes(e, b.data, b.len, &err) < 0);
+        b.data[i] ^= 0x10;
+    }
+    buf_putc(&b, 'x');
+    assert_int_equal(load_bytes(e, b.data, b.len, &err), -ERR_CORRUPT);
+    engine_cache_usage(e, &used, &limit);
+    assert_int_equal(used, 0);
+    engine_close(e);
+    buf_done(&b);
+    unlink(snapshot);
+}
+
+static void foreign_snapshots_are_refused(void **state)
+{
+    (void)state;
+    static const struct engine_opts other[] = {
+        {.cache = ENGINE_CACHE_F32}, {.cache = ENGINE_CACHE_BF16}, {.cache = ENGINE_CACHE_FP8},
+        {.faithful_fp8 = true},      {.mtp = true},                {.select = 1}};
+    struct err err = {0};
+    struct engine *e = open_with(v32, (struct engine_opts){0});
+    struct buf b = saved(e);
+    struct engine_seq *s = NULL;
+    engine_close(e);
+    for (unsigned i = 0; i < ARRAY_LEN(other); i++) {
+        e = open_with(v32, other[i]);
+        ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err, "another");
+        engine_close(e);
+    }
+    e = open_with(glm, (struct engine_opts){0});
+    ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err, "another model");
+    ASSERT_ERR(load_bytes(e, "hello, this is not a snapshot of anything", 41, &err), ERR_PARSE,
+               &err, "not a snapshot");
+    engine_close(e);
+    e = open_with(v32, (struct engine_opts){.n_ctx = 69});
+    ASSERT_OK(io_write_file(snapshot, buf_view(&b), 0600, &err), &err);
+    ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_LIMIT, &err, "context is 69");
+    ASSERT_ERR(engine_seq_load(&s, e, "/tmp/no/such/file", &err), ERR_SYS, &err, "/tmp/no/such");
+    engine_close(e);
+    buf_done(&b);
+    unlink(snapshot);
+}
+
+/* --- memory -------------------------------------------------------------------------------- */
+
+/* Open, step, save, load with the Nth allocation failing, for every N. */
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    int32_t tok[20];
+    tiny_prompt(tok, 20);
+    for (uint64_t n = 1;; n += n < 60 ? 1 : 37) {
+        struct engine *e = NULL;
+        struct engine_seq *s = NULL, *fork = NULL, *loaded = NULL;
+        struct err err = {0};
+        struct engine_opts o = {.path = v32, .cache_bytes = 16 << 20, .max_batch = 32,
+                                .n_threads = 2, .mtp = true};
+        mem_fail_at(n);
+        int rc = engine_open(&e, &o, &err);
+        if (rc == 0)
+            rc = engine_seq_new(&s, e, &err);
+        struct engine_work w = {.seq = s, .tok = tok, .n = 20, .n_logits = 1};
+        if (rc == 0)
+            rc = engine_step(e, &w, 1, &err);
+        if (rc == 0)
+            rc = engine_seq_fork(&fork, s, 10, &err);
+        if (rc == 0)
+            rc = engine_seq_save(s, snapshot, &err);
+        if (rc == 0)
+            rc = engine_seq_load(&loaded, e, snapshot, &err);
+        mem_fail_at(0);
+        engine_seq_free(s);
+        engine_seq_free(fork);
+        engine_seq_free(loaded);
+        engine_close(e);
+        if (rc == 0)
+            break;
+        assert_true(rc == -ERR_NOMEM);
+    }
+    unlink(snapshot);
+}
+
 static int setup(void **state)
 {
     (void)state;
+    struct err err = {0};
+    struct model_make_test o = {.dir = v32, .variant = "tiny-v32"};
     snprintf(v32, sizeof v32, "/tmp/test_engine_v32.XXXXXX");
     snprintf(glm, sizeof glm, "/tmp/test_engine_glm.XXXXXX");
-    tinyfile_write(TESTMODEL_V32, v32);
-    tinyfile_write(TESTMODEL_GLM, glm);
+    assert_true(mkdtemp(v32) && mkdtemp(glm));
+    ASSERT_OK(model_make_test(&o, &err), &err);
+    o = (struct model_make_test){.dir = glm, .variant = "tiny-glm"};
+    ASSERT_OK(model_make_test(&o, &err), &err);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    tinyfile_remove(v32);
-    tinyfile_remove(glm);
+    const char *dir[] = {v32, glm};
+    for (int i = 0; i < 2; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "%s/model.safetensors", dir[i]);
+        unlink(path);
+        snprintf(path, sizeof path, "%s/config.json", dir[i]);
+        unlink(path);
+        rmdir(dir[i]);
+    }
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_from_file),      cmocka_unit_test(batch_independence),
-        cmocka_unit_test(forks_copy_on_write),   cmocka_unit_test(step_allocates_nothing),
+        cmocka_unit_test(golden_from_file),
+        cmocka_unit_test(batch_independence),
+        cmocka_unit_test(forks_copy_on_write),
+        cmocka_unit_test(step_allocates_nothing),
         cmocka_unit_test(bad_work_is_refused),
+        cmocka_unit_test(drafts_are_lossless),
+        cmocka_unit_test(golden_mtp),
+        cmocka_unit_test(snapshots_round_trip),
+        cmocka_unit_test(damaged_snapshots_are_refused),
+        cmocka_unit_test(foreign_snapshots_are_refused),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
