@@ -31,6 +31,8 @@ enum {
     SHARE_MIN = 16,      /* tokens that make it worth forking another session's timeline */
     PREFILL_BESIDE = 128, /* prefill rows of a step that also decodes: bounds its latency */
     IDLE_CHUNK = 64,      /* rows of an idle step: what a request may have to wait for */
+    SAVE_MIN = 256,       /* a shorter timeline is computed again sooner than it is read */
+    SAVE_AFTER_MS = 500,  /* of rest, so that writing a snapshot never meets the next turn */
 };
 
 struct kv {
@@ -38,6 +40,7 @@ struct kv {
     void *seq; /* owned */
     struct infer_job *user;
     int64_t used_ns;
+    int64_t save_at; /* monotonic ns: a snapshot is due; 0 = none */
 };
 
 struct sched {
@@ -202,21 +205,47 @@ static void forget(struct sched *s, const char *session)
     unlink(path);
 }
 
-static void save(struct sched *s, struct infer_job *j)
+static void save(struct sched *s, struct kv *k)
 {
     char path[PATH_MAX], tmp[PATH_MAX + 8];
     struct err err;
-    if (!s->core->o.kv_dir || !j->seq)
-        return;
-    snapshot_path(s, j->session, path);
+    k->save_at = 0;
+    snapshot_path(s, k->session, path);
     snprintf(tmp, sizeof tmp, "%s.new", path);
-    int rc = s->m->seq_save(j->seq, tmp, &err);
+    int rc = s->m->seq_save(k->seq, tmp, &err);
     crash_here(CRASH_DURING_SNAPSHOT);
     if (rc < 0 || rename(tmp, path) < 0) {
-        LOGW("infer", "snapshot failed session=%s error=\"%s\"", j->session,
+        LOGW("infer", "snapshot failed session=%s error=\"%s\"", k->session,
              rc < 0 ? err.text : "rename");
         unlink(tmp);
     }
+}
+
+static void save_later(struct sched *s, const struct infer_job *j)
+{
+    for (uint32_t i = 0; i < s->n_kv && s->core->o.kv_dir; i++)
+        if (s->kv[i].user == j && s->m->seq_len(s->kv[i].seq) >= SAVE_MIN)
+            s->kv[i].save_at = io_mono_ns() + (int64_t)SAVE_AFTER_MS * 1000000;
+}
+
+/* Writes one snapshot that is due (all of them at the end). Returns when the next will be
+ * due; 0 = none waits. */
+static int64_t save_due(struct sched *s, bool now_all)
+{
+    int64_t next = 0, now = io_mono_ns();
+    bool saved = false;
+    for (uint32_t i = 0; i < s->n_kv; i++) {
+        struct kv *k = &s->kv[i];
+        if (!k->save_at || k->user)
+            continue;
+        if (now_all || (!saved && k->save_at <= now)) {
+            save(s, k);
+            saved = true;
+        } else if (!next || k->save_at < next) {
+            next = k->save_at;
+        }
+    }
+    return next;
 }
 
 /* --- jobs ------------------------------------------------------------------------------- */
@@ -292,7 +321,7 @@ static void admit(struct sched *s, struct infer_job *j)
               (struct str){0});
     if (j->idle && j->at == j->prompt.n) { /* nothing left to do */
         if (j->save)
-            save(s, j);
+            save_later(s, j);
         finish(s, j, INFER_END_STOP, NULL, false);
     }
 }
@@ -360,7 +389,7 @@ static void advanced(struct sched *s, struct infer_job *j, struct infer_row *r)
         return;
     }
     if (j->save)
-        save(s, j);
+        save_later(s, j);
     finish(s, j, INFER_END_STOP, NULL, false);
 }
 
@@ -502,6 +531,10 @@ static void serve(struct sched *s)
             run_step(s, &p);
         rest = p.n == 0;
         until = p.wake;
+        if (rest) {
+            int64_t due = save_due(s, false);
+            until = !until || (due && due < until) ? due : until;
+        }
         report(s);
     }
     while (core_take(s->core, &in, false, 0), in)
@@ -511,6 +544,7 @@ static void serve(struct sched *s)
         }
     while (s->active)
         finish(s, s->active, INFER_END_CANCELLED, NULL, false);
+    save_due(s, true);
 }
 
 static void find_stops(struct sched *s)

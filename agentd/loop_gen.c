@@ -237,18 +237,30 @@ static int log_call(struct turn *t, struct call *c, struct err *err)
     return session_log(t->s, t->id, c->item, "item.completed", data, err);
 }
 
-static json_t *usage_of(const struct turn *t, const struct infer_result *r, const char *stop)
+/* What this step cost beyond model and tools: all waiting for threads and commits included. */
+static int64_t overhead_us(struct turn *t)
+{
+    int64_t now = io_mono_ns(), work = t->engine_ns + t->tool_ns;
+    int64_t since = t->marked_ns ? t->marked_ns : t->started_ns;
+    int64_t over = (now - since) - (work - t->marked_work_ns);
+    t->marked_ns = now;
+    t->marked_work_ns = work;
+    return over > 0 ? over / 1000 : 0;
+}
+
+static json_t *usage_of(struct turn *t, const struct infer_result *r, const char *stop)
 {
     bool open = t->thinking && t->ids.n && !t->think_bytes;
     int64_t written = t->dsml ? (int64_t)t->ids.n : (int64_t)r->completion;
-    return json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:I}", "step",
+    return json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "step",
                      (json_int_t)t->step, "promptTokens", (json_int_t)r->prompt, "cachedTokens",
                      (json_int_t)r->cached, "completionTokens", (json_int_t)written, "stop",
                      stop, "thinkBytes", (json_int_t)(open ? t->bytes.len : t->think_bytes),
                      "thinkTokens", (json_int_t)(open ? t->ids.n : t->think_ids), "thinkOpen",
                      (int)open, "queuedUs", (json_int_t)(r->queued_ns / 1000), "prefillUs",
                      (json_int_t)(r->prefill_ns / 1000), "decodeUs",
-                     (json_int_t)(r->decode_ns / 1000));
+                     (json_int_t)(r->decode_ns / 1000), "overheadUs",
+                     (json_int_t)overhead_us(t));
 }
 
 static int log_step(struct turn *t, const struct infer_result *r, bool partial, struct err *err)

@@ -44,7 +44,8 @@ struct turn {
     int repeats;
     /* sums over the turn */
     int64_t prompt_tokens, cached_tokens, completion_tokens, tool_calls;
-    int64_t engine_ns, tool_ns, began_ns; /* began_ns: when this step's own work began */
+    int64_t engine_ns, tool_ns;
+    int64_t marked_ns, marked_work_ns; /* when the step before was logged, and work until then */
     /* this step's generation */
     struct infer_job *job;
     struct dsml *dsml; /* owned; token engines */

@@ -53,7 +53,7 @@ static const struct profile profiles[] = {
         .system = "Solve the problem. Use Python to compute and to check, then state the "
                   "answer.",
         .tools = "math",
-        .policy = "default",
+        .policy = "computation",
         .thinking = true,
         .sampling = MODEL_SAMPLING,
         .budget = {.max_steps = 40, .max_tokens = 200000, .max_seconds = 7200, .reserve = 4096},

@@ -204,6 +204,7 @@ static void dispatch(struct rpc *r, struct rpc_call *c, struct str name)
 {
     struct daemon *d = r->d;
     struct err err;
+    bool owed = d->stuck; /* what waits is others': reading goes on */
     const struct rpc_method *m = rpc_method_find(name);
     if (!m)
         rpc_fail(c, RPC_METHOD, "unknown method '%.*s'", (int)(name.n < 100 ? name.n : 100),
@@ -215,7 +216,7 @@ static void dispatch(struct rpc *r, struct rpc_call *c, struct str name)
     else if (check_params(c, m) == 0)
         m->run(c);
     /* The promise of the reply reaches the disk before the reply leaves. */
-    if (store_pending(d->store) && !c->code) {
+    if (store_pending(d->store) && !c->code && !owed) {
         bool held = feed_hold(d->feed, true);
         if (store_commit(d->store, &err) < 0) {
             rpc_fail(c, RPC_STORE_ERROR, "%s; it is tried again, ask turn.get before you repeat",

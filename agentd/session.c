@@ -7,6 +7,7 @@
 #include "agentd/crash.h"
 #include "agentd/log.h"
 #include "agentd/loop.h"
+#include "agentd/policy.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
 #include "base/limits.h"
@@ -169,7 +170,7 @@ void session_free(struct session *s)
     if (s->warm)
         infer_abandon(s->warm);
     toolrun_close(s->tools);
-    json_decref(s->schemas);
+    policy_free(s->policy);
     json_decref(s->config);
     tokens_done(&s->ctx);
     buf_done(&s->steers);

@@ -12,6 +12,7 @@
 
 struct turn;
 struct toolrun;
+struct policy;
 
 struct call_record {
     char *id, *name, *arguments; /* arena */
@@ -56,8 +57,8 @@ struct session {
     char *last_turn;       /* arena; the newest turn.started */
     bool last_turn_open;   /* it has no end */
     struct turn *turn;     /* running; owned by the loop */
+    struct policy *policy; /* owned; with the tools */
     struct toolrun *tools; /* owned; opened at the first turn */
-    json_t *schemas;       /* owned; the tools as the model sees them */
     struct str *schema;    /* arena; the function objects as text */
     uint32_t n_schemas;
 

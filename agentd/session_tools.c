@@ -1,6 +1,7 @@
 /* session_tools.c - the tools of a session: opened once, with their schemas as text. */
 #include <stdio.h>
 
+#include "agentd/policy.h"
 #include "agentd/session.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
@@ -23,6 +24,7 @@ static int keep_schemas(struct session *s, struct err *err)
 int session_tools(struct session *s, struct err *err)
 {
     char state[4096];
+    const char *dir = *s->d->config.policy_dir ? s->d->config.policy_dir : NULL;
     if (s->tools || !s->profile->tools)
         return 0;
     if (!*s->cwd)
@@ -30,12 +32,15 @@ int session_tools(struct session *s, struct err *err)
                        s->profile->name);
     snprintf(state, sizeof state, "%s/sessions/%s", store_dir(s->d->store), s->id);
     int rc = io_make_dirs(state, 0700, err);
+    if (rc == 0 && !s->policy)
+        rc = policy_load(&s->policy, s->profile->policy, dir, err);
     if (rc < 0)
         return rc;
     struct toolrun_opts o = {
         .ev = s->d->ev,
         .spawner = s->no_sandbox ? NULL : s->d->spawner,
         .unconfined = s->no_sandbox,
+        .policy = s->policy,
         .profile = s->profile->tools,
         .session = s->id,
         .workspace = s->cwd,
@@ -46,7 +51,6 @@ int session_tools(struct session *s, struct err *err)
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)
         return rc;
-    s->schemas = toolrun_schemas(s->tools);
     rc = keep_schemas(s, err);
     s->ctx_valid = false;
     return rc;
