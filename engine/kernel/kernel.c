@@ -32,9 +32,42 @@ struct kernel {
     float *bucket_weight;
 };
 
+static bool can_run(const struct kernel_ops *o)
+{
+#if defined(__x86_64__)
+    if (o == &kernel_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+    if (o == &kernel_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+#endif
+    return o == &kernel_ref;
+}
+
+const struct kernel_ops *kernel_list(unsigned i)
+{
+    static const struct kernel_ops *const all[] = {
+#if defined(__x86_64__)
+        &kernel_avx512, &kernel_avx2,
+#endif
+        &kernel_ref,
+    };
+    for (unsigned k = 0; k < ARRAY_LEN(all); k++)
+        if (can_run(all[k]) && i-- == 0)
+            return all[k];
+    return NULL;
+}
+
 const struct kernel_ops *kernel_best(void)
 {
-    return &kernel_ref;
+    const char *want = getenv("AGENTD_KERNEL");
+    const struct kernel_ops *o;
+    for (unsigned i = 0; want && (o = kernel_list(i)); i++)
+        if (strcmp(o->name, want) == 0)
+            return o;
+    return kernel_list(0);
 }
 
 const struct kernel_ops *kernel_ops(const struct kernel *k)

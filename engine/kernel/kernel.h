@@ -64,11 +64,16 @@ struct kernel_ops {
                    const struct acts *x, uint32_t n, float *y, size_t ldy, void *work);
 };
 /* Room for a block of 8 dequantised rows. */
-#define KERNEL_WORK(cols) ((size_t)(cols) * 8 * sizeof(float) + 256)
+#define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float))
 
 /* The table for this machine; AGENTD_KERNEL=ref|avx2|avx512 in the environment overrides. */
 const struct kernel_ops *kernel_best(void);
 extern const struct kernel_ops kernel_ref;
+#if defined(__x86_64__)
+extern const struct kernel_ops kernel_avx2, kernel_avx512;
+#endif
+/* The i-th table that this machine can run, best first; NULL behind the last. */
+const struct kernel_ops *kernel_list(unsigned i);
 
 /* One row of any type as floats, exact. */
 void kernel_row(const struct tensor *w, uint64_t row, float *out);

@@ -1,0 +1,4 @@
+/* avx2.c - the vector kernels for AVX2 with FMA. */
+#include "engine/kernel/simd.h"
+
+const struct kernel_ops kernel_avx2 = SIMD_TABLE("avx2");

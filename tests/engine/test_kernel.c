@@ -1,0 +1,198 @@
+/*
+ * test_kernel.c - every table that this machine can run against ref.c, on random and edge
+ * shapes; and the promise of kernel.h: a row's bits depend on nothing but itself.
+ */
+#include "engine/kernel/kernel.h"
+
+#include <math.h>
+
+#include "base/mem.h"
+#include "engine/quant/quant.h"
+#include "test.h"
+
+static uint32_t seed = 7;
+
+static float random_float(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / 8388608.0f - 1.0f;
+}
+
+static float *random_rows(size_t n)
+{
+    float *p = mem_aligned(64, n * sizeof *p + 64);
+    for (size_t i = 0; i < n; i++)
+        p[i] = random_float();
+    return p;
+}
+
+static bool near(float got, float want, double scale)
+{
+    return fabs((double)got - (double)want) <= 3e-6 * scale + 1e-6;
+}
+
+static void vectors_agree_with_ref(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 3, 15, 16, 17, 31, 32, 48, 63, 64, 100, 576, 1000};
+    const struct kernel_ops *o;
+    for (unsigned t = 0; (o = kernel_list(t)); t++)
+        for (unsigned i = 0; i < ARRAY_LEN(sizes); i++) {
+            size_t n = sizes[i];
+            float *a = random_rows(n), *b = random_rows(n), *x = random_rows(n);
+            float *y = random_rows(n), *z = random_rows(n);
+            assert_true(near(o->dot(a, b, n), kernel_ref.dot(a, b, n), sqrt((double)n)));
+            memcpy(z, y, n * sizeof *y);
+            o->axpy(y, 0.7f, x, n);
+            kernel_ref.axpy(z, 0.7f, x, n);
+            for (size_t j = 0; j < n; j++)
+                assert_true(near(y[j], z[j], 1));
+            o->rmsnorm(y, a, b, n, 1e-6f);
+            kernel_ref.rmsnorm(z, a, b, n, 1e-6f);
+            for (size_t j = 0; j < n; j++)
+                assert_true(near(y[j], z[j], 2));
+            for (size_t j = 0; j < n; j++)
+                y[j] = z[j] = j % 5 == 3 ? -INFINITY : a[j] * 30;
+            assert_true(near(o->exp_sum(y, n, 30), kernel_ref.exp_sum(z, n, 30), (double)n));
+            double sum = 0;
+            for (size_t j = 0; j < n; j++) {
+                double e = j % 5 == 3 ? 0 : exp((double)(a[j] * 30 - 30));
+                assert_true(fabs((double)y[j] - e) <= 2e-6 * e + 1e-37);
+                sum += e;
+            }
+            memcpy(y, a, n * sizeof *a);
+            memcpy(z, a, n * sizeof *a);
+            o->swiglu(y, b, n);
+            for (size_t j = 0; j < n; j++)
+                assert_true(near(y[j], (float)((double)a[j] / (1 + exp((double)-a[j])) *
+                                               (double)b[j]), 1));
+            mem_free(a);
+            mem_free(b);
+            mem_free(x);
+            mem_free(y);
+            mem_free(z);
+        }
+}
+
+/* A random matrix of a type. */
+static struct tensor random_tensor(uint32_t type, uint64_t cols, uint64_t rows, void **owned)
+{
+    const struct quant_traits *q = quant_traits(type);
+    uint64_t row_bytes;
+    assert_true(quant_row_bytes(q, cols, &row_bytes));
+    float *x = random_rows(cols);
+    uint8_t *data = mem_alloc(row_bytes * rows + 1);
+    *owned = data;
+    data += rows % 2; /* files align nothing */
+    for (uint64_t r = 0; r < rows; r++) {
+        for (uint64_t c = 0; c < cols; c++)
+            x[c] = random_float();
+        q->quantize(data + r * row_bytes, x, cols);
+    }
+    mem_free(x);
+    return (struct tensor){.name = "w", .type = type, .n_dims = 2, .ne = {cols, rows, 1, 1},
+                           .data = data, .bytes = row_bytes * rows, .row_bytes = row_bytes};
+}
+
+/* Packs rows as kernel.c would. */
+static struct acts pack(const struct kernel_ops *o, uint32_t type, const float *x, uint64_t cols,
+                        uint32_t n, uint8_t **owned)
+{
+    struct acts a = {.x = x, .ldx = cols};
+    a.ldp = (o->pack_bytes(type, cols) + 63) & ~(size_t)63;
+    *owned = mem_aligned(64, a.ldp * n + 64);
+    a.packed = *owned;
+    for (uint32_t i = 0; a.ldp && i < n; i++)
+        o->pack(type, x + i * cols, cols, *owned + i * a.ldp);
+    return a;
+}
+
+static void one_matmul(const struct kernel_ops *o, uint32_t type, uint64_t cols, uint64_t rows,
+                       uint32_t n)
+{
+    void *wp, *work = mem_aligned(64, KERNEL_WORK(cols));
+    uint8_t *packed, *none;
+    struct tensor w = random_tensor(type, cols, rows, &wp);
+    float *x = random_rows(n * cols), *y = random_rows(n * rows), *z = random_rows(n * rows);
+    float *alone = random_rows(rows);
+    struct acts a = pack(o, type, x, cols, n, &packed);
+    struct acts plain = pack(&kernel_ref, type, x, cols, n, &none);
+    o->matmul(&w, 0, rows, &a, n, y, rows, work);
+    kernel_ref.matmul(&w, 0, rows, &plain, n, z, rows, work);
+    /* Packed activations carry up to 1 part in 254 of their block's largest. */
+    double bound = a.ldp ? 0.01 * sqrt((double)cols) : 3e-6 * sqrt((double)cols) + 1e-6;
+    for (size_t i = 0; i < n * rows; i++)
+        if (fabs((double)y[i] - (double)z[i]) > bound)
+            fail_msg("%s type %u: %llux%llu, %u rows: %g is not %g", o->name, type,
+                     (unsigned long long)rows, (unsigned long long)cols, n, (double)y[i],
+                     (double)z[i]);
+    /* One row at a time, and cut anywhere: the same bits. */
+    for (uint32_t i = 0; i < n; i++) {
+        struct acts one = a;
+        one.pick = &i;
+        uint64_t cut = (i * 7 + 3) % (rows + 1);
+        o->matmul(&w, 0, cut, &one, 1, alone, rows, work);
+        o->matmul(&w, cut, rows, &one, 1, alone + cut, rows, work);
+        assert_memory_equal(alone, y + i * rows, rows * sizeof *alone);
+    }
+    mem_free(wp);
+    mem_free(work);
+    mem_free(packed);
+    mem_free(none);
+    mem_free(x);
+    mem_free(y);
+    mem_free(z);
+    mem_free(alone);
+}
+
+static void matmuls_agree_with_ref(void **state)
+{
+    (void)state;
+    static const uint32_t types[] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_Q8_0, QUANT_Q4_K,
+                                     QUANT_Q6_K, QUANT_Q5_0, QUANT_IQ4_NL};
+    static const uint64_t rows[] = {1, 2, 5, 8, 16, 33};
+    static const uint32_t ns[] = {1, 2, 3, 4, 5, 9, 16, 33};
+    const struct kernel_ops *o;
+    for (unsigned t = 0; (o = kernel_list(t)); t++)
+        for (unsigned q = 0; q < ARRAY_LEN(types); q++) {
+            const struct quant_traits *tr = quant_traits(types[q]);
+            for (uint64_t cols = tr->block; tr && cols <= 768; cols = cols * 2 + tr->block)
+                for (unsigned r = 0; r < ARRAY_LEN(rows); r++)
+                    for (unsigned n = 0; n < ARRAY_LEN(ns); n++)
+                        one_matmul(o, types[q], cols, rows[r], ns[n]);
+        }
+}
+
+static void index_scores_agree_with_ref(void **state)
+{
+    (void)state;
+    const struct kernel_ops *o;
+    for (unsigned t = 0; (o = kernel_list(t)); t++)
+        for (uint32_t heads = 1; heads <= 64; heads = heads * 2 + heads % 3)
+            for (uint32_t dim = 32; dim <= 128; dim *= 2) {
+                float *q = random_rows(heads * dim), *w = random_rows(heads);
+                float *k = random_rows(64 * dim), a[64], b[64];
+                o->index_scores(a, q, w, heads, k, 64, dim);
+                kernel_ref.index_scores(b, q, w, heads, k, 64, dim);
+                for (int i = 0; i < 64; i++)
+                    assert_true(near(a[i], b[i], heads * sqrt((double)dim)));
+                o->index_scores(b, q, w, heads, k + 3 * dim, 1, dim);
+                assert_memory_equal(&a[3], &b[0], sizeof a[0]);
+                mem_free(q);
+                mem_free(w);
+                mem_free(k);
+            }
+}
+
+int main(void)
+{
+    const struct kernel_ops *o;
+    for (unsigned t = 0; (o = kernel_list(t)); t++)
+        print_message("this machine runs: %s\n", o->name);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vectors_agree_with_ref),
+        cmocka_unit_test(matmuls_agree_with_ref),
+        cmocka_unit_test(index_scores_agree_with_ref),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
