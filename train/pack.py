@@ -13,6 +13,7 @@ import array
 import glob
 import json
 import os
+import pickle
 import random
 
 import render
@@ -70,56 +71,72 @@ def encode(t, segments, ids, mask):
         mask.extend([1 if target else 0] * len(got))
 
 
-class Split:
-    def __init__(self):
-        self.seqs = []
+def tokenized(path, t, tools, pre, limit):
+    """The sequences of one shard, from its cache beside the records when that is newer.
+    -> [(family, ids, mask)], number dropped"""
+    cache = path[:-len(".jsonl")] + ".tok"
+    try:
+        if os.path.getmtime(cache) > max(os.path.getmtime(path), t.made):
+            with open(cache, "rb") as f:
+                return pickle.load(f)
+    except OSError:
+        pass
+    n_pre, pre_ids, pre_mask = pre
+    out, dropped = [], 0
+    with open(path, encoding="utf-8") as f:
+        for r in map(json.loads, f):
+            for last in range(len(r["turns"])):
+                ids, mask = array.array("H", pre_ids), array.array("B", pre_mask)
+                encode(t, render.example(r, last, tools)[n_pre:], ids, mask)
+                if len(ids) > limit:
+                    dropped += 1
+                else:
+                    out.append((r["family"], ids.tobytes(), mask.tobytes()))
+    with open(cache + ".part", "wb") as f:
+        pickle.dump((out, dropped), f)
+    os.rename(cache + ".part", cache)
+    return out, dropped
 
-    def write(self, folder, name, seed):
-        random.Random(seed).shuffle(self.seqs)
-        ids, mask, off, fam = array.array("H"), array.array("B"), array.array("I", [0]), array.array("B")
-        for s_ids, s_mask, family in self.seqs:
-            ids.extend(s_ids)
-            mask.extend(s_mask)
-            off.append(len(ids))
-            fam.append(family)
-        for ext, a in (("ids", ids), ("msk", mask), ("fam", fam), ("off", off)):
-            path = os.path.join(folder, f"{name}.{ext}")
-            with open(path + ".part", "wb") as f:
-                a.tofile(f)
-            os.rename(path + ".part", path)
-        n = len(fam)
-        print(f"{name}: {n} sequences, {len(ids)} tokens, {sum(mask)} to learn,"
-              f" longest {max((off[i + 1] - off[i] for i in range(n)), default=0)}")
+
+def write_split(folder, name, seqs):
+    """The four files of a split, each whole at once; the order is drawn anew but always alike."""
+    random.Random(1).shuffle(seqs)
+    off = array.array("I", [0])
+    for _, ids, _ in seqs:
+        off.append(off[-1] + len(ids) // 2)
+    parts = {"ids": (s[1] for s in seqs), "msk": (s[2] for s in seqs),
+             "fam": [bytes(s[0] for s in seqs)], "off": [off.tobytes()]}
+    for ext, chunks in parts.items():
+        path = os.path.join(folder, f"{name}.{ext}")
+        with open(path + ".part", "wb") as f:
+            f.writelines(chunks)
+        os.rename(path + ".part", path)
+    print(f"{name}: {len(seqs)} sequences, {off[-1]} tokens, {sum(s[2].count(1) for s in seqs)} to learn,"
+          f" longest {max((len(s[2]) for s in seqs), default=0)}")
 
 
 def make_data(out, limit):
-    t, tools = tok.Tokenizer.load(os.path.join(out, "tokenizer.json")), render.load_tools()
-    pre_ids, pre_mask = array.array("H"), array.array("B")
-    g = render.Segments()
+    path = os.path.join(out, "tokenizer.json")
+    t, tools = tok.Tokenizer.load(path), render.load_tools()
+    t.made = os.path.getmtime(path)
+    ids, mask, g = array.array("H"), array.array("B"), render.Segments()
     render.preamble(g, tools)
-    cut = len(g.held)
-    # The preamble's last piece runs up to USER, a literal: its tokens are the same everywhere.
-    g.flush()
-    encode(t, g.out, pre_ids, pre_mask)
-    n_pre = len(g.out)
-    splits = {"drill": Split(), "train": Split(), "held": Split()}
-    dropped = 0
-    for first, r in records(out):
-        name = "held" if first >= HELD else "drill" if r["family"] == 0 else "train"
-        for last in range(len(r["turns"])):
-            ids, mask = array.array("H", pre_ids), array.array("B", pre_mask)
-            encode(t, render.example(r, last, tools)[n_pre:], ids, mask)
-            if len(ids) > limit:
-                dropped += 1
-                continue
-            splits[name].seqs.append((ids, mask, r["family"]))
+    g.flush()  # up to USER, a literal: its tokens are the same in every sequence
+    encode(t, g.out, ids, mask)
+    splits, dropped = {"drill": [], "train": [], "held": []}, 0
+    for path in sorted(glob.glob(os.path.join(out, "records", "*.jsonl"))):
+        first = int(path.rsplit("-", 1)[1].split(".")[0])
+        seqs, n = tokenized(path, t, tools, (len(g.out), ids, mask), limit)
+        dropped += n
+        for s in seqs:
+            splits["held" if first >= HELD else "drill" if s[0] == 0 else "train"].append(s)
     folder = os.path.join(out, "data")
     os.makedirs(folder, exist_ok=True)
-    for name, s in splits.items():
-        s.write(folder, name, 1)
+    for name, seqs in splits.items():
+        write_split(folder, name, seqs)
     with open(os.path.join(folder, "meta.json"), "w") as f:
-        json.dump({"vocab": t.size, "prefix_len": len(pre_ids)}, f)
-    print(f"vocabulary {t.size}, preamble {len(pre_ids)} tokens, {dropped} sequences over {limit} dropped")
+        json.dump({"vocab": t.size, "prefix_len": len(ids)}, f)
+    print(f"vocabulary {t.size}, preamble {len(ids)} tokens, {dropped} sequences over {limit} dropped")
 
 
 def main():

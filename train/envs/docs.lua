@@ -4,24 +4,25 @@ local docs = {}
 
 local types = lib.split("bridge mill tower museum library station harbor school garden theater castle market lighthouse factory park")
 
--- question words, the line in the document, and the tell-tale words of that line.
+-- questions, the line in the document, what to look for on the page, where the value stands in
+-- that line, what sort of value it is, the answer.
 local relations = {
-  { "When was {e} built?|In which year was {e} built?", "It was built in the year {v}.", "built in the year (%d+)", "year", "{E} was built in {v}." },
-  { "Who built {e}?|Who was the builder of {e}?", "Its builder was {v}.", "builder was ([%a ]+)", "person", "The builder of {e} was {v}." },
-  { "Who owns {e}?|Who is the owner of {e}?", "The owner is {v}.", "owner is ([%a ]+)", "person", "The owner of {e} is {v}." },
-  { "How high is {e}?|What is the height of {e}?", "It is {v} meters high.", "is (%d+) meters high", "number", "{E} is {v} meters high." },
-  { "How long is {e}?|What is the length of {e}?", "Its length is {v} meters.", "length is (%d+) meters", "number", "{E} is {v} meters long." },
-  { "How many visitors does {e} have in a year?|How many people visit {e} each year?", "It has {v} visitors each year.", "has (%d+) visitors", "number", "{E} has {v} visitors a year." },
-  { "What did {e} cost?|How much did {e} cost?", "The cost was {v} crowns.", "cost was (%d+) crowns", "number", "{E} cost {v} crowns." },
-  { "Which color has {e}?|What color is {e}?", "Its color is {v}.", "color is (%a+)", "word", "The color of {e} is {v}." },
-  { "In which town is {e}?|Where is {e}?|In what town does {e} stand?", "It stands in the town of {v}.", "town of (%a+)", "name", "{E} is in {v}." },
-  { "Who leads {e}?|Who is the director of {e}?", "The director is {v}.", "director is ([%a ]+)", "person", "The director of {e} is {v}." },
-  { "What is the code of {e}?|Which code does {e} have?", "The code is {v}.", "code is ([%w-]+)", "code", "The code of {e} is {v}." },
-  { "Who opened {e}?|By whom was {e} opened?", "It was opened by {v}.", "opened by ([%a ]+)", "person", "{E} was opened by {v}." },
-  { "What is {e} made of?|Of which material is {e} made?", "It is made of {v}.", "made of (%a+)", "word", "{E} is made of {v}." },
-  { "How many rooms has {e}?|How many rooms are in {e}?", "It has {v} rooms.", "has (%d+) rooms", "number", "{E} has {v} rooms." },
+  { "When was {e} built?|In which year was {e} built?", "It was built in the year {v}.", "in the year", "built in the year (%d+)", "year", "{E} was built in {v}." },
+  { "Who built {e}?|Who was the builder of {e}?", "Its builder was {v}.", "builder was", "builder was ([%a ]+)", "person", "The builder of {e} was {v}." },
+  { "Who owns {e}?|Who is the owner of {e}?", "The owner is {v}.", "owner is", "owner is ([%a ]+)", "person", "The owner of {e} is {v}." },
+  { "How high is {e}?|What is the height of {e}?", "It is {v} meters high.", "meters high", "is (%d+) meters high", "number", "{E} is {v} meters high." },
+  { "How long is {e}?|What is the length of {e}?", "Its length is {v} meters.", "length is", "length is (%d+) meters", "number", "{E} is {v} meters long." },
+  { "How many visitors does {e} have in a year?|How many people visit {e} each year?", "It has {v} visitors each year.", "visitors", "has (%d+) visitors", "number", "{E} has {v} visitors a year." },
+  { "What did {e} cost?|How much did {e} cost?", "The cost was {v} crowns.", "cost was", "cost was (%d+) crowns", "number", "{E} cost {v} crowns." },
+  { "Which color has {e}?|What color is {e}?", "Its color is {v}.", "color is", "color is (%a+)", "word", "The color of {e} is {v}." },
+  { "In which town is {e}?|Where is {e}?|In what town does {e} stand?", "It stands in the town of {v}.", "town of", "town of (%a+)", "name", "{E} is in {v}." },
+  { "Who leads {e}?|Who is the director of {e}?", "The director is {v}.", "director is", "director is ([%a ]+)", "person", "The director of {e} is {v}." },
+  { "What is the code of {e}?|Which code does {e} have?", "The code is {v}.", "code is", "code is ([%w-]+)", "code", "The code of {e} is {v}." },
+  { "Who opened {e}?|By whom was {e} opened?", "It was opened by {v}.", "opened by", "opened by ([%a ]+)", "person", "{E} was opened by {v}." },
+  { "What is {e} made of?|Of which material is {e} made?", "It is made of {v}.", "made of", "made of (%a+)", "word", "{E} is made of {v}." },
+  { "How many rooms has {e}?|How many rooms are in {e}?", "It has {v} rooms.", "rooms", "has (%d+) rooms", "number", "{E} has {v} rooms." },
 }
-local birth = { "Where was {e} born?|In which town was {e} born?", "The place of birth is {v}.", "place of birth is (%a+)", "name", "{E} was born in {v}." }
+local birth = { "Where was {e} born?|In which town was {e} born?", "The place of birth is {v}.", "place of birth", "place of birth is (%a+)", "name", "{E} was born in {v}." }
 
 local function value(r, sort)
   if sort == "year" then return tostring(r:int(1100, 2025)) end
@@ -32,8 +33,19 @@ local function value(r, sort)
   return (r:fresh():upper():sub(1, 3) .. "-" .. r:number(2, 4))
 end
 
+-- A fact that the place's page does not have.
+function docs.lacking(r, e)
+  local rel
+  repeat
+    rel = r:pick(relations)
+    local has = false
+    for _, f in ipairs(e.facts) do has = has or f.rel == rel end
+  until not has
+  return { rel = rel, value = "" }
+end
+
 local function new_fact(r, rel)
-  local v = value(r, rel[4])
+  local v = value(r, rel[5])
   return { rel = rel, value = v, line = lib.fill(rel[2], { v = v }) }
 end
 
@@ -50,7 +62,7 @@ function docs.fact_of(r) return new_fact(r, r:pick(relations)) end
 local function text_of(r, e, long)
   local lines = {}
   for _, f in ipairs(e.facts) do lines[#lines + 1] = f.line end
-  for _ = 1, long and r:int(14, 34) or r:int(1, 5) do
+  for _ = 1, long and r:int(12, 24) or r:int(0, 3) do
     lines[#lines + 1] = r:clean_sentence()
   end
   r:shuffle(lines)
@@ -104,11 +116,6 @@ function docs.question(r, e, f, pronoun)
 end
 
 local function cursor_of(page) return math.tointeger(tonumber(page:match("^%[(%d+)%]"))) end
-local function last_line(page) -- (last shown, last of all)
-  local b, m = page:match("%*%*viewing lines %[%d+ %- (%d+)%] of (%d+)%*%*")
-  return math.tointeger(tonumber(b)), math.tointeger(tonumber(m))
-end
-
 -- The page's lines, unwrapped: { number, text }.
 function docs.lines(page)
   local t = {}
@@ -122,52 +129,48 @@ local function hit(results, e)
   end
 end
 
-local function seek(page, f)
-  for _, l in ipairs(docs.lines(page)) do
-    local v = l[2]:match(f.rel[3])
-    if v then return v, l[1] end
-  end
+-- Looks for the fact on an open page. -> value, line; nil when the page lacks it
+local function find_on(ctx, think, cursor, f)
+  local found = ctx.call(think, "find", { { "pattern", f.rel[3] }, { "cursor", cursor } })
+  return found:match(f.rel[4]), found:match("match at L(%d+)")
 end
 
--- search, open the page of that title, read on until the fact is there. -> value, cursor, line
+-- search, open the page of that title, find. -> value, cursor, line; nil when nothing fits
 function docs.find_fact(ctx, e, f, lead)
   local results = ctx.call((lead or "") .. "I will search for " .. e.query .. ".", "search", { { "query", e.query } })
   local id = hit(results, e)
   if not id then return nil end
   local page = ctx.call(e.title .. " is result " .. id .. ". I will open it.", "open", { { "id", id }, { "cursor", cursor_of(results) } })
-  while true do
-    local v, line = seek(page, f)
-    if v then
-      e.page = page
-      return v, cursor_of(page), line
-    end
-    local shown, all = last_line(page)
-    assert(shown < all, "the fact is not on the page: " .. page)
-    page = ctx.call("It is not there yet. I will read on.", "open", { { "cursor", cursor_of(page) }, { "loc", shown + 1 } })
-  end
+  e.cursor = cursor_of(page)
+  local v, line = find_on(ctx, "I will find " .. f.rel[3] .. " on the page.", e.cursor, f)
+  return v, e.cursor, line
 end
 
-function docs.say(e, f, v, cursor, line)
-  return lib.fill(f.rel[5], { e = e.the, E = upper(e.the), v = v }) .. (" 【%d†L%d-L%d】"):format(cursor, line, line)
+local function say(e, f, v, cursor, line)
+  return lib.fill(f.rel[6], { e = e.the, E = upper(e.the), v = v }) .. (" 【%d†L%s-L%s】"):format(cursor, line, line)
+end
+
+local function answer(ctx, e, f, v, line)
+  if v then
+    ctx.answer("Line " .. line .. " says it.", say(e, f, v, e.cursor, line))
+  else
+    ctx.answer("The page does not say it.", "The documents do not say this about " .. e.the .. ".")
+  end
 end
 
 function docs.lookup(ctx, e, f, lead)
   local v, cursor, line = docs.find_fact(ctx, e, f, lead)
-  if not v then
+  if not v and not cursor then
     ctx.answer("No document fits.", "The documents say nothing about " .. e.the .. ".")
     return
   end
-  ctx.answer("Line " .. line .. " says it.", docs.say(e, f, v, cursor, line))
+  answer(ctx, e, f, v, line)
 end
 
 -- A second fact of a page that was opened in an earlier turn: the page is still in the history.
 function docs.again(ctx, e, f)
-  local v, line = seek(e.page, f)
-  if v then
-    ctx.answer("The page is still here. Line " .. line .. " says it.", docs.say(e, f, v, cursor_of(e.page), line))
-  else
-    docs.lookup(ctx, e, f)
-  end
+  local v, line = find_on(ctx, "The page is still open. I will find " .. f.rel[3] .. ".", e.cursor, f)
+  answer(ctx, e, f, v, line)
 end
 
 -- Does the answer state the value and cite lines, seen in this session, that hold it?
@@ -178,10 +181,21 @@ function docs.cited(world, turn, want)
   if not c then return false, "no citation" end
   a, b = tonumber(a), tonumber(b)
   if b - a > 4 then return false, "the citation covers too much" end
+  local title
   for _, call in ipairs(world.calls) do
     if call.result:match("^%[" .. c .. "%]") then
+      title = call.result:match("^%[%d+%] (.-) %(")
       for _, l in ipairs(docs.lines(call.result)) do
         if l[1] >= a and l[1] <= b and l[2]:find(want, 1, true) then return true end
+      end
+    end
+  end
+  -- A line that `find` showed of that page counts as seen.
+  for _, call in ipairs(world.calls) do
+    if title and call.result:find("in `" .. title .. "`", 1, true) then
+      for n, line in call.result:gmatch("match at L(%d+)】\nL%d+: ([^\n]*)") do
+        n = tonumber(n)
+        if n >= a and n <= b and line:find(want, 1, true) then return true end
       end
     end
   end

@@ -7,7 +7,7 @@ local kinds = {}
 local function kind(name, weight, make) kinds[#kinds + 1] = { name = name, weight = weight, make = make } end
 
 kind("fact", 46, function(r)
-  local w = docs.world(r, { n = r:int(2, r:chance(40) and 14 or 6) })
+  local w = docs.world(r, { n = r:int(1, r:chance(20) and 7 or 3) })
   local e, f = docs.choose(r, w)
   return {
     requests = { docs.question(r, e, f) },
@@ -17,7 +17,7 @@ kind("fact", 46, function(r)
   }
 end)
 
-kind("long", 24, function(r)
+kind("long", 26, function(r)
   local w = docs.world(r, { n = r:int(1, 3), long = true })
   local e, f = docs.choose(r, w)
   return {
@@ -29,7 +29,7 @@ kind("long", 24, function(r)
 end)
 
 -- The builder of a place has a document of their own.
-kind("hop", 26, function(r)
+kind("hop", 16, function(r)
   local w = docs.world(r, { n = r:int(1, 3) })
   local e, p, f = docs.person(r, w)
   return {
@@ -43,7 +43,21 @@ kind("hop", 26, function(r)
   }
 end)
 
-kind("absent", 12, function(r)
+kind("lacking", 6, function(r)
+  local w = docs.world(r, { n = r:int(1, 3) })
+  local e = r:pick(w.places)
+  local f = docs.lacking(r, e)
+  return {
+    requests = { docs.question(r, e, f) },
+    docs = w.docs,
+    solve = function(ctx) docs.lookup(ctx, e, f) end,
+    check = function(world)
+      return world.answers[1]:find("do not say") ~= nil and #world.calls >= 2 and not world.answers[1]:find("【")
+    end,
+  }
+end)
+
+kind("absent", 10, function(r)
   local w = docs.world(r, { n = r:int(1, 4) })
   local e = docs.stranger(r)
   local f = docs.fact_of(r, e)

@@ -36,9 +36,6 @@ local talk = {
   { { "Write me a poem.", "Tell me a joke.", "Sing a song.", "What is the weather today?", "What do you think about {x}?", "Translate {x} into French.", "Who won the game yesterday?",
       "Tell me a story about {x}.", "What is the meaning of life?", "Book me a flight to {X}.", "Draw a picture of {x}.", "Call {X} on the phone." },
     "This is not something I can do.", "I cannot do that. I can compute, work with files, and answer from documents.", "cannot" },
-  { { "What is the capital of {X}?", "Who wrote {X}?", "How old is {X}?", "What does {x} mean?", "Who is the king of {X}?", "When did {X} die?", "How far is it to {X}?",
-      "What language do they speak in {X}?", "Who is {X}?", "What is {x}?", "Why is {x} so famous?" },
-    "I cannot know this without a document.", "I do not know that. I can compute, work with files, and answer from documents.", "not know" },
 }
 
 local function small_talk(r)
