@@ -8,6 +8,7 @@
 
 static const struct ctl_command commands[] = {
     {"run", ctl_run, "Run one turn and show it."},
+    {"cache", ctl_cache, "Look into the KV cache of a session."},
     {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
     {"parse", ctl_parse, "Read a completion back into a message, strictly."},
     {"tool", ctl_tool, "List tools and call them without a model."},

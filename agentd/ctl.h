@@ -7,6 +7,7 @@
 
 /* One declaration per row of the table in ctl.c, in the same order. */
 int ctl_run(int argc, char **argv);
+int ctl_cache(int argc, char **argv);
 int ctl_encode(int argc, char **argv);
 int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);

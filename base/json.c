@@ -143,15 +143,16 @@ int json_need_int(const json_t *o, const char *key, int64_t lo, int64_t hi, int6
 
 json_t *json_text(struct str s)
 {
-    json_t *v = json_stringn(s.p, s.n);
-    if (v || utf8_valid(s))
+    bool nul = s.n && memchr(s.p, 0, s.n); /* our own reader would refuse it */
+    json_t *v = nul ? NULL : json_stringn(s.p, s.n);
+    if (v || (!nul && utf8_valid(s)))
         return v;
     struct buf clean;
     buf_init(&clean, 0);
     for (size_t i = 0; i < s.n;) {
         uint32_t cp;
         size_t n = utf8_decode(s, i, &cp);
-        if (n)
+        if (n && cp)
             buf_add(&clean, s.p + i, n);
         else
             buf_puts(&clean, "\xEF\xBF\xBD");

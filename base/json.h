@@ -36,7 +36,7 @@ NODISCARD int json_need_str(const json_t *o, const char *key, struct str *out, s
 NODISCARD int json_need_int(const json_t *o, const char *key, int64_t lo, int64_t hi,
                             int64_t *out, struct err *err);
 
-/* A string value from bytes; invalid UTF-8 becomes U+FFFD. NULL only without memory. */
+/* A string value from bytes; invalid UTF-8 and NUL become U+FFFD. NULL only without memory. */
 json_t *json_text(struct str s);
 /* The text of a string value; empty for anything else. */
 struct str json_view(const json_t *v);
