@@ -136,19 +136,19 @@ struct builder {
     const char *at;
 };
 
-/* Number of a call on the filter's architecture, or -1 when it has none. */
-static int number(const struct builder *b, const char *name)
+/* Whether the filter's architecture has the call at all. */
+static bool known(const struct builder *b, const char *name)
 {
-    int nr = seccomp_syscall_resolve_name_arch(b->arch, name);
-    return nr < 0 ? -1 : nr;
+    return seccomp_syscall_resolve_name_arch(b->arch, name) >= 0;
 }
 
 static void rule(struct builder *b, uint32_t action, const char *name, unsigned n,
                  const struct scmp_arg_cmp *cmp)
 {
-    int nr = number(b, name);
-    if (b->rc < 0 || nr < 0)
+    if (b->rc < 0 || !known(b, name))
         return;
+    /* Rules take the numbers of the machine that compiles; libseccomp translates them. */
+    int nr = seccomp_syscall_resolve_name(name);
     int rc = seccomp_rule_add_array(b->ctx, action, nr, n, cmp);
     if (rc < 0 && rc != -EEXIST) {
         b->rc = rc;

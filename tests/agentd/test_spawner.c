@@ -22,6 +22,7 @@ static const char *exe;
 struct world {
     struct spawner *s;
     struct ev *ev;
+    struct ev_timer *tick; /* lets a wait notice that its time is over */
     struct cell *cell;
     struct sandbox_exit exit[8];
     unsigned exits, opened, refused, gone, ended, closed, deaths;
@@ -95,6 +96,11 @@ static struct sandbox_spec spec_of(const char *workspace)
     return spec;
 }
 
+static void on_tick(void *arg)
+{
+    (void)arg;
+}
+
 static void world_open(struct world *w, const struct sandbox_spec *spec)
 {
     struct err err = {0};
@@ -102,6 +108,8 @@ static void world_open(struct world *w, const struct sandbox_spec *spec)
     memset(w, 0, sizeof *w);
     ASSERT_OK(spawner_start(&w->s, &o, &err), &err);
     ASSERT_OK(ev_new(&w->ev, &err), &err);
+    ASSERT_OK(ev_timer_new(&w->tick, w->ev, on_tick, NULL, &err), &err);
+    ev_timer_start(w->tick, 50000000, 50000000);
     ASSERT_OK(spawner_attach(w->s, w->ev, on_death, w, &err), &err);
     ASSERT_OK(cell_open(&w->cell, w->s, spec, &callbacks, w, &err), &err);
     int64_t limit = io_mono_ns() + 60000000000ll;
@@ -114,6 +122,7 @@ static void world_done(struct world *w)
     cell_close(w->cell, on_closed, w);
     until(w, &w->closed, 1);
     spawner_free(w->s);
+    ev_timer_free(w->tick);
     ev_free(w->ev);
 }
 
@@ -124,6 +133,7 @@ static bool confined(struct world *w)
     print_message("skipped: %s\n", w->refusal.reason);
     cell_close(w->cell, NULL, NULL);
     spawner_free(w->s);
+    ev_timer_free(w->tick);
     ev_free(w->ev);
     return false;
 }
@@ -341,6 +351,23 @@ static void deadlines_kill_the_tree(void **state)
     world_done(&w);
 }
 
+/* Killing or stopping everything hurts the call alone; the cell goes on. */
+static void suicide_spares_the_cell(void **state)
+{
+    (void)state;
+    struct world w;
+    struct sandbox_spec spec = spec_of(NULL);
+    world_open(&w, &spec);
+    if (!confined(&w))
+        return;
+    output_of(&w, "sleep 1000 & kill -9 -1; kill -9 0");
+    assert_int_equal(w.exit[0].signal, SIGKILL);
+    output_of(&w, "kill -9 1; kill -19 1; kill -11 1; exit 3");
+    assert_int_equal(w.exit[1].code, 3);
+    assert_string_equal(output_of(&w, "echo alive"), "alive\n");
+    world_done(&w);
+}
+
 static void a_job_runs_on(void **state)
 {
     (void)state;
@@ -402,6 +429,7 @@ static void a_dead_spawner_is_noticed(void **state)
     cell_close(w.cell, on_closed, &w);
     assert_int_equal(w.closed, 1);
     spawner_free(w.s);
+    ev_timer_free(w.tick);
     ev_free(w.ev);
 }
 
@@ -416,12 +444,14 @@ static void refusals_say_why(void **state)
         assert_non_null(strstr(w.refusal.reason, "does not exist"));
     cell_close(w.cell, on_closed, &w);
     spawner_free(w.s);
+    ev_timer_free(w.tick);
     ev_free(w.ev);
     spec = spec_of("/etc");
     world_open(&w, &spec);
     assert_int_equal(w.refused, 1);
     cell_close(w.cell, on_closed, &w);
     spawner_free(w.s);
+    ev_timer_free(w.tick);
     ev_free(w.ev);
 }
 
@@ -437,6 +467,7 @@ int main(void)
         cmocka_unit_test(fork_hoppers_die_too),
         cmocka_unit_test(kept_drivers_stay_and_stop),
         cmocka_unit_test(deadlines_kill_the_tree),
+        cmocka_unit_test(suicide_spares_the_cell),
         cmocka_unit_test(a_job_runs_on),
         cmocka_unit_test(a_dead_spawner_is_noticed),
         cmocka_unit_test(refusals_say_why),
