@@ -17,6 +17,10 @@ int ctl_doctor(int argc, char **argv);
 int ctl_sandbox(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 
+/* Subcommands that have files of their own. */
+int ctl_index_bench(int argc, char **argv);
+int ctl_tool_bench(int argc, char **argv);
+
 /* A subcommand table, for commands such as `model info`. */
 struct ctl_command {
     const char *name;

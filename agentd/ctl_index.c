@@ -264,6 +264,7 @@ int ctl_index(int argc, char **argv)
         {"list", list, "List the folders in the index."},
         {"remove", drop, "Take a folder out."},
         {"search", search, "Search as the search tool does."},
+        {"bench", ctl_index_bench, "Measure building and searching on made-up documents."},
     };
     return ctl_dispatch("agentctl index", table, ARRAY_LEN(table), argc, argv);
 }

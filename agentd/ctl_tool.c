@@ -204,6 +204,7 @@ int ctl_tool(int argc, char **argv)
     static const struct ctl_command table[] = {
         {"list", tool_list, "List tools and print their schemas."},
         {"call", tool_call, "Carry out one call."},
+        {"bench", ctl_tool_bench, "Measure calls in a warm cell."},
     };
     return ctl_dispatch("agentctl tool", table, ARRAY_LEN(table), argc, argv);
 }

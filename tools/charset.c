@@ -20,7 +20,8 @@ static bool take_name(struct str s, char out[NAME_MAX])
            ((s.p[n] >= '0' && s.p[n] <= '9') || (s.p[n] >= 'A' && s.p[n] <= 'Z') ||
             (s.p[n] >= 'a' && s.p[n] <= 'z') || strchr("-_.:", s.p[n])))
         n++;
-    memcpy(out, s.p, n);
+    if (n)
+        memcpy(out, s.p, n);
     out[n] = '\0';
     return n > 1;
 }

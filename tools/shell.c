@@ -49,7 +49,7 @@ static const char *const shell_argv[] = {
 static const char prologue[] =
     "__agentd_save() {\n"
     "  trap - EXIT\n"
-    "  { declare -p; declare -f; declare -Fx; alias -p; shopt -p; umask -p;\n"
+    "  { declare -p; declare -f; declare -Fx; alias -p; umask -p;\n"
     "    printf 'cd -- %q\\n' \"$PWD\"; echo '#end'; } >/dev/fd/100 2>/dev/null\n"
     "  exit $1\n"
     "}\n"
@@ -163,6 +163,34 @@ static bool is_passing(struct str line)
 }
 
 /*
+ * `shopt -p` would print every option on a line of its own, each a system call. The variable
+ * BASHOPTS lists those that are on; what differs from a fresh shell is set again.
+ */
+static void restore_options(struct str line, struct buf *out)
+{
+    static const char *const usual[] = {
+        "checkwinsize", "cmdhist", "complete_fullquote", "extquote", "force_fignore",
+        "globasciiranges", "globskipdots", "hostcomplete", "interactive_comments",
+        "patsub_replacement", "progcomp", "promptvars", "sourcepath"};
+    bool on[ARRAY_LEN(usual)] = {false};
+    size_t quote = str_find(line, STR("\""), 0);
+    struct str rest = str_sub(line, quote == STR_NONE ? line.n : quote + 1, line.n), name;
+    while (rest.n && str_split(&rest, ':', &name)) {
+        if (str_ends(name, STR("\"")))
+            name.n--;
+        bool known = false;
+        for (unsigned i = 0; i < ARRAY_LEN(usual); i++)
+            if (str_is(name, usual[i]))
+                known = on[i] = true;
+        if (!known && name.n)
+            buf_printf(out, "shopt -s %.*s\n", STR_ARG(name));
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(usual); i++)
+        if (!on[i])
+            buf_printf(out, "shopt -u %s\n", usual[i]);
+}
+
+/*
  * Takes the state that an ended shell left. Without the end mark (killed, exec'ed away) the
  * state before the command stays. Lines of bash's own variables are dropped where they stand
  * alone; all others are kept as they are.
@@ -178,7 +206,9 @@ static bool take_state(struct shell *s, int fd)
         struct str rest = str_sub(buf_view(&b), 0, b.len - 5), line;
         buf_reset(&s->state);
         while (str_split(&rest, '\n', &line))
-            if (!is_passing(line)) {
+            if (str_starts(line, STR("declare -r BASHOPTS="))) {
+                restore_options(line, &s->state);
+            } else if (!is_passing(line)) {
                 buf_str(&s->state, line);
                 buf_putc(&s->state, '\n');
             }

@@ -63,8 +63,11 @@ class Bash(Case):
     def test_state_survives(self):
         os.mkdir(self.path("sub"))
         self.bash("X='a  b'; export Y=2; f() { echo \"$X $1\"; }; alias g='echo alias'; cd sub; "
-                  "declare -A m=([k]='v w'); shopt -s nullglob; umask 077")
+                  "declare -A m=([k]='v w'); shopt -s nullglob; shopt -u cmdhist; umask 077")
+        before = set(self.bash("shopt")["text"].split("\n"))
         got = self.bash("f z; echo $Y ${m[k]}; pwd; shopt nullglob; umask; alias g")
+        self.assertEqual(before - set(self.bash("shopt")["text"].split("\n")), set())
+        self.assertIn("cmdhist        \toff", before)
         self.assertEqual(got["text"], "a  b z\n2 v w\n%s/sub\nnullglob       \ton\n0077\n"
                          "alias g='echo alias'\n[exit code: 0]" % self.dir)
 
