@@ -175,6 +175,10 @@ def test_config():
                              capture_output=True, text=True, check=True).stdout
     assert check_config(explain)[0] == 0, check_config(explain)
     assert check_config("")[0] == 0
+    here = os.path.join(os.path.dirname(__file__), "../../configs/agentd.yaml")
+    with open(here) as f:
+        shipped = f.read()
+    assert explain in shipped, "configs/agentd.yaml differs from agentd --explain-config"
     for text, words in [("store:\n  synk: full\n", (":2:", "store.synk")),
                         ("storage:\n  sync: full\n", (":1:", "storage")),
                         ("store:\n  sync: maybe\n", (":2:", "sync", "normal")),
