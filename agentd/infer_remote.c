@@ -283,7 +283,8 @@ static void server_said(const struct xfer *x, char *out, size_t size)
 static void failed(struct remote *r, struct xfer *x, CURLcode code, long status)
 {
     char why[400], text[512];
-    bool passing = code != CURLE_OK || status == 200 || status == 408 || status == 429 || status >= 500;
+    bool passing = code != CURLE_OK || status == 200 || status == 408 || status == 429 ||
+                   status >= 500;
     curl_off_t wait_s = 0;
     if (x->easy)
         curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &wait_s);
