@@ -183,13 +183,13 @@ static void walks_are_well_formed(void **state)
     struct err err = {0};
     uint32_t calls = 0, ended = 0;
     ASSERT_OK(grammar_vocab_new(&v, &tokens, &err), &err);
-    for (int i = 0; i < 4000; i++) {
+    for (int i = 0; i < 300; i++) {
         struct grammar_run *r = NULL;
         bool thinking = i % 2;
         struct buf text;
         buf_init(&text, 0);
         ASSERT_OK(grammar_run_new(&r, g, v, thinking, &err), &err);
-        for (int n = 0; n < 1500 && !grammar_run_ended(r); n++) {
+        for (int n = 0; n < 700 && !grammar_run_ended(r); n++) {
             int32_t id = pick(grammar_run_mask(r));
             MUST(grammar_run_accept(r, id));
             buf_str(&text, token_bytes(NULL, id));
@@ -210,7 +210,7 @@ static void walks_are_well_formed(void **state)
         buf_done(&text);
     }
     print_message("%u walks ended, with %u calls\n", ended, calls);
-    assert_true(ended > 2000 && calls > 2000);
+    assert_true(ended > 100 && calls > 100);
     grammar_vocab_free(v);
     grammar_free(g);
 }

@@ -7,6 +7,7 @@ import glob, json, os, subprocess, sys
 
 ctl, own, shared = sys.argv[1:]
 failed = count = 0
+rendered = []
 
 
 def run(noun, value, *options):
@@ -34,15 +35,18 @@ def vector(path, noun, key):
         else (0, {key: case["expected"]})
     check(path, got, want, key)
     if noun == "encode" and p.returncode == 0:
-        p = subprocess.run([ctl, noun, "--pieces", path], stdout=subprocess.PIPE)
-        pieces = json.loads(p.stdout)["pieces"]
-        check(path + " pieces", "".join(x["text"] for x in pieces), case["expected"], key)
+        rendered.append((path, raw.replace(b"\n", b" "), case["expected"]))
 
 
 for folder in (own, shared):
     for noun, key in (("encode", "prompt"), ("parse", "message")):
         for path in sorted(glob.glob(f"{folder}/{noun}/*.json")):
             vector(path, noun, key)
+
+p = subprocess.run([ctl, "encode", "--batch", "--pieces", "-"], stdout=subprocess.PIPE,
+                   input=b"\n".join(raw for _, raw, _ in rendered))
+for (path, _, expected), line in zip(rendered, p.stdout.split(b"\n")):
+    check(path + " pieces", "".join(x["text"] for x in json.loads(line)["pieces"]), expected, "")
 
 if os.path.isdir(shared):
     def load(name):
