@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agentd/client.h"
 #include "agentd/ctl.h"
 #include "agentd/policy.h"
 #include "agentd/spawner.h"
@@ -86,6 +87,16 @@ struct called {
     int exit_code;
 };
 
+static int exit_code_of(struct str status)
+{
+    enum { EXIT_DENIED = 3 };
+    if (str_is(status, "ok") || str_is(status, "running"))
+        return EXIT_OK;
+    if (str_is(status, "invalid"))
+        return EXIT_USAGE;
+    return str_is(status, "denied") || str_is(status, "unavailable") ? EXIT_DENIED : EXIT_FAIL;
+}
+
 static void on_done(void *arg, const struct tool_result *r)
 {
     struct called *c = arg;
@@ -106,9 +117,7 @@ static void on_done(void *arg, const struct tool_result *r)
         printf("%.*s\n", STR_ARG(r->text));
     buf_done(&b);
     json_decref(o);
-    c->exit_code = r->status == TOOL_OK || r->status == TOOL_RUNNING ? EXIT_OK
-                   : r->status == TOOL_INVALID ? EXIT_USAGE
-                   : r->status == TOOL_DENIED || r->status == TOOL_UNAVAILABLE ? 3 : EXIT_FAIL;
+    c->exit_code = exit_code_of(str_c(tool_status_name(r->status)));
     ev_stop(c->ev);
 }
 
@@ -142,11 +151,63 @@ static int run_call(const char *name, struct str args, struct toolrun_opts *o,
     return rc;
 }
 
+/* In a cell of its own that ends with the call. */
+static int call_alone(const char *name, struct str args, struct toolrun_opts *o,
+                      const char *policy_name, const char *workspace, struct called *c,
+                      struct err *err)
+{
+    struct policy *policy = NULL;
+    struct spawner *spawner = NULL;
+    char real[4096];
+    o->session = "call";
+    o->workspace = realpath(workspace, real);
+    int rc = o->workspace ? 0 : err_sys(err, "workspace '%s'", workspace);
+    if (rc == 0)
+        rc = policy_load(&policy, policy_name, NULL, err);
+    o->policy = policy;
+    if (rc == 0 && !o->unconfined)
+        rc = spawner_start(&spawner, &(struct spawner_opts){0}, err);
+    if (rc == 0)
+        rc = run_call(name, args, o, spawner, c, err);
+    spawner_free(spawner);
+    ev_free(c->ev);
+    policy_free(policy);
+    return rc;
+}
+
+/* In a session of the daemon: its cell, shell and interpreter are kept between calls. */
+static int call_in_session(const char *socket, const char *session, const char *name,
+                           struct str args, struct called *c, struct err *err)
+{
+    struct client *client = NULL;
+    json_t *r = NULL;
+    struct buf b;
+    int rc = client_connect(&client, socket, err);
+    if (rc == 0)
+        rc = client_call(client, "tool.call",
+                         json_pack("{s:s, s:s, s:o}", "sessionId", session, "name", name,
+                                   "arguments", json_text(args)), &r, err);
+    if (rc == 0) {
+        struct str status = json_view(json_object_get(r, "status"));
+        struct str text = json_view(json_object_get(r, "text"));
+        buf_init(&b, 0);
+        if (c->json && json_write(r, &b, err) == 0)
+            puts(buf_cstr(&b));
+        else
+            printf("%.*s\n", STR_ARG(text));
+        buf_done(&b);
+        c->exit_code = exit_code_of(status);
+    }
+    json_decref(r);
+    client_close(client);
+    return rc;
+}
+
 static int tool_call(int argc, char **argv)
 {
     struct toolrun_opts o = {.profile = "general"};
     const char *sandbox = "on", *name = "coding", *workspace = ".";
-    struct policy *policy = NULL;
+    const char *session = NULL, *socket = NULL;
     struct called c = {.json = false};
     const struct opt opts[] = {
         {"workspace", 'w', OPT_STR, &workspace, "DIR", "The tools' workspace (.)."},
@@ -156,6 +217,8 @@ static int tool_call(int argc, char **argv)
         {"state", 0, OPT_STR, &o.state_dir, "DIR", "Keep spills, pages and notes here."},
         {"search", 0, OPT_STR, &o.search, "FILE", "Search engines of the web, as YAML."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
+        {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},
+        {"socket", 0, OPT_STR, &socket, "PATH", "The daemon's socket, with --session."},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
     };
     const struct opt_cmd cmd = {
@@ -164,6 +227,8 @@ static int tool_call(int argc, char **argv)
         .summary = "Carry out one tool call, as the agent loop would.",
         .more = "The arguments are a JSON object, or - to read it from stdin. What a policy\n"
                 "would ask about counts as approved: you are the one who asks.\n"
+                "With --session the session's profile, policy and workspace hold, and its\n"
+                "shell and interpreter are kept from call to call.\n"
                 "Exit status: 0 done; 1 the tool failed; 2 bad arguments; 3 denied, or the\n"
                 "sandbox is not available.",
         .opts = opts,
@@ -175,27 +240,14 @@ static int tool_call(int argc, char **argv)
     if (at < 0)
         return code;
     struct err err = {0};
-    struct spawner *spawner = NULL;
-    char real[4096];
     struct buf args;
     o.unconfined = strcmp(sandbox, "off") == 0;
-    o.session = "call";
-    o.workspace = realpath(workspace, real);
-    int rc = o.workspace ? 0 : err_sys(&err, "workspace '%s'", workspace);
-    if (rc == 0)
-        rc = policy_load(&policy, name, NULL, &err);
-    o.policy = policy;
-    if (rc == 0 && !o.unconfined)
-        rc = spawner_start(&spawner, &(struct spawner_opts){0}, &err);
-    buf_init(&args, 0);
-    if (rc == 0)
-        rc = read_args(argv[at + 1], &args, &err);
-    if (rc == 0)
-        rc = run_call(argv[at], buf_view(&args), &o, spawner, &c, &err);
+    int rc = read_args(argv[at + 1], &args, &err);
+    if (rc == 0 && session)
+        rc = call_in_session(socket, session, argv[at], buf_view(&args), &c, &err);
+    else if (rc == 0)
+        rc = call_alone(argv[at], buf_view(&args), &o, name, workspace, &c, &err);
     buf_done(&args);
-    spawner_free(spawner);
-    ev_free(c.ev);
-    policy_free(policy);
     return rc < 0 ? ctl_fail(&err) : c.exit_code;
 }
 

@@ -168,12 +168,12 @@ static void on_ready(void *arg)
                                                          t->profile->limits.timeout_s);
     c->state = RUNNING;
     p->used = true;
-    json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:i, s:b, s:b}", "id",
+    json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:i, s:b, s:b, s:i}", "id",
                           (json_int_t)++t->next_request, "tool", c->tool->name, "args", c->args,
                           "profile", t->profile->name, "timeout_s", (int)times.soft_s, "hard_s",
                           (int)times.hard_s, "jobs",
                           times.jobs && tool_profile_has(t->profile, STR("job")), "stream",
-                          c->streamed);
+                          c->streamed, "first_cursor", (int)t->shown.n);
     ev_timer_start(t->guard, (times.hard_s + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
@@ -588,6 +588,13 @@ enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const ch
     enum toolrun_verdict verdict = toolplace_decide(t->o.policy, tool, why);
     json_decref(v);
     return verdict;
+}
+
+void toolrun_note_result(struct toolrun *t, const char *tool, struct str text)
+{
+    const struct tool *row = tool_find(str_c(tool));
+    if (row && row->place == TOOL_IN_WEB_CELL)
+        toolnotes_note_page(&t->shown, text);
 }
 
 const json_t *toolrun_plan(const struct toolrun *t)

@@ -94,6 +94,10 @@ void toolrun_cancel(struct toolrun_call *call);
 /* For hooks: ends a call with this text; takes nothing. */
 void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct str text);
 
+/* Tells of a result from the session's log, at load: pages shown before a restart can be
+ * cited after it, and their cursors are not given out again. */
+void toolrun_note_result(struct toolrun *t, const char *tool, struct str text);
+
 /* The steps that the model last set with `plan`: an array, borrowed; NULL when there is none. */
 const json_t *toolrun_plan(const struct toolrun *t);
 

@@ -16,6 +16,7 @@
 #include "tools/html.h"
 #include "tools/web.h"
 
+#define GONE UINT32_MAX /* a cursor of an earlier process */
 enum { SEARCH_MAX = 50, FIND_LINES = 4, FIND_MAX = 25, PATTERN_MAX = 500 };
 
 int browser_get(struct toolbox *t, struct browser **out, struct err *err)
@@ -100,6 +101,13 @@ static void sentence(struct answer *a, const char *fmt, ...)
     envelope_clean(&a->text, buf_view(&b));
     a->status = TOOL_FAILED;
     buf_done(&b);
+}
+
+/* Cursors that an earlier process of this session gave out are never given again. */
+static void skip_cursors(struct browser *b, uint32_t first)
+{
+    while (b && b->n_cursors < first && b->n_cursors < LIMIT_PAGES)
+        b->cursor[b->n_cursors++] = GONE;
 }
 
 /* Shows lines of a document under a new cursor. */
@@ -196,6 +204,8 @@ void tool_search(struct toolbox *t, const struct toolbox_request *r, struct answ
     buf_printf(&url, "Search_Results/%s", buf_cstr(&title));
     int rc = browser_get(t, &b, &err);
     if (rc == 0)
+        skip_cursors(b, r->first_cursor);
+    if (rc == 0)
         rc = page_new(&res.page, buf_view(&title), buf_view(&url), &err);
     if (rc == 0) {
         buf_printf(&res.page->text, "\nURL: %s\n# Search Results\n\n", res.page->url);
@@ -241,6 +251,11 @@ static struct page *current(struct browser *b, int64_t cursor, uint32_t *doc, st
         return NULL;
     }
     *doc = b->cursor[cursor];
+    if (*doc == GONE) {
+        sentence(a, "page %lld is no longer open; open it again by its URL, or search again",
+                 (long long)cursor);
+        return NULL;
+    }
     return b->doc[*doc];
 }
 
@@ -340,7 +355,10 @@ void tool_open(struct toolbox *t, const struct toolbox_request *r, struct answer
     uint32_t doc;
     if (browser_get(t, &b, &err) < 0) {
         sentence(a, "%s", err.text);
-    } else if (json_is_string(id)) {
+        return;
+    }
+    skip_cursors(b, r->first_cursor);
+    if (json_is_string(id)) {
         open_url(t, b, r, str_trim(json_view(id)), a);
     } else if (json_is_integer(id) && json_integer_value(id) >= 0) {
         open_link(t, b, r, json_integer_value(id), a);
@@ -402,6 +420,7 @@ void tool_find_in_page(struct toolbox *t, const struct toolbox_request *r, struc
         sentence(a, "%s", err.code ? err.text : "the pattern must have 1 to 500 bytes");
         return;
     }
+    skip_cursors(b, r->first_cursor);
     const struct page *p = current(b, int_arg(r->args, "cursor"), &doc, a);
     if (!p)
         return;

@@ -20,7 +20,7 @@ struct serve {
 
 /* One request's fields. */
 struct request {
-    int64_t id, timeout_s, hard_s;
+    int64_t id, timeout_s, hard_s, first_cursor;
     struct str tool, profile, workspace, index;
     bool reset, jobs, stream, has_jobs;
 };
@@ -160,6 +160,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
             .limits = &p->limits,
             .timeout_s = (uint32_t)q->timeout_s,
             .hard_s = (uint32_t)q->hard_s,
+            .first_cursor = (uint32_t)q->first_cursor,
             .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
             .on_output = q->stream ? on_output : NULL,
             .arg = &w,
@@ -191,6 +192,8 @@ static int read_request(const struct serve *s, const json_t *o, struct request *
         rc = json_opt_int(o, "timeout_s", 0, DAY_S, &q->timeout_s, err);
     if (rc == 0)
         rc = json_opt_int(o, "hard_s", 0, DAY_S, &q->hard_s, err);
+    if (rc == 0)
+        rc = json_opt_int(o, "first_cursor", 0, LIMIT_PAGES, &q->first_cursor, err);
     if (rc == 0)
         rc = json_opt_bool(o, "reset", &q->reset, err);
     if (rc == 0)

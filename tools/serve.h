@@ -3,7 +3,7 @@
  *
  *   -> {"id": 1, "tool": "bash", "args": {"command": "ls"}, "profile": "demo",
  *       "workspace": "/dir", "index": "/dir/index.db", "timeout_s": 20, "hard_s": 40,
- *       "jobs": true, "stream": true}
+ *       "jobs": true, "stream": true, "first_cursor": 3}
  *   <- {"id": 1, "out": "a\n", "stream": 1}                      while it runs, if asked for
  *   <- {"id": 1, "text": "...", "status": "ok", "is_error": false, "exit_code": 0, ...}
  *   -> {"id": 2, "reset": true}                                  forget all state

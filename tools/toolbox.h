@@ -57,6 +57,8 @@ struct toolbox_request {
     uint32_t timeout_s; /* soft limit; 0 = limits->timeout_s */
     uint32_t hard_s;    /* the command is ended after this; 0 = the soft limit */
     bool jobs;          /* at the soft limit a command may go on as a job */
+    uint32_t first_cursor; /* new pages get this number at least: those below were shown by an
+                              earlier process of the same session */
     toolbox_output on_output; /* may be NULL */
     void *arg;
     int cancel_fd; /* readable = stop the call; -1 = none */

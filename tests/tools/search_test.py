@@ -159,6 +159,12 @@ L13:   c""")
         after = self.serve.text("open", {"cursor": 0})
         self.assertEqual(lines_of(before), lines_of(after))
 
+    def test_cursors_of_an_earlier_process(self):
+        got = self.serve.text("search", {"query": "river"}, first_cursor=5)
+        self.assertTrue(got.startswith("[5] river"))
+        self.assertIn("page 2 is no longer open", self.serve.text("open", {"cursor": 2}))
+        self.assertTrue(self.serve.text("open", {"id": 0}, first_cursor=6).startswith("[6] "))
+
     def test_mistakes_are_told(self):
         for args, want in (({}, "no page is open yet"), ({"id": 3}, "no page is open yet")):
             self.assertIn(want, self.serve.text("open", args))

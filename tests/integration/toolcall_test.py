@@ -1,0 +1,113 @@
+"""tool.call and agentctl tool call --session: a session's kept shell, interpreter, pages."""
+import json
+import os
+import subprocess
+import time
+
+from agent import BIN, Daemon, Refused, bash, main, open_session
+
+SCRIPT = [{"steps": [{"calls": [bash("sleep 2")]}, {"text": "done"}]}]
+
+
+def ctl(d, session, name, args):
+    done = subprocess.run([BIN + "/agentctl", "tool", "call", name, json.dumps(args), "--json",
+                           "--session", session, "--socket", d.path], capture_output=True)
+    return json.loads(done.stdout) if done.stdout else {"error": done.stderr.decode(),
+                                                        "rc": done.returncode}
+
+
+def check_kept_state(sandbox):
+    d = Daemon(SCRIPT, profile="general", sandbox=sandbox)
+    c = d.client()
+    s = open_session(c, d)
+    first = ctl(d, s, "bash", {"command": "X=kept; mkdir sub; cd sub"})
+    if first.get("status") == "unavailable":
+        print("skipped in a cell: " + first["text"])
+        d.close()
+        return
+    got = ctl(d, s, "bash", {"command": "echo $X; basename $PWD"})
+    assert got["text"] == "kept\nsub\n[exit code: 0]", got
+    assert got["sandbox"] == ("none" if sandbox == "off" else got["sandbox"]), got
+    ctl(d, s, "python", {"code": "n = 41"})
+    assert ctl(d, s, "python", {"code": "n + 1"})["text"] == "42\n[ok]"
+    with open(d.workspace + "/a.md", "w") as f:
+        f.write("# Heron\n\nA heron stood in the river.\n")
+    assert "[0] heron" in ctl(d, s, "search", {"query": "heron"})["text"]
+    assert "L4: A heron stood" in ctl(d, s, "open", {"id": 0})["text"]
+    # What was shown can be cited, what was not cannot.
+    assert ctl(d, s, "finish", {"answer": "stood 【1†L4】"})["text"] == "Finished."
+    assert ctl(d, s, "finish", {"answer": "stood 【1†L9】"})["isError"]
+    # A job of one call is there in the next.
+    job = ctl(d, s, "bash", {"command": "sleep 1; echo late", "background": True})
+    assert job["status"] == "running", job
+    for _ in range(100):
+        out = ctl(d, s, "job", {"action": "wait", "id": 1, "wait_s": 5})
+        if out["status"] != "running":
+            break
+    assert "late" in out["text"] and "exit code: 0" in out["text"], out
+    assert ctl(d, s, "memory", {"action": "write", "name": "n", "text": "x"})["status"] == "ok"
+    assert os.path.exists("%s/state/sessions/%s/notes/n.md" % (d.root, s))
+    # Nothing of this is in the transcript.
+    events = c.call("session.export", sessionId=s)["events"]
+    assert [e["type"] for e in events] == ["session.created"], events
+    d.close()
+
+
+def test_kept_state_unconfined():
+    check_kept_state("off")
+
+
+def test_kept_state_in_cells():
+    check_kept_state("required")
+
+
+def test_refusals():
+    d = Daemon(SCRIPT, profile="code")
+    c = d.client()
+    s = open_session(c, d)
+    assert c.call("tool.call", sessionId=s, name="nope", arguments={})["status"] == "invalid"
+    assert c.call("tool.call", sessionId=s, name="bash", arguments="{")["status"] == "invalid"
+    assert "rc" in ctl(d, "00000000-0000-0000-0000-000000000000", "bash", {"command": "x"})
+    turn = c.call("turn.start", sessionId=s, input="go")["turnId"]
+    try:
+        c.call("tool.call", sessionId=s, name="bash", arguments={"command": "true"})
+        assert False, "a call beside a running turn"
+    except Refused as e:
+        assert e.data["kind"] == "turn_active", e.data
+    c.call("turn.wait", turnId=turn)
+    assert c.call("tool.call", sessionId=s, name="bash",
+                  arguments={"command": "true"})["status"] == "ok"
+    d.close()
+
+
+def test_client_leaves_while_a_call_runs():
+    d = Daemon(SCRIPT, profile="code")
+    c = d.client()
+    s = open_session(c, d)
+    gone = d.client()
+    gone.send("tool.call", sessionId=s, name="bash", arguments={"command": "sleep 1; touch f"})
+    gone.close()
+    end = time.monotonic() + 30
+    while not os.path.exists(d.workspace + "/f") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert os.path.exists(d.workspace + "/f")
+    assert c.call("tool.call", sessionId=s, name="bash",
+                  arguments={"command": "echo ok"})["text"] == "ok\n[exit code: 0]"
+    c.call("session.close", sessionId=s)
+    d.close()
+
+
+def test_session_closed_while_a_call_runs():
+    d = Daemon(SCRIPT, profile="code")
+    c = d.client()
+    s = open_session(c, d)
+    n = c.send("tool.call", sessionId=s, name="bash", arguments={"command": "sleep 50"})
+    time.sleep(0.5)
+    other = d.client()
+    other.call("session.delete", sessionId=s)
+    assert c.reply(n)["status"] in ("cancelled", "unknown"), "the waiting client is answered"
+    d.close()
+
+
+if __name__ == "__main__":
+    main(globals())
