@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "engine/kernel/kernel.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 
@@ -29,6 +30,7 @@ struct kvcache {
     uint32_t *refs, *free_page;
     uint32_t n_free;
     const struct quant_traits *traits; /* of the 16- and 32-bit storages */
+    void (*widen)(uint32_t type, float *y, const void *x, size_t n);
 };
 
 static size_t f8_groups(size_t n)
@@ -80,6 +82,7 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp, const struct kv
     kv->traits = quant_traits(kv->type == ENGINE_CACHE_F32   ? QUANT_F32
                               : kv->type == ENGINE_CACHE_F16 ? QUANT_F16
                                                              : QUANT_BF16);
+    kv->widen = kernel_best()->widen;
     lay_out(kv, hp);
     size_t bytes = o->bytes ? o->bytes : default_bytes();
     size_t most = bytes / kv->page_bytes;
@@ -335,11 +338,11 @@ void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint3
         const uint8_t *from = latent_at(s, layer, set ? set[i] : first + i);
         float *to = out + i * width;
         if (kv->type != ENGINE_CACHE_FP8) {
-            kv->traits->dequantize(to, from, width);
+            kv->widen(kv->traits->type, to, from, width);
             continue;
         }
         f8_load(to, from, from + kv->rank, kv->rank);
-        kv->traits->dequantize(to + kv->rank, from + kv->rank + scales, kv->rope);
+        kv->widen(kv->traits->type, to + kv->rank, from + kv->rank + scales, kv->rope);
     }
 }
 
@@ -349,7 +352,7 @@ void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t first, uint
     const struct kvcache *kv = s->kv;
     const uint8_t *from = index_at(s, layer, first);
     if (kv->type != ENGINE_CACHE_FP8) {
-        kv->traits->dequantize(out, from, (size_t)n * kv->index_dim);
+        kv->widen(kv->traits->type, out, from, (size_t)n * kv->index_dim);
         return;
     }
     for (uint32_t i = 0; i < n; i++, from += kv->index_row) {

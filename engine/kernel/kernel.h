@@ -49,6 +49,8 @@ struct kernel_ops {
     float (*exp_sum)(float *x, size_t n, float max);
     /* g[i] = silu(g[i]) * u[i] */
     void (*swiglu)(float *g, const float *u, size_t n);
+    /* n stored elements of any block type (but E4M3, which has scales apart) as floats */
+    void (*widen)(uint32_t type, float *y, const void *x, size_t n);
     /* out[s] = sum_j w[j] * max(0, q[j] . k[s]), q (n_heads, dim), k (n, dim) */
     void (*index_scores)(float *out, const float *q, const float *w, uint32_t n_heads,
                          const float *k, uint32_t n, uint32_t dim);

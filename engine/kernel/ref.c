@@ -64,6 +64,11 @@ static void ref_swiglu(float *g, const float *u, size_t n)
         g[i] = g[i] / (1.0f + exp_fast(-g[i])) * u[i];
 }
 
+static void ref_widen(uint32_t type, float *y, const void *x, size_t n)
+{
+    quant_traits(type)->dequantize(y, x, n);
+}
+
 static void ref_index_scores(float *out, const float *q, const float *w, uint32_t n_heads,
                              const float *k, uint32_t n, uint32_t dim)
 {
@@ -124,6 +129,7 @@ const struct kernel_ops kernel_ref = {
     .rmsnorm = ref_rmsnorm,
     .exp_sum = ref_exp_sum,
     .swiglu = ref_swiglu,
+    .widen = ref_widen,
     .index_scores = ref_index_scores,
     .pack_bytes = ref_pack_bytes,
     .pack = ref_pack,

@@ -1,11 +1,12 @@
 /*
- * simd.h - the kernels in vectors of sixteen floats, written once and compiled for each
- * instruction set (avx2.c, avx512.c), which includes this file and names the table.
+ * simd.h - the kernels in vectors of floats, written once and compiled for each instruction
+ * set (avx2.c, avx512.c), which includes this file and names the table.
  *
- * Every sum runs in sixteen lanes with fused multiply-adds, one chain per output element,
- * folded as ref.c folds them; a tile of four by four elements is sixteen such chains side by
- * side. So one row and many rows, alone or in a batch, give the same bits.
+ * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile of
+ * outputs is that many chains side by side. So one row and many rows, alone or in a batch,
+ * give the same bits.
  */
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,27 +16,45 @@
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 
+/* Tiles fill the registers: 32 of 64 bytes, or 16 of 32. */
+#ifdef __AVX512F__
 enum { LANES = 16, TILE_W = 4, TILE_X = 4, WIDE = 8 };
+#else
+enum { LANES = 8, TILE_W = 4, TILE_X = 2, WIDE = 8 };
+#endif
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
-typedef uint16_t halves16 __attribute__((vector_size(32), aligned(1), may_alias));
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
 
-/* Sixteen floats at any address. A macro: vectors by value are no part of an ABI. */
+/* LANES floats, int8 or f16 at any address as floats. Macros: vectors by value are no part of
+ * an ABI. */
 #define LOAD(p) (*(const vec *)(p))
+#ifdef __AVX512F__
+#define LOAD_I8(p)                                                                       \
+    ((vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p)))))
+#define LOAD_F16(p) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
+#else
+#define LOAD_I8(p)                                                                       \
+    ((vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p)))))
+#define LOAD_F16(p) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p))))
+#endif
 
+/* Halves onto halves, down to one. */
 static inline float fold(const vec *v)
 {
-    float t[8];
-    for (int i = 0; i < 8; i++)
-        t[i] = (*v)[i] + (*v)[i + 8];
-    for (int i = 0; i < 4; i++)
-        t[i] += t[i + 4];
-    return (t[0] + t[2]) + (t[1] + t[3]);
+#ifdef __AVX512F__
+    __m512 all = (__m512)*v;
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+#else
+    __m256 h = (__m256)*v;
+#endif
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
-/* The last n < 16 elements, zeros behind them. */
+/* The last n < LANES elements, zeros behind them. */
 static inline void load_tail(vec *v, const float *p, size_t n)
 {
     float t[LANES] = {0};
@@ -130,7 +149,7 @@ static void widen_bf16(float *y, const uint8_t *x, size_t n)
 {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        halves16 h = *(const halves16 *)(x + 2 * i);
+        halves h = *(const halves *)(x + 2 * i);
         ivec v = __builtin_convertvector(h, ivec) << 16;
         memcpy(y + i, &v, sizeof v);
     }
@@ -138,14 +157,41 @@ static void widen_bf16(float *y, const uint8_t *x, size_t n)
         y[i] = bf16_to_f32(load_u16(x + 2 * i));
 }
 
+static void widen_f16(float *y, const uint8_t *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        *(vec *)(y + i) = LOAD_F16(x + 2 * i);
+    for (; i < n; i++)
+        y[i] = f16_to_f32(load_u16(x + 2 * i));
+}
+
 static void widen_q8_0(float *y, const uint8_t *x, size_t n)
 {
     for (size_t i = 0; i < n; i += 32, x += 34) {
-        float d = load_f16(x);
-        for (int half = 0; half < 2; half++) {
-            bytes16 q = *(const bytes16 *)(x + 2 + 16 * half);
-            *(vec *)(y + i + 16 * half) = __builtin_convertvector(q, vec) * d;
-        }
+        float d = _cvtsh_ss(load_u16(x));
+        for (size_t j = 0; j < 32; j += LANES)
+            *(vec *)(y + i + j) = LOAD_I8(x + 2 + j) * d;
+    }
+}
+
+static void simd_widen(uint32_t type, float *y, const void *x, size_t n)
+{
+    switch (type) {
+    case QUANT_F32:
+        memcpy(y, x, n * sizeof *y);
+        break;
+    case QUANT_F16:
+        widen_f16(y, x, n);
+        break;
+    case QUANT_BF16:
+        widen_bf16(y, x, n);
+        break;
+    case QUANT_Q8_0:
+        widen_q8_0(y, x, n);
+        break;
+    default:
+        quant_traits(type)->dequantize(y, x, n);
     }
 }
 
@@ -153,16 +199,35 @@ static void widen_q8_0(float *y, const uint8_t *x, size_t n)
 static inline const float *row_floats(const struct tensor *w, uint64_t r, float *room)
 {
     const uint8_t *p = tensor_row(w, r);
-    size_t n = (size_t)w->ne[0];
     if (w->type == QUANT_F32 && (uintptr_t)p % sizeof(float) == 0)
         return (const float *)(const void *)p;
-    if (w->type == QUANT_BF16)
-        widen_bf16(room, p, n);
-    else if (w->type == QUANT_Q8_0)
-        widen_q8_0(room, p, n);
-    else
+    if (w->type == QUANT_F8_E4M3)
         kernel_row(w, r, room);
+    else
+        simd_widen(w->type, room, p, (size_t)w->ne[0]);
     return room;
+}
+
+/* tile() on rows of Q8_0 as they lie: the same additions, without the detour by memory. */
+static inline __attribute__((always_inline)) void tile_q8(const uint8_t *const *w, int n_w,
+                                                          const float *const *x, int n_x,
+                                                          size_t cols, float *y, size_t ldy)
+{
+    vec acc[WIDE * TILE_X];
+    for (int i = 0; i < n_w * n_x; i++)
+        acc[i] = (vec){0};
+    for (size_t c = 0, at = 0; c < cols; c += 32, at += 34)
+        for (int a = 0; a < n_w; a++) {
+            float d = _cvtsh_ss(load_u16(w[a] + at));
+            for (size_t j = 0; j < 32; j += LANES) {
+                vec wv = LOAD_I8(w[a] + at + 2 + j) * d;
+                for (int b = 0; b < n_x; b++)
+                    acc[a * n_x + b] += wv * LOAD(x[b] + c + j);
+            }
+        }
+    for (int a = 0; a < n_w; a++)
+        for (int b = 0; b < n_x; b++)
+            y[(size_t)b * ldy + (size_t)a] = fold(&acc[a * n_x + b]);
 }
 
 /* --- products ---------------------------------------------------------------------------- */
@@ -178,14 +243,46 @@ static void four_rows(const float *const *w, const struct acts *x, uint32_t n, s
 {
     uint32_t i = 0;
     for (; i + TILE_X <= n; i += TILE_X) {
-        const float *xr[TILE_X] = {acts_row(x, i), acts_row(x, i + 1), acts_row(x, i + 2),
-                                   acts_row(x, i + 3)};
+        const float *xr[TILE_X];
+        for (uint32_t b = 0; b < TILE_X; b++)
+            xr[b] = acts_row(x, i + b);
         tile(w, TILE_W, xr, TILE_X, cols, y + i * ldy, ldy);
     }
     for (; i < n; i++) {
         const float *xr = acts_row(x, i);
         tile(w, TILE_W, &xr, 1, cols, y + i * ldy, ldy);
     }
+}
+
+/* Few rows of x against Q8_0: eight or four rows of w at a time; returns the rows done. */
+static uint64_t few_q8(const struct tensor *w, uint64_t first, uint64_t last,
+                       const struct acts *x, uint32_t n, float *y, size_t ldy)
+{
+    size_t cols = (size_t)w->ne[0];
+    const float *xr[TILE_X];
+    const uint8_t *wr[WIDE];
+    uint64_t r = first, step = n == 1 ? WIDE : TILE_W;
+    for (uint32_t i = 0; i < n; i++)
+        xr[i] = acts_row(x, i);
+    for (; r + step <= last; r += step) {
+        float *to = y + (r - first);
+        for (uint64_t a = 0; a < step; a++)
+            wr[a] = tensor_row(w, r + a);
+        switch (n) {
+        case 1:
+            tile_q8(wr, WIDE, xr, 1, cols, to, ldy);
+            break;
+        case 2:
+            tile_q8(wr, TILE_W, xr, 2, cols, to, ldy);
+            break;
+        case 3:
+            tile_q8(wr, TILE_W, xr, 3, cols, to, ldy);
+            break;
+        default:
+            tile_q8(wr, TILE_W, xr, TILE_X, cols, to, ldy);
+        }
+    }
+    return r;
 }
 
 static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
@@ -195,6 +292,8 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
     float *at = work;
     const float *wr[WIDE];
     uint64_t r = first;
+    if (w->type == QUANT_Q8_0 && n <= TILE_X)
+        r = few_q8(w, first, last, x, n, y, ldy);
     for (; n == 1 && r + WIDE <= last; r += WIDE) {
         const float *xr = acts_row(x, 0);
         for (uint64_t a = 0; a < WIDE; a++)
@@ -255,7 +354,7 @@ static void simd_pack(uint32_t type, const float *x, uint64_t cols, void *out)
 #define SIMD_TABLE(label)                                                                \
     {                                                                                    \
         .name = label, .dot = simd_dot, .axpy = simd_axpy, .rmsnorm = simd_rmsnorm,      \
-        .exp_sum = simd_exp_sum, .swiglu = simd_swiglu,                                  \
+        .exp_sum = simd_exp_sum, .swiglu = simd_swiglu, .widen = simd_widen,             \
         .index_scores = simd_index_scores, .pack_bytes = simd_pack_bytes,                \
         .pack = simd_pack, .matmul = simd_matmul,                                        \
     }
