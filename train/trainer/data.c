@@ -171,6 +171,35 @@ static int drill_lookup(uint16_t *t, uint8_t *m, int lo, int range, uint64_t *rn
     return n;
 }
 
+/* "mark numbers mark filler mark numbers mark": digits in their byte tokens, separated like text */
+static int drill_numbers(uint16_t *t, uint8_t *m, int lo, int range, uint64_t *rng)
+{
+    enum { ZERO = 50, COMMA = 46, BLANK = 34 }; /* bytes are ids 2 + byte in our tokenizers */
+    int s1 = lo + (int)rng_below(rng, (uint32_t)range), n = 1, count = 2 + (int)rng_below(rng, 14);
+    int s2 = lo + (int)rng_below(rng, (uint32_t)range), comma = (int)rng_below(rng, 2);
+    int most = 1 + (int)rng_below(rng, 6), fill = (int)rng_below(rng, 60);
+    t[n++] = (uint16_t)s1;
+    int from = n;
+    for (int i = 0; i < count; i++) {
+        for (int d = 1 + (int)rng_below(rng, (uint32_t)most); d > 0; d--)
+            t[n++] = (uint16_t)(ZERO + (int)rng_below(rng, 10));
+        if (i + 1 < count && comma)
+            t[n++] = COMMA;
+        if (i + 1 < count)
+            t[n++] = BLANK;
+    }
+    t[n++] = (uint16_t)s2;
+    int to = n;
+    for (int i = 0; i < fill; i++)
+        t[n++] = (uint16_t)(lo + (int)rng_below(rng, (uint32_t)range));
+    t[n++] = (uint16_t)s1;
+    for (int i = from; i < to; i++) {
+        m[n] = 1;
+        t[n++] = t[i];
+    }
+    return n;
+}
+
 /* The first eight ids are control tokens; the rest serve as symbols without meaning. */
 void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rng)
 {
@@ -181,7 +210,9 @@ void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rn
     while (b->nseg < SEGMAX - 1) {
         int lo = 8, range = vocab - 8, n;
         memset(m, 0, sizeof m);
-        if (level >= 2 && rng_below(rng, 2))
+        if (level >= 3 && vocab >= 300 && rng_below(rng, 2))
+            n = drill_numbers(t, m, lo, range, rng);
+        else if (level >= 2 && rng_below(rng, 2))
             n = drill_lookup(t, m, lo, range, rng);
         else
             n = drill_repeat(t, m, lo, range, level, rng);

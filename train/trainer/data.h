@@ -20,6 +20,7 @@ void split_close(struct split *s);
  * strip leaves the shared prefix out (early training: it says nothing yet). */
 void batch_fill(struct batch *b, const struct split *s, int target, int strip, uint64_t *rng,
                 int *at);
-/* Random-token drills: level 0 plain repeats, 1 repeats after filler, 2 also look-ups. */
+/* Random-token drills: level 0 plain repeats, 1 repeats after filler, 2 also look-ups,
+ * 3 half of them lists of numbers. */
 void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rng);
 #endif

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { DX = 64 }; /* index head width in exported files */
+
 static const uint64_t magic = 0x31544b4341474e54ull;
 
 int ckpt_save(const char *path, const struct model *m, const struct opt *o, long step)
@@ -67,26 +69,60 @@ static int write_config(const char *dir, const struct model *m, int topk)
             "\"tie_word_embeddings\":false,\"attention_bias\":false,\n \"bos_token_id\":0,"
             "\"eos_token_id\":1,\"torch_dtype\":\"float32\"}\n",
             m->vocab, D, NL, ND, NH, NH, RQ, RKV, DN, DR, DV, FD, FM, E, EK, NG, GK,
-            (double)route_scale, HI, DI, topk);
+            (double)route_scale, HI, DX, topk);
     return fclose(f);
+}
+
+/* llama.cpp cannot run index heads narrower than 64. The exported ones are that wide and compute
+ * the same: added key rows repeat the first ones, which leaves the LayerNorm's mean and variance
+ * alone, their norm weight and bias are zero, and so are the added query rows. */
+static size_t widened(const struct param *p, int *rows, int *cols)
+{
+    *rows = p->rows;
+    *cols = p->cols;
+    if (strstr(p->name, "indexer.wq_b"))
+        *rows = HI * DX;
+    else if (strstr(p->name, "indexer.wk"))
+        *rows = DX;
+    else if (strstr(p->name, "indexer.k_norm"))
+        *cols = DX;
+    return (size_t)(*rows ? *rows : 1) * (size_t)*cols;
+}
+
+static void widen(const struct param *p, const float *w, float *out)
+{
+    int rows, cols;
+    size_t n = widened(p, &rows, &cols);
+    memset(out, 0, n * 4);
+    if (strstr(p->name, "indexer.wq_b"))
+        for (int h = 0; h < HI; h++)
+            memcpy(out + (size_t)h * DX * RQ, w + (size_t)h * DI * RQ, DI * RQ * 4);
+    else if (strstr(p->name, "indexer.wk"))
+        for (int r = 0; r < DX; r++)
+            memcpy(out + (size_t)r * D, w + (size_t)(r % DI) * D, D * 4);
+    else
+        memcpy(out, w, (size_t)(p->rows ? p->rows : 1) * (size_t)p->cols * 4);
 }
 
 int export_dir(const char *dir, const struct model *m, int topk)
 {
     char path[600];
-    size_t cap = (size_t)m->np * 220 + 64, n = 0;
+    size_t cap = (size_t)m->np * 220 + 64, n = 0, at = 0;
     char *head = malloc(cap);
+    float *out = falloc((size_t)m->vocab * D + 1024 * 1024);
+    int rows, cols, ok;
     if (!head)
         return -1;
     n += (size_t)snprintf(head + n, cap - n, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (int i = 0; i < m->np; i++) {
-        const struct param *p = &m->p[i];
-        size_t cnt = (size_t)(p->rows ? p->rows : 1) * (size_t)p->cols;
-        n += (size_t)snprintf(head + n, cap - n, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[", p->name);
-        if (p->rows)
-            n += (size_t)snprintf(head + n, cap - n, "%d,", p->rows);
-        n += (size_t)snprintf(head + n, cap - n, "%d],\"data_offsets\":[%zu,%zu]}", p->cols,
-                              p->off * 4, (p->off + cnt) * 4);
+        size_t cnt = widened(&m->p[i], &rows, &cols);
+        n += (size_t)snprintf(head + n, cap - n, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[",
+                              m->p[i].name);
+        if (rows)
+            n += (size_t)snprintf(head + n, cap - n, "%d,", rows);
+        n += (size_t)snprintf(head + n, cap - n, "%d],\"data_offsets\":[%zu,%zu]}", cols, at,
+                              at + cnt * 4);
+        at += cnt * 4;
     }
     n += (size_t)snprintf(head + n, cap - n, "}");
     while (n % 8)
@@ -94,8 +130,12 @@ int export_dir(const char *dir, const struct model *m, int topk)
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     FILE *f = fopen(path, "wb");
     uint64_t len = n;
-    int ok = f && fwrite(&len, 8, 1, f) == 1 && fwrite(head, 1, n, f) == n &&
-             fwrite(m->w, 4, m->n, f) == m->n;
+    ok = f && fwrite(&len, 8, 1, f) == 1 && fwrite(head, 1, n, f) == n;
+    for (int i = 0; ok && i < m->np; i++) {
+        size_t cnt = widened(&m->p[i], &rows, &cols);
+        widen(&m->p[i], m->w + m->p[i].off, out);
+        ok = fwrite(out, 4, cnt, f) == cnt;
+    }
     if (f && fclose(f))
         ok = 0;
     free(head);
