@@ -82,14 +82,28 @@ static void put_rows(struct batch *b, const uint16_t *t, const uint8_t *m, int f
     }
 }
 
+/* Earlier turns stand in a sequence without their reasoning and are not in the mask; their calls
+ * and answers, from "</think>" (token reopen) to the end of sentence, teach copying all the same. */
+static void reopen_turns(struct batch *b, int from, int reopen)
+{
+    int on = 0;
+    for (int r = from; r < b->T; r++) {
+        if (b->tok[r] == 1)
+            on = 0;
+        else if (b->tok[r] == reopen)
+            on = 1;
+        b->loss[r] |= (uint8_t)on;
+    }
+}
+
 static void open_seg(struct batch *b, int fam)
 {
     b->seg[b->nseg] = b->T;
     b->fam[b->nseg++] = (uint8_t)fam;
 }
 
-void batch_fill(struct batch *b, const struct split *s, int target, int strip, uint64_t *rng,
-                int *at)
+void batch_fill(struct batch *b, const struct split *s, int target, int strip, int reopen,
+                uint64_t *rng, int *at)
 {
     b->T = b->nseg = b->prefix = 0;
     for (int tries = 0; b->nseg < SEGMAX - 1 && tries < 4000; tries++) {
@@ -114,7 +128,10 @@ void batch_fill(struct batch *b, const struct split *s, int target, int strip, u
             b->prefix = s->prefix;
         }
         open_seg(b, s->fam[i]);
+        int from = b->T;
         put_rows(b, t, m, s->prefix, len - 1, len);
+        if (reopen)
+            reopen_turns(b, from, reopen);
         if (at)
             ++*at;
     }

@@ -17,9 +17,10 @@ struct split {
 int split_open(struct split *s, const char *dir, const char *name);
 void split_close(struct split *s);
 /* Fills b with sequences until rows would pass target; picks at random, or from *at on in order.
- * strip leaves the shared prefix out (early training: it says nothing yet). */
-void batch_fill(struct batch *b, const struct split *s, int target, int strip, uint64_t *rng,
-                int *at);
+ * strip leaves the shared prefix out (it says little, and costs much). reopen, when not 0, is the
+ * id of "</think>": what earlier turns said after it is learnt too. */
+void batch_fill(struct batch *b, const struct split *s, int target, int strip, int reopen,
+                uint64_t *rng, int *at);
 /* Random-token drills: level 0 plain repeats, 1 repeats after filler, 2 also look-ups,
  * 3 half of them lists of numbers. */
 void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rng);

@@ -35,9 +35,9 @@ static double now(void)
 static const char *const keys[] = {"lr",    "lr_muon", "lr_adam",     "wd",           "rows",
                                    "synth", "drill",   "sparse",      "topk",         "index_every",
                                    "index_period",     "mtp_period",  "bias",         "threads",
-                                   "save",  "micro", "synth_level", "all", "strip", "synth_vocab"};
+                                   "save",  "micro", "synth_level", "all", "strip", "synth_vocab", "reopen"};
 enum { K_LR, K_MUON, K_ADAM, K_WD, K_ROWS, K_SYNTH, K_DRILL, K_SPARSE, K_TOPK, K_IEVERY, K_IPERIOD,
-       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_N };
+       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_REOPEN, K_N };
 
 struct plan {
     struct { long step; int key; double v; } e[512];
@@ -120,7 +120,7 @@ struct run {
     struct hyper hp;
     uint64_t seed;
     long step;
-    int rows, micro, phase, nextp, level, svocab;
+    int rows, micro, phase, nextp, level, svocab, reopen;
     struct source { double loss; long n, ok; } src[NW][3]; /* synthetic, drill, train */
     double synth, pdrill, all, strip;
     pthread_barrier_t go, done;
@@ -135,9 +135,9 @@ static int fill(struct run *r, struct worker *w, int micro)
     if (u < r->synth || r->train.n <= 0)
         batch_drill(w->b, r->svocab, r->rows, r->level, &w->rng), src = 0;
     else if (u < r->synth + r->pdrill && r->drill.n > 0)
-        batch_fill(w->b, &r->drill, r->rows, strip, &w->rng, NULL), src = 1;
+        batch_fill(w->b, &r->drill, r->rows, strip, r->reopen, &w->rng, NULL), src = 1;
     else
-        batch_fill(w->b, &r->train, r->rows, strip, &w->rng, NULL);
+        batch_fill(w->b, &r->train, r->rows, strip, r->reopen, &w->rng, NULL);
     /* early on, all of a text is worth predicting, not only the assistant's part */
     if (src && (double)rng_below(&w->rng, 1000000) / 1e6 < r->all)
         for (int t = w->b->prefix; t < w->b->T; t++)
@@ -221,6 +221,7 @@ static void configure(struct run *r)
     r->synth = plan_get(p, K_SYNTH, s);
     r->level = (int)plan_get(p, K_LEVEL, s);
     r->pdrill = plan_get(p, K_DRILL, s);
+    r->reopen = (int)plan_get(p, K_REOPEN, s);
     r->strip = plan_get(p, K_STRIP, s);
     r->svocab = (int)plan_get(p, K_SVOCAB, s);
     if (r->svocab < 32 || r->svocab > r->m.vocab)
@@ -423,7 +424,7 @@ static int cmd_eval(const char *data, const char *ckpt, const char *split, int n
     worker_init(&w, &m);
     w.hp = (struct hyper){.vocab = vocab, .topk = topk, .sparse = topk > 0, .mtp = 1};
     while (at < s.n && at < n) {
-        batch_fill(w.b, &s, 4096, 0, &w.rng, &at);
+        batch_fill(w.b, &s, 4096, 0, 0, &w.rng, &at);
         if (w.b->nseg == 0)
             break;
         worker_run(&w, 0);
