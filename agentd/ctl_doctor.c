@@ -138,6 +138,8 @@ static int try_cell(struct doctor *d, struct err *err)
         rc = 0;
     }
     buf_done(&out);
+    if (r)
+        buf_done(&r->connections);
     mem_free(spec);
     mem_free(r);
     close(fd);

@@ -80,6 +80,19 @@ static void print_refusal(const struct sandbox_refusal *r, bool json)
     fprintf(stderr, "agentctl: this host offers level %s\n", sandbox_level_name(r->offered));
 }
 
+static json_t *connections_json(const struct buf *b)
+{
+    json_t *a = json_array();
+    struct str rest = buf_view(b), line;
+    while (str_split(&rest, '\n', &line)) {
+        json_t *v = NULL;
+        struct err err = {0};
+        if (line.n && json_read(&v, line, &err) == 0)
+            json_array_append_new(a, v);
+    }
+    return a;
+}
+
 /* The result of the program goes to stderr, so that its own output stays clean. */
 static void print_result(const struct relay_result *r)
 {
@@ -99,6 +112,7 @@ static void print_result(const struct relay_result *r)
     json_object_set_new(o, "stderr_bytes", json_integer((json_int_t)r->bytes[1]));
     json_object_set_new(o, "open_ms", json_real((double)r->open_ns / 1e6));
     json_object_set_new(o, "cell", record_json(r->record));
+    json_object_set_new(o, "connections", connections_json(&r->connections));
     if (x->failed) {
         json_object_set_new(o, "failed_step", json_text(str_c(x->step)));
         json_object_set_new(o, "failed_errno", json_integer(x->sys));
@@ -163,6 +177,8 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
         code = ctl_fail(&err);
     }
     policy_free(p);
+    if (r)
+        buf_done(&r->connections);
     mem_free(spec);
     mem_free(r);
     return code;

@@ -24,6 +24,7 @@ struct relay_result {
     uint64_t bytes[2]; /* of output and errors */
     int64_t open_ns;   /* from the request to the open cell */
     char record[4096];
+    struct buf connections; /* of the proxy, a JSON object a line; owned: buf_done() */
 };
 
 NODISCARD int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,

@@ -1,6 +1,9 @@
 /* ev.c - libuv behind ev.h. Each handle is one allocation, freed when libuv has closed it. */
 #include "agentd/ev.h"
 
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
 #include <uv.h>
 
 #include "base/mem.h"
@@ -237,4 +240,59 @@ void ev_wake_send(struct ev_wake *w)
 void ev_wake_free(struct ev_wake *w)
 {
     close_handle(w);
+}
+
+enum { ADDRESSES_MAX = 16 };
+
+struct ev_resolve {
+    uv_getaddrinfo_t uv;
+    void (*cb)(void *arg, const struct sockaddr_storage *a, unsigned n, const char *why);
+    void *arg;
+    bool cancelled;
+};
+
+static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+    struct ev_resolve *r = CONTAINER_OF(req, struct ev_resolve, uv);
+    struct sockaddr_storage a[ADDRESSES_MAX];
+    unsigned n = 0;
+    for (const struct addrinfo *i = list; i && n < ADDRESSES_MAX; i = i->ai_next)
+        if (i->ai_addrlen <= sizeof a[0]) {
+            memset(&a[n], 0, sizeof a[n]);
+            memcpy(&a[n++], i->ai_addr, i->ai_addrlen);
+        }
+    uv_freeaddrinfo(list);
+    if (!r->cancelled)
+        r->cb(r->arg, a, n, status < 0 ? uv_strerror(status) : "no address");
+    mem_free(r);
+}
+
+int ev_resolve_new(struct ev_resolve **out, struct ev *ev, const char *host, uint16_t port,
+                   void (*cb)(void *arg, const struct sockaddr_storage *a, unsigned n,
+                              const char *why),
+                   void *arg, struct err *err)
+{
+    char service[8];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    struct ev_resolve *r = mem_zalloc(sizeof *r);
+    if (!r)
+        return err_nomem(err);
+    r->cb = cb;
+    r->arg = arg;
+    snprintf(service, sizeof service, "%u", port);
+    int rc = uv_getaddrinfo(&ev->loop, &r->uv, on_resolved, host, service, &hints);
+    if (rc < 0) {
+        mem_free(r);
+        return uv_fail(err, "resolve", rc);
+    }
+    *out = r;
+    return 0;
+}
+
+void ev_resolve_cancel(struct ev_resolve *r)
+{
+    if (!r)
+        return;
+    r->cancelled = true; /* the callback still comes, and frees */
+    uv_cancel((uv_req_t *)&r->uv);
 }

@@ -49,4 +49,18 @@ NODISCARD int ev_wake_new(struct ev_wake **out, struct ev *ev, void (*cb)(void *
 void ev_wake_send(struct ev_wake *w);
 void ev_wake_free(struct ev_wake *w);
 
+/*
+ * Looks a name up without blocking (libuv's own threads call the resolver). The callback gets
+ * up to `n` addresses, or n = 0 and a sentence. One callback exactly; ev_resolve_cancel()
+ * before it means none.
+ */
+struct sockaddr_storage;
+struct ev_resolve;
+NODISCARD int ev_resolve_new(struct ev_resolve **out, struct ev *ev, const char *host,
+                             uint16_t port,
+                             void (*cb)(void *arg, const struct sockaddr_storage *a,
+                                        unsigned n, const char *why),
+                             void *arg, struct err *err);
+void ev_resolve_cancel(struct ev_resolve *r);
+
 #endif

@@ -13,6 +13,7 @@
 
 #include "agentd/ctl_sandbox.h"
 #include "agentd/ev.h"
+#include "agentd/netproxy.h"
 #include "base/io.h"
 
 enum { CHUNK = 65536 };
@@ -208,14 +209,39 @@ static void on_gone(void *arg, const char *why)
     }
 }
 
+static void on_connection(void *arg, const char *record)
+{
+    struct relay *r = arg;
+    buf_printf(&r->out->connections, "%s\n", record);
+}
+
+static int open_proxy(struct relay *r, int listener)
+{
+    struct netproxy_opts o = {.ev = r->ev, .policy = r->o->policy, .audit = on_connection,
+                              .arg = r};
+    if (!o.policy) {
+        close(listener);
+        return err_set(r->err, ERR_STATE, "a proxy needs a policy");
+    }
+    int rc = netproxy_new(&r->proxy, &o, r->err);
+    if (rc < 0) {
+        close(listener);
+        return rc;
+    }
+    return netproxy_add(r->proxy, listener, r->err);
+}
+
 static void on_opened(void *arg, const struct cell_info *info)
 {
     struct relay *r = arg;
     r->out->open_ns = io_mono_ns() - r->asked_ns;
     r->out->level = info->level;
     strncpy(r->out->record, info->record, sizeof r->out->record - 1);
-    int listener = info->proxy_fd;
-    io_close(&listener);
+    if (info->proxy_fd >= 0 && open_proxy(r, info->proxy_fd) < 0) {
+        r->rc = -r->err->code;
+        finish(r);
+        return;
+    }
     struct cell_run run = {.argv = r->o->argv, .wall_ms = r->o->wall_ms, .done = on_done,
                            .arg = r};
     for (unsigned i = 0; i < 3; i++)
@@ -310,6 +336,7 @@ int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,
     struct spawner_opts so = {0};
     r.flow[0].from = r.flow[1].from = r.in.to = -1;
     memset(out, 0, sizeof *out);
+    buf_init(&out->connections, 1 << 20);
     int rc = spawner_start(&r.s, &so, err);
     if (rc == 0)
         rc = ev_new(&r.ev, err);
@@ -331,6 +358,7 @@ int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,
     stop_input(&r);
     for (unsigned i = 0; i < 3; i++)
         io_close(&r.inside[i]);
+    netproxy_free(r.proxy);
     spawner_free(r.s);
     ev_free(r.ev);
     return rc < 0 ? rc : r.rc;

@@ -105,4 +105,11 @@
 #define LIMIT_GENERATIONS 256 /* generations waiting or running in the engine */
 #endif
 
+#ifndef LIMIT_PROXY_CONNECTIONS
+#define LIMIT_PROXY_CONNECTIONS 64 /* of one session; package managers open 16 */
+#endif
+#ifndef LIMIT_PROXY_BYTES
+#define LIMIT_PROXY_BYTES (4ull << 30) /* of one connection, both ways */
+#endif
+
 #endif
