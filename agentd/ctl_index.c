@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "agentd/ctl.h"
+#include "agentd/ctl_index.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "tools/index.h"
@@ -15,7 +16,8 @@ static const char more[] =
     "The index is one SQLite file ($XDG_DATA_HOME/agentd/index.db, or ~/.local/share/...).\n"
     "Text, Markdown and HTML are taken in, and PDF where pdftotext (poppler-utils) is\n"
     "installed; hidden files, links and data are left out. Adding a folder again reads only\n"
-    "what changed. Exit status: 0; 1 when nothing was changed because of an error; 2 usage.";
+    "what changed. Documents are read in a cell that sees them and nothing else.\n"
+    "Exit status: 0; 1 when nothing was changed because of an error; 2 usage.";
 
 /* Where the index lies unless --db says otherwise; makes its folder when `make`. */
 static int default_path(char out[PATH_CAP], bool make, struct err *err)
@@ -56,7 +58,7 @@ struct progress {
     int64_t last_ns;
 };
 
-static void tick(void *arg, uint64_t seen, uint64_t total, const char *path)
+static void show_progress(void *arg, uint64_t seen, uint64_t total, const char *path)
 {
     struct progress *p = arg;
     int64_t now = io_mono_ns();
@@ -99,13 +101,26 @@ static void print_stats(const char *folder, const struct index_stats *s, double 
                (u)s->skipped, (double)s->bytes / 1e6, seconds, (u)s->total);
 }
 
+/* Reads the documents in this process: for hosts without the sandbox, at their own risk. */
+static int add_here(const char *db, const char *folder, const char *name, struct progress *p,
+                    struct index_stats *stats, struct err *err)
+{
+    struct index *x = NULL;
+    int rc = index_open(&x, db, true, err);
+    if (rc == 0)
+        rc = index_add(x, folder, name, NULL, show_progress, p, stats, err);
+    index_close(x);
+    return rc;
+}
+
 static int add(int argc, char **argv)
 {
-    const char *db = NULL, *name = NULL;
+    const char *db = NULL, *name = NULL, *sandbox = "on";
     bool json = false, quiet = false;
     const struct opt opts[] = {
         {"db", 'd', OPT_STR, &db, "FILE", "Use this index."},
         {"name", 'n', OPT_STR, &name, "NAME", "Prefix of the documents' names."},
+        {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off reads the documents unconfined."},
         {"quiet", 'q', OPT_FLAG, &quiet, NULL, "Print no progress."},
         {"json", 'j', OPT_FLAG, &json, NULL, "Print the outcome as JSON, a line a folder."},
     };
@@ -123,17 +138,18 @@ static int add(int argc, char **argv)
     if (at < 0)
         return code;
     struct err err = {0};
-    struct index *x = NULL;
+    char path[PATH_CAP];
     struct progress p = {.show = !quiet && isatty(STDERR_FILENO)};
-    int rc = open_index(&x, db, true, &err);
+    bool off = strcmp(sandbox, "off") == 0;
+    int rc = db ? 0 : default_path(path, true, &err);
     for (int i = at; rc == 0 && i < argc; i++) {
         struct index_stats stats;
         int64_t began = io_mono_ns();
-        rc = index_add(x, argv[i], name, tick, &p, &stats, &err);
+        rc = off ? add_here(db ? db : path, argv[i], name, &p, &stats, &err)
+                 : ctl_index_cell(db ? db : path, argv[i], name, show_progress, &p, &stats, &err);
         if (rc == 0)
             print_stats(argv[i], &stats, (double)(io_mono_ns() - began) / 1e9, json);
     }
-    index_close(x);
     return rc < 0 ? ctl_fail(&err) : EXIT_OK;
 }
 

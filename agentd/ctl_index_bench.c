@@ -142,11 +142,11 @@ static int bench(const char *dir, unsigned docs, unsigned queries, struct err *e
         rc = index_open(&x, db, true, err);
     int64_t began = io_mono_ns();
     if (rc == 0)
-        rc = index_add(x, path, NULL, no_tick, NULL, &stats, err);
+        rc = index_add(x, path, NULL, NULL, no_tick, NULL, &stats, err);
     double build = (double)(io_mono_ns() - began) / 1e9;
     began = io_mono_ns();
     if (rc == 0)
-        rc = index_add(x, path, NULL, NULL, NULL, &stats, err);
+        rc = index_add(x, path, NULL, NULL, NULL, NULL, &stats, err);
     double again = (double)(io_mono_ns() - began) / 1e9;
     if (rc == 0)
         rc = ask(x, queries, 99, ms, &hits, err);

@@ -283,11 +283,16 @@ static void print_link(struct printer *p, const xmlNode *n, unsigned depth)
     print_nodes(&inner, n->children, depth + 1, false);
     p->nodes = inner.nodes;
     struct str t = str_trim(buf_view(&text));
+    if (attr(n, "href")[0] == '#' && t.n <= sizeof "¶" - 1) {
+        t.n = 0; /* the mark behind a heading that links to itself */
+        n = NULL;
+    }
     bool plain = t.n == 0 || str_find(t, STR("\n"), 0) != STR_NONE || url.len == 0 ||
                  url.failed || !p->page || p->page->n_links >= LINKS_MAX;
     int id = plain ? -1 : page_add_link(p->page, buf_view(&url), -1, -1);
     if (id < 0) {
-        print_nodes(p, n->children, depth + 1, false);
+        if (n)
+            print_nodes(p, n->children, depth + 1, false);
     } else {
         struct str host = page_domain(buf_view(&url));
         char mark[32];

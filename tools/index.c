@@ -97,7 +97,7 @@ int index_open(struct index **out, const char *path, bool write, struct err *err
     int rc = open_db(x, folder ? ":memory:" : path, folder || write, err);
     if (rc == 0 && folder) {
         struct index_stats stats;
-        rc = index_add(x, path, "", NULL, NULL, &stats, err);
+        rc = index_add(x, path, "", NULL, NULL, NULL, &stats, err);
     }
     if (rc < 0) {
         index_close(x);
@@ -121,6 +121,7 @@ void index_close(struct index *x)
 struct adder {
     struct index *x;
     sqlite3_stmt *look, *insert, *update, *mark, *fts_add, *fts_del, *old;
+    const char *shown;   /* recorded as the folder; NULL = the real path */
     int64_t root, round; /* round: documents not seen in it have gone */
     struct index_stats *stats;
     struct err *err;
@@ -285,7 +286,7 @@ static int find_root(struct adder *a, const char *name, const char *folder)
     if (rc < 0)
         return rc;
     bind_str(st, 1, str_c(name));
-    bind_str(st, 2, str_c(folder));
+    bind_str(st, 2, str_c(a->shown ? a->shown : folder));
     if (sqlite3_step(st) == SQLITE_ROW) {
         a->root = sqlite3_column_int64(st, 0);
         a->round = sqlite3_column_int64(st, 1);
@@ -323,12 +324,12 @@ static int add_all(struct adder *a, const char *folder, const char *name,
     return rc;
 }
 
-int index_add(struct index *x, const char *folder, const char *name, index_progress tick,
-              void *arg, struct index_stats *stats, struct err *err)
+int index_add(struct index *x, const char *folder, const char *name, const char *shown,
+              index_progress tick, void *arg, struct index_stats *stats, struct err *err)
 {
     char real[PATH_MAX];
     struct walk_list l;
-    struct adder a = {.x = x, .stats = stats, .err = err};
+    struct adder a = {.x = x, .stats = stats, .err = err, .shown = shown};
     *stats = (struct index_stats){0};
     if (!realpath(folder, real))
         return err_sys(err, "folder '%s'", folder);

@@ -32,11 +32,12 @@ typedef void (*index_progress)(void *arg, uint64_t seen, uint64_t total, const c
 /*
  * Adds a folder or brings its documents up to date: changed files (time or size) are read
  * again, missing ones removed. All or nothing. `name` is the prefix of its documents' names;
- * NULL = the folder's last component. `tick` is called now and then, may be NULL.
+ * NULL = the folder's last component. `shown` is recorded as the folder's path, NULL = the
+ * real one. `tick` is called now and then, may be NULL.
  */
 NODISCARD int index_add(struct index *x, const char *folder, const char *name,
-                        index_progress tick, void *arg, struct index_stats *stats,
-                        struct err *err);
+                        const char *shown, index_progress tick, void *arg,
+                        struct index_stats *stats, struct err *err);
 NODISCARD int index_remove(struct index *x, const char *name, uint64_t *removed,
                            struct err *err);
 

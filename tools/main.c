@@ -6,7 +6,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "tools/child.h"
+#include "tools/index.h"
 #include "tools/serve.h"
 
 static const char help[] =
@@ -98,8 +100,41 @@ static int serve(int argc, char **argv)
     return 0;
 }
 
+static void tick(void *arg, uint64_t seen, uint64_t total, const char *path)
+{
+    int64_t *last = arg, now = io_mono_ns();
+    if (now - *last < 100000000 && seen != total)
+        return;
+    *last = now;
+    printf("P %llu %llu %s\n", (unsigned long long)seen, (unsigned long long)total, path);
+    fflush(stdout);
+}
+
+/* index DB FOLDER NAME SHOWN: for agentctl index add, which runs this in a cell. */
+static int index_folder(char **argv)
+{
+    struct err err = {0};
+    struct index *x = NULL;
+    struct index_stats s;
+    int64_t last = 0;
+    typedef unsigned long long u;
+    int rc = index_open(&x, argv[0], true, &err);
+    if (rc == 0)
+        rc = index_add(x, argv[1], argv[2], argv[3], tick, &last, &s, &err);
+    index_close(x);
+    if (rc < 0) {
+        printf("E %s\n", err.text);
+        return 1;
+    }
+    printf("S %llu %llu %llu %llu %llu %llu %llu\n", (u)s.added, (u)s.updated, (u)s.unchanged,
+           (u)s.removed, (u)s.skipped, (u)s.bytes, (u)s.total);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 6 && strcmp(argv[1], "index") == 0)
+        return index_folder(argv + 2);
     if (argc >= 2 && strcmp(argv[1], "serve") == 0)
         return serve(argc - 2, argv + 2);
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
