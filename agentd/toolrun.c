@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agentd/netproxy.h"
 #include "agentd/tooldriver.h"
 #include "agentd/toolnotes.h"
 #include "agentd/toolplace.h"
@@ -55,6 +56,7 @@ struct toolrun {
     struct arena text;
     const struct tool_profile *profile;
     struct place work, web;
+    struct netproxy *proxy; /* owned; NULL until a cell has one */
     struct toolrun_call *queue, **tail;
     struct ev_timer *kick, *guard;
     json_t *plan;
@@ -280,6 +282,28 @@ static void on_down(void *arg, bool refused, const char *why)
     done(c);
 }
 
+static void on_audit(void *arg, const char *record)
+{
+    struct toolrun *t = arg;
+    if (t->o.audit && !t->closing)
+        t->o.audit(t->o.hook_arg, record);
+}
+
+/* The cell's way out: without a proxy behind it nothing gets through. */
+static void on_proxy(void *arg, int fd)
+{
+    struct place *p = arg;
+    struct toolrun *t = p->t;
+    struct err ignored = {0};
+    const struct netproxy_opts o = {t->o.ev, t->o.policy, on_audit, t};
+    if (!t->proxy && (!t->o.policy || netproxy_new(&t->proxy, &o, &ignored) < 0)) {
+        close(fd);
+        return;
+    }
+    if (netproxy_add(t->proxy, fd, &ignored) < 0)
+        on_audit(t, "{\"event\": \"proxy\", \"error\": \"the listener could not be served\"}");
+}
+
 static const struct tooldriver_cb driver_callbacks = {on_ready, on_line, on_ended, on_down};
 
 static int need_driver(struct place *p, bool web, struct err *err)
@@ -295,6 +319,7 @@ static int need_driver(struct place *p, bool web, struct err *err)
             .spawner = t->o.unconfined ? NULL : t->o.spawner,
             .spec = toolplace_spec(where),
             .argv = toolplace_argv(where),
+            .proxy = on_proxy,
             .cb = &driver_callbacks,
             .arg = p,
         };
@@ -538,6 +563,7 @@ void toolrun_close(struct toolrun *t)
     }
     tooldriver_free(t->work.driver);
     tooldriver_free(t->web.driver);
+    netproxy_free(t->proxy);
     ev_timer_free(t->kick);
     ev_timer_free(t->guard);
     json_decref(t->plan);

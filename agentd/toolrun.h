@@ -54,8 +54,10 @@ struct toolrun_opts {
     const char *notes_dir;     /* notes of scope workspace; NULL = refused */
     const char *index;         /* local search index, or NULL */
     const char *search;        /* YAML file of search providers, or NULL */
+    /* One JSON object for each connection that the proxy carried or refused; may be NULL. */
+    void (*audit)(void *arg, const char *record);
     toolrun_hook hook;
-    void *hook_arg;
+    void *hook_arg; /* of hook and audit */
 };
 
 NODISCARD int toolrun_open(struct toolrun **out, const struct toolrun_opts *o,

@@ -154,6 +154,20 @@ static void set_options(CURL *c, struct transfer *t, struct curl_slist *headers)
         curl_easy_setopt(c, CURLOPT_COPYPOSTFIELDS, q->body);
 }
 
+/* The daemon's proxy says why it refused; its words are worth more than a status. */
+static int proxy_refusal(const struct transfer *t, const char *detail, struct err *err)
+{
+    const struct str mark = STR("agentd proxy: ");
+    struct str body = buf_view(&t->r->body);
+    if (t->r->status >= 400 && str_starts(body, mark)) {
+        struct str why = str_trim(str_sub(body, mark.n, 300));
+        return err_set(err, ERR_DENIED, "%.*s", STR_ARG(str_sub(why, 0, utf8_complete(why))));
+    }
+    if (strstr(detail, "CONNECT tunnel failed, response 403"))
+        return err_set(err, ERR_DENIED, "the policy does not allow connections to this host");
+    return 0;
+}
+
 static int outcome(CURL *c, CURLcode code, const char *detail, struct transfer *t,
                    struct err *err)
 {
@@ -164,9 +178,11 @@ static int outcome(CURL *c, CURLcode code, const char *detail, struct transfer *
         return err_set(err, ERR_CANCELLED, "cancelled");
     if (code == CURLE_OPERATION_TIMEDOUT)
         return err_set(err, ERR_TIMEOUT, "no complete answer within %u s", t->q->timeout_s);
+    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &t->r->status);
+    if (t->proxied && proxy_refusal(t, detail, err) < 0)
+        return -err->code;
     if (code != CURLE_OK && !(code == CURLE_WRITE_ERROR && t->r->cut))
         return err_set(err, ERR_STATE, "%.200s", detail[0] ? detail : curl_easy_strerror(code));
-    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &t->r->status);
     if (curl_easy_getinfo(c, CURLINFO_CONTENT_TYPE, &s) == CURLE_OK && s)
         snprintf(t->r->type, sizeof t->r->type, "%s", s);
     for (char *p = t->r->type; *p; p++)

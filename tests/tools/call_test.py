@@ -1,10 +1,12 @@
 """agentctl tool call: the whole way of a call, through schema, cell and driver."""
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -157,10 +159,96 @@ class Confined(Unconfined):
         self.assertTrue(got["is_error"], got["text"])
 
 
+POLICY = """version: 1
+summary: test
+require: nolimits
+workspace: dir
+network:
+  mode: proxy
+  ports: [443, %d]
+  allow: ["%s"]
+tools:
+  open: allow
+  search: allow
+  bash: allow
+"""
+
+
+def own_address():
+    """An address of this host that is not the loopback, or None."""
+    done = subprocess.run(["hostname", "-I"], capture_output=True, text=True)
+    return next((a for a in done.stdout.split() if ":" not in a and not a.startswith("127.")), None)
+
+
+class Proxied(unittest.TestCase):
+    """Pages through the daemon's proxy: from a cell without a network of its own."""
+
+    def setUp(self):
+        self.address = own_address()
+        if not self.address:
+            self.skipTest("this host has no address but the loopback")
+        self.dir = tempfile.mkdtemp(prefix="agentd-test-")
+        test = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                test.seen.append(self.path)
+                there = {"/ok": b"<title>Ok</title>reached",
+                         "/go": ("http://127.0.0.2:%d/ok" % test.port),
+                         "/meta": "http://169.254.169.254/latest"}.get(self.path)
+                self.send_response(302 if isinstance(there, str) else 200 if there else 404)
+                if isinstance(there, str):
+                    self.send_header("Location", there)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(there if isinstance(there, bytes) else b"")
+
+            def log_message(self, *args):
+                pass
+
+        self.seen = []
+        self.server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.policy = self.dir + "/p.yaml"
+        with open(self.policy, "w") as f:
+            f.write(POLICY % (self.port, self.address))
+
+    def tearDown(self):
+        self.server.shutdown()
+        self.server.server_close()
+        shutil.rmtree(self.dir)
+
+    def open(self, url):
+        return call("open", {"id": url}, "--policy", self.policy, "--workspace", self.dir)
+
+    def test_listed_host_only(self):
+        base = "http://%s:%d" % (self.address, self.port)
+        self.assertIn("reached", self.open(base + "/ok")["text"])
+        self.assertEqual(self.open(base + "/ok")["level"], "full")
+        for url, want in ((base + "/go", "127.0.0.2"), (base + "/meta", "169.254.169.254"),
+                          ("http://unlisted.invalid/", "allow list"),
+                          ("https://unlisted.invalid/", "does not allow")):
+            got = self.open(url)
+            self.assertTrue(got["is_error"], url)
+            self.assertIn(want, got["text"])
+            self.assertNotIn("reached", got["text"])
+        self.assertEqual(self.seen.count("/ok"), 2)
+
+    def test_commands_have_no_network_even_so(self):
+        got = call("bash", {"command": "python3 -c \"import urllib.request as u; u.urlopen("
+                                       "'http://%s:%d/ok', timeout=5)\" 2>&1 | tail -1"
+                            % (self.address, self.port)}, "--policy", self.policy,
+                   "--workspace", self.dir)
+        self.assertIn("rror", got["text"])
+        self.assertEqual(self.seen, [])
+
+
 def load_tests(loader, tests, pattern):
     suite = unittest.TestSuite(loader.loadTestsFromTestCase(Unconfined))
     if cells_work():
         suite.addTests(loader.loadTestsFromTestCase(Confined))
+        suite.addTests(loader.loadTestsFromTestCase(Proxied))
     else:
         print("skipped: no full sandbox on this host: "
               + call("bash", {"command": "true"}).get("text", ""), file=sys.stderr)
