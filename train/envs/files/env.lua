@@ -372,7 +372,7 @@ kind("set", 20, function(r)
     if not out then return end
     local line = lib.body(out)
     local head = line:match("^(.*[=:]%s*)")
-    edit(ctx, "The line is " .. line .. ".", path, line, head .. v)
+    edit(ctx, "The line is " .. line .. ". It becomes " .. head .. v .. ".", path, line, head .. v)
     ctx.answer("The edit is done.", keys[k] .. " is now " .. v .. " in " .. path .. ".")
   end
   function t.check(w)
@@ -509,11 +509,10 @@ kind("csv", 14, function(r)
     rows[i] = { r:fresh(), v }
     lines[i + 1] = rows[i][1] .. "," .. v
   end
-  local best, worst, total, one = rows[1], rows[1], 0, r:pick(rows)
+  local best, worst, one = rows[1], rows[1], r:pick(rows)
   for _, row in ipairs(rows) do
     if row[2] > best[2] then best = row end
     if row[2] < worst[2] then worst = row end
-    total = total + row[2]
   end
   local sorted = "tail -n +2 {f} | sort -t, -k2 -n | %s -n 1"
   local forms = {
@@ -523,8 +522,6 @@ kind("csv", 14, function(r)
       sorted:format("tail"), "{a} has the highest {c}, {b}.", best[1] },
     { { "Who has the lowest {c} in {f}?", "Which {k} has the lowest {c} in {f}?" }, "the lowest {c}", sorted:format("head"),
       "{a} has the lowest {c}, {b}.", worst[1] },
-    { { "What is the total {c} in {f}?", "Add up all {c} values in {f}.", "What is the sum of {c} in {f}?" }, "the total {c}",
-      "awk -F, 'NR > 1 { s += $2 } END { print s }' {f}", "The total {c} is {b}.", total },
   }
   local k, v = r:pick(forms), { c = col, f = f, o = one[1], k = key }
   return {
@@ -533,8 +530,7 @@ kind("csv", 14, function(r)
     solve = function(ctx)
       local command = k[3]:gsub("{(%w+)}", v)
       local out = lib.body(bash(ctx, lib.fill("I need " .. k[2] .. " in {f}.", v), command))
-      v.a, v.b = out:match("^([^,]*),?([^,]*)$")
-      if v.b == "" then v.b = v.a end
+      v.a, v.b = out:match("^([^,]*),([^,]*)$")
       ctx.answer("The result is " .. out .. ".", lib.fill(k[4], v))
     end,
     check = function(w) return says(w.answers[1], k[5]) end,
@@ -638,7 +634,7 @@ kind("carry", 16, function(r)
     solve = function(ctx)
       local from = lib.body(bash(ctx, ("I need %s from %s."):format(keys[k], a), ("grep '^%s' %s"):format(keys[k], a)))
       local to = lib.body(bash(ctx, ("The line is %s. Now I need it in %s."):format(from, b), ("grep '^%s' %s"):format(keys[k], b)))
-      edit(ctx, "There it is " .. to .. ".", b, to, from)
+      edit(ctx, "There it is " .. to .. ". It becomes " .. from .. ".", b, to, from)
       local v = from:match("[=:]%s*(.*)$")
       ctx.answer("The edit is done.", keys[k] .. " is now " .. v .. " in " .. b .. ".")
     end,

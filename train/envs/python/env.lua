@@ -127,7 +127,7 @@ local list_ops = {
 kind("list", 14, function(r)
   local op, t = r:pick(list_ops), {}
   local short = op[2]:find("{l}.*{l}")
-  for i = 1, r:int(3, short and 5 or 8) do t[i] = r:number(1, 4) end
+  for i = 1, r:int(3, short and 4 or 5) do t[i] = r:number(1, 4) end
   local n = table.concat(t, ", ")
   local shown = r:chance(50) and n or (table.concat(t, ", ", 1, #t - 1) .. " and " .. t[#t])
   local code
@@ -148,7 +148,7 @@ end)
 kind("above", 5, function(r)
   local t, limit, hits = {}, r:int(20, 80), 0
   local over = r:chance(50)
-  for i = 1, r:int(4, 9) do
+  for i = 1, r:int(3, 6) do
     t[i] = r:int(1, 99)
     if over and t[i] > limit or not over and t[i] < limit then hits = hits + 1 end
   end
@@ -166,7 +166,7 @@ end)
 
 kind("sorted", 3, function(r)
   local t = {}
-  for i = 1, r:int(4, 7) do t[i] = r:number(1, 3) end
+  for i = 1, r:int(3, 5) do t[i] = r:number(1, 3) end
   local n, back = table.concat(t, ", "), r:chance(40)
   local s = { table.unpack(t) }
   table.sort(s, back and function(a, b) return a > b end or nil)
@@ -220,7 +220,7 @@ end)
 -- Names with values in the request itself.
 kind("table", 10, function(r)
   local names, values, used = {}, {}, {}
-  for i = 1, r:int(3, 6) do
+  for i = 1, r:int(2, 4) do
     names[i] = r:fresh()
     repeat values[i] = r:number(1, 3) until not used[values[i]]
     used[values[i]] = true
@@ -434,17 +434,9 @@ kind("csv", 10, function(r)
     rows[i] = { r:fresh(), v }
     lines[i + 1] = rows[i][1] .. "," .. v
   end
-  local best, worst, total, values = rows[1], rows[1], 0, {}
-  for i, row in ipairs(rows) do
-    if row[2] > best[2] then best = row end
-    if row[2] < worst[2] then worst = row end
-    total, values[i] = total + row[2], row[2]
-  end
+  local total = 0
+  for _, row in ipairs(rows) do total = total + row[2] end
   local forms = {
-    { { "Which {k} has the highest {c} in {f}?", "In {f}, which {k} has the largest {c}?" }, "the {k} with the highest {c}",
-      "max(rows, key=lambda r: int(r['{c}']))['{k}']", best[1], "{v} has the highest {c}." },
-    { { "Which {k} has the lowest {c} in {f}?", "In {f}, which {k} has the smallest {c}?" }, "the {k} with the lowest {c}",
-      "min(rows, key=lambda r: int(r['{c}']))['{k}']", worst[1], "{v} has the lowest {c}." },
     { { "What is the total {c} in {f}?", "Add up the column {c} of {f}.", "What is the sum of {c} in {f}?" }, "the total of {c}",
       "sum(int(r['{c}']) for r in rows)", total, "The total {c} is {v}." },
     { { "What is the average {c} in {f}, to 2 decimals?", "What is the mean of the column {c} in {f}, to 2 decimals?" }, "the mean of {c}",

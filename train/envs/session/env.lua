@@ -203,9 +203,9 @@ kind("undo", 18, function(r)
       local function edit(think, old, to)
         ctx.call(think, "str_replace_editor", { { "command", "str_replace" }, { "path", f }, { "old_str", old }, { "new_str", to } })
       end
-      edit("The line is " .. line .. ".", line, head .. v)
+      edit("The line is " .. line .. ". It becomes " .. head .. v .. ".", line, head .. v)
       ctx.answer("The edit is done.", keys[k] .. " is now " .. v .. " in " .. f .. ".")
-      edit("The old line was " .. line .. ".", head .. v, line)
+      edit("The line is now " .. head .. v .. ". It was " .. line .. ".", head .. v, line)
       ctx.answer("The old value is back.", keys[k] .. " is " .. line:match("[=:]%s*(.*)$") .. " again in " .. f .. ".")
     end,
     check = function(w)
