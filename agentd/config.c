@@ -63,6 +63,8 @@ static const struct key {
      "folder of policy files; empty = the ones installed with agentd"},
     {"agent.index", TEXT, AT(agent_index), 0, 0, "", NULL,
      "local search index made by `agentctl index add`; empty = none"},
+    {"agent.tools", TEXT, AT(agent_tools), 0, 0, "", NULL,
+     "folder of tools declared in Lua files; empty = none"},
     {"agent.search", TEXT, AT(agent_search), 0, 0, "", NULL,
      "YAML file of web search providers; empty = none"},
     {"agent.sandbox", CHOICE, AT(sandbox), 0, 0, "required", sandbox_names,

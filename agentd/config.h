@@ -29,6 +29,7 @@ struct config {
     const char *engine_model, *engine_key_file;
     int64_t engine_timeout_ms, engine_stall_ms, engine_retries;
     const char *agent_profile, *policy_dir, *agent_index, *agent_search;
+    const char *agent_tools;
     int64_t sandbox, unattended, approval_ms, grace_ms;
     const char *log_level;
 };

@@ -7,6 +7,7 @@
 #include "agentd/ctl.h"
 #include "agentd/policy.h"
 #include "agentd/spawner.h"
+#include "agentd/toollua.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
 #include "base/limits.h"
@@ -24,7 +25,7 @@ static void print_profiles(void)
     }
 }
 
-static void print_tools(const struct tool_profile *p)
+static void print_tools(const struct tool_profile *p, const struct toollua *lua)
 {
     static const char *const places[] = {"cell", "web cell", "daemon"};
     const struct tool *t;
@@ -32,13 +33,34 @@ static void print_tools(const struct tool_profile *p)
     for (unsigned i = 0; (t = tool_at(i)); i++)
         if (!p || tool_profile_has(p, str_c(t->name)))
             printf("%-20s %-9s %s\n", t->name, places[t->place], t->summary);
+    for (unsigned i = 0; (t = toollua_at(lua, i)); i++)
+        printf("%-20s %-9s %s\n", t->name, places[t->place], t->summary);
+}
+
+static int print_schemas(const struct tool_profile *p, const struct toollua *lua,
+                         struct err *err)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    tool_profile_json(p, &b);
+    buf_truncate(&b, b.len - 1); /* the closing bracket */
+    for (unsigned i = 0; i < toollua_count(lua); i++)
+        buf_printf(&b, "%s{\"type\": \"function\", \"function\": %s}", b.len > 1 ? ", " : "",
+                   toollua_at(lua, i)->schema);
+    buf_putc(&b, ']');
+    int rc = buf_check(&b, "schemas", err);
+    if (rc == 0)
+        puts(buf_cstr(&b));
+    buf_done(&b);
+    return rc;
 }
 
 static int tool_list(int argc, char **argv)
 {
-    const char *profile = NULL;
+    const char *profile = NULL, *dir = NULL;
     bool json = false;
     const struct opt opts[] = {
+        {"tools", 0, OPT_STR, &dir, "DIR", "Also those declared in Lua files."},
         {"profile", 'p', OPT_STR, &profile, "NAME", "Only this profile's tools, in its order."},
         {"json", 'j', OPT_FLAG, &json, NULL, "The value of a request's \"tools\" member."},
     };
@@ -46,7 +68,7 @@ static int tool_list(int argc, char **argv)
         .name = "tool list",
         .summary = "List the tools, or print their schemas as the model sees them.",
         .more = "The JSON is byte-stable from one release to the next within a profile.\n"
-                "Exit status: 0; 2 for an unknown profile.",
+                "Exit status: 0; 1 for a Lua file with an error; 2 for an unknown profile.",
         .opts = opts,
         .n_opts = ARRAY_LEN(opts),
     };
@@ -60,23 +82,19 @@ static int tool_list(int argc, char **argv)
         fprintf(stderr, "agentctl: no profile '%s'; 'agentctl tool list' names them\n", profile);
         return EXIT_USAGE;
     }
-    if (json) {
-        struct err err = {0};
-        struct buf b;
-        buf_init(&b, 0);
-        tool_profile_json(p, &b);
-        int rc = buf_check(&b, "schemas", &err);
-        if (rc == 0)
-            puts(buf_cstr(&b));
-        buf_done(&b);
-        return rc < 0 ? ctl_fail(&err) : EXIT_OK;
-    }
-    print_tools(p);
-    if (!p) {
+    struct err err = {0};
+    struct toollua *lua = NULL;
+    if (dir && toollua_open(&lua, dir, &err) < 0)
+        return ctl_fail(&err);
+    int rc = json ? print_schemas(p, lua, &err) : 0;
+    if (!json)
+        print_tools(p, lua);
+    if (!json && !p) {
         putchar('\n');
         print_profiles();
     }
-    return EXIT_OK;
+    toollua_free(lua);
+    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
 }
 
 /* --- call ----------------------------------------------------------------------------------- */
@@ -215,6 +233,7 @@ static int tool_call(int argc, char **argv)
         {"profile", 'p', OPT_STR, &o.profile, "NAME", "Schemas and sizes (general)."},
         {"index", 'i', OPT_STR, &o.index, "FILE", "Search index; default: the workspace."},
         {"state", 0, OPT_STR, &o.state_dir, "DIR", "Keep spills, pages and notes here."},
+        {"tools", 0, OPT_STR, &o.lua_tools, "DIR", "Tools declared in Lua files."},
         {"search", 0, OPT_STR, &o.search, "FILE", "Search engines of the web, as YAML."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
         {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},

@@ -3,21 +3,20 @@
 
 #include "agentd/policy.h"
 #include "agentd/session.h"
+#include "agentd/toollua.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
 
 static int keep_schemas(struct session *s, struct err *err)
 {
-    const struct tool_profile *p = toolrun_profile(s->tools);
+    enum { MOST = TOOL_PROFILE_MAX + TOOLLUA_MAX };
+    const char *schema;
     s->n_schemas = 0;
-    s->schema = arena_alloc(&s->arena, TOOL_PROFILE_MAX * sizeof *s->schema);
+    s->schema = arena_alloc(&s->arena, MOST * sizeof *s->schema);
     if (!s->schema)
         return err_nomem(err);
-    for (unsigned i = 0; i < TOOL_PROFILE_MAX && p->tools[i]; i++) {
-        const struct tool *t = tool_find(str_c(p->tools[i]));
-        if (t)
-            s->schema[s->n_schemas++] = str_c(tool_schema(p, t)); /* byte-stable literals */
-    }
+    for (unsigned i = 0; i < MOST && toolrun_tool(s->tools, i, &schema); i++)
+        s->schema[s->n_schemas++] = str_c(schema); /* byte-stable, as long as s->tools */
     return 0;
 }
 
@@ -47,6 +46,7 @@ int session_tools(struct session *s, struct err *err)
         .state_dir = state,
         .index = *s->d->config.agent_index ? s->d->config.agent_index : NULL,
         .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
+        .lua_tools = *s->d->config.agent_tools ? s->d->config.agent_tools : NULL,
     };
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agentd/hooks.h"
 #include "agentd/policy.h"
 #include "agentd/yaml.h"
 #include "base/io.h"
@@ -224,15 +225,21 @@ const char *const *toolplace_argv(const struct toolplace *p)
     return p->argv;
 }
 
-enum toolrun_verdict toolplace_decide(const struct policy *policy, const char *tool,
-                                      struct buf *why)
+enum toolrun_verdict toolplace_decide(const struct policy *policy, struct hooks *hooks,
+                                      const char *tool, const json_t *args, struct buf *why)
 {
     const struct policy_tool *entry = NULL;
     if (!policy)
         return TOOLRUN_ALLOW;
-    enum policy_decision d = policy_decide(policy, tool, &entry);
+    enum policy_decision table = policy_decide(policy, tool, &entry);
+    enum policy_decision d = hooks_decide(hooks, table, tool, args, why);
     if (d == POLICY_ALLOW)
         return TOOLRUN_ALLOW;
+    if (d != table) { /* a hook narrowed it, and has said why */
+        if (why->len == 0)
+            buf_printf(why, "a hook of the policy refuses this call of %s", tool);
+        return d == POLICY_ASK ? TOOLRUN_ASK : TOOLRUN_DENY;
+    }
     const char *file = strrchr(policy->path, '/');
     file = file ? file + 1 : policy->path;
     if (d == POLICY_ASK) {

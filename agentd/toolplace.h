@@ -18,8 +18,9 @@ const struct sandbox_spec *toolplace_spec(const struct toolplace *p); /* NULL wh
 const char *const *toolplace_argv(const struct toolplace *p);
 
 /* Allow, ask or deny, with a reason unless allowed. Without a policy all is allowed. */
-enum toolrun_verdict toolplace_decide(const struct policy *policy, const char *tool,
-                                      struct buf *why);
+struct hooks;
+enum toolrun_verdict toolplace_decide(const struct policy *policy, struct hooks *hooks,
+                                      const char *tool, const json_t *args, struct buf *why);
 
 /* How long a call may take: at soft_s a command becomes a job (or is ended), at hard_s it is
  * ended whatever it is. `soft` is the profile's limit; the policy can only shorten it. */

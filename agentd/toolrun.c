@@ -16,11 +16,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agentd/hooks.h"
 #include "agentd/netproxy.h"
 #include "agentd/tooldriver.h"
+#include "agentd/toollua.h"
 #include "agentd/toolnotes.h"
 #include "agentd/toolplace.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/mem.h"
 #include "tools/schema.h"
 
@@ -56,6 +59,8 @@ struct toolrun {
     struct arena text;
     const struct tool_profile *profile;
     struct place work, web;
+    struct toollua *lua;    /* owned; NULL without Lua tools */
+    struct hooks *hooks;    /* owned; NULL without hooks */
     struct netproxy *proxy; /* owned; NULL until a cell has one */
     struct toolrun_call *queue, **tail;
     struct ev_timer *kick, *guard;
@@ -68,6 +73,17 @@ struct toolrun {
 };
 
 static void run_next(struct toolrun *t);
+
+/* A tool that this session has, and the schema it shows; NULL when there is none. */
+static const struct tool *find_tool(const struct toolrun *t, struct str name,
+                                    const char **schema)
+{
+    const struct tool *row = toollua_find(t->lua, name);
+    if (!row && tool_profile_has(t->profile, name))
+        row = tool_find(name);
+    *schema = row ? tool_schema(t->profile, row) : NULL;
+    return row;
+}
 
 /* --- results ------------------------------------------------------------------------------ */
 
@@ -329,10 +345,39 @@ static int need_driver(struct place *p, bool web, struct err *err)
     return rc;
 }
 
+/* A Lua tool that names a command becomes a call of bash, in a shell of its own inside. */
+static int become_command(struct toolrun_call *c, struct err *err)
+{
+    struct buf b;
+    buf_init(&b, LIMIT_ARGUMENTS_BYTES);
+    int rc = toollua_command(c->t->lua, c->tool, c->args, &b, err);
+    if (rc == 0) {
+        struct buf all;
+        buf_init(&all, 0);
+        buf_printf(&all, "(\n%s\n)", buf_cstr(&b));
+        json_t *args = json_pack("{s:o}", "command", json_text(buf_view(&all)));
+        buf_done(&all);
+        if (args) {
+            json_decref(c->args);
+            c->args = args;
+            c->tool = tool_find(STR("bash"));
+        } else {
+            rc = err_nomem(err);
+        }
+    }
+    buf_done(&b);
+    return rc;
+}
+
 static void start_in_place(struct toolrun_call *c)
 {
     struct toolrun *t = c->t;
     struct err err = {0};
+    if (toollua_find(t->lua, str_c(c->tool->name)) == c->tool && become_command(c, &err) < 0) {
+        answer_fail(&c->answer, TOOL_FAILED, "%s", err.text);
+        done(c);
+        return;
+    }
     bool web = c->tool->place == TOOL_IN_WEB_CELL;
     struct place *p = web ? &t->web : &t->work;
     if (need_driver(p, web, &err) < 0) {
@@ -353,7 +398,16 @@ static void run_in_daemon(struct toolrun_call *c)
     struct toolrun *t = c->t;
     char session[PATH_MAX];
     struct answer *a = &c->answer;
-    if (strcmp(c->tool->name, "plan") == 0) {
+    struct err err = {0};
+    if (toollua_find(t->lua, str_c(c->tool->name)) == c->tool) {
+        struct buf text;
+        buf_init(&text, LIMIT_LINE_BYTES / 4);
+        if (toollua_run(t->lua, c->tool, c->args, &text, &err) < 0)
+            answer_fail(a, TOOL_FAILED, "%s", err.text);
+        else
+            envelope_clean(&a->text, buf_view(&text));
+        buf_done(&text);
+    } else if (strcmp(c->tool->name, "plan") == 0) {
         toolnotes_plan(&t->plan, c->args, a);
     } else if (strcmp(c->tool->name, "memory") == 0) {
         snprintf(session, sizeof session, "%s/notes", t->o.state_dir ? t->o.state_dir : "");
@@ -390,10 +444,11 @@ static void deny(struct toolrun_call *c, enum toolrun_verdict v, const char *why
 static void unknown_tool(struct toolrun_call *c)
 {
     struct buf names;
-    const struct tool_profile *p = c->t->profile;
     buf_init(&names, 0);
-    for (unsigned i = 0; p->tools[i]; i++)
-        buf_printf(&names, "%s%s", i ? ", " : "", p->tools[i]);
+    const struct tool *row;
+    const char *schema;
+    for (unsigned i = 0; (row = toolrun_tool(c->t, i, &schema)); i++)
+        buf_printf(&names, "%s%s", i ? ", " : "", row->name);
     answer_fail(&c->answer, TOOL_INVALID, "there is no tool '%.60s'; %s%s", c->name,
                 names.len ? "the tools are " : "there are none", buf_cstr(&names));
     buf_done(&names);
@@ -422,7 +477,8 @@ static void run_call(struct toolrun_call *c)
         return;
     }
     buf_init(&why, 0);
-    enum toolrun_verdict v = toolplace_decide(c->t->o.policy, c->tool->name, &why);
+    enum toolrun_verdict v = toolplace_decide(c->t->o.policy, c->t->hooks,
+                                              c->tool->name, c->args, &why);
     if (v == TOOLRUN_DENY || (v == TOOLRUN_ASK && !c->approved))
         deny(c, v, buf_cstr(&why));
     else if (c->tool->place == TOOL_IN_DAEMON)
@@ -448,6 +504,7 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
                                   const struct toolrun_cbs *cbs)
 {
     struct err err = {0};
+    const char *schema;
     struct toolrun_call *c = mem_zalloc(sizeof *c);
     (void)id;
     if (!c)
@@ -462,10 +519,8 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
         mem_free(c);
         return NULL;
     }
-    if (tool_profile_has(t->profile, str_c(tool)))
-        c->tool = tool_find(str_c(tool));
-    if (c->tool && schema_parse_args(tool, tool_schema(t->profile, c->tool), args, &c->args,
-                                     &err) < 0)
+    c->tool = find_tool(t, str_c(tool), &schema);
+    if (c->tool && schema_parse_args(tool, schema, args, &c->args, &err) < 0)
         snprintf(c->misfit, sizeof c->misfit, "%s", err.text);
     *t->tail = c;
     t->tail = &c->next;
@@ -511,7 +566,8 @@ static int own_text(struct toolrun *t, const char **s, struct err *err)
 static int copy_opts(struct toolrun *t, const struct toolrun_opts *o, struct err *err)
 {
     const char **texts[] = {&t->o.profile,   &t->o.session, &t->o.workspace, &t->o.state_dir,
-                            &t->o.notes_dir, &t->o.index,   &t->o.search};
+                            &t->o.notes_dir, &t->o.index,   &t->o.search,
+                            &t->o.lua_tools};
     t->o = *o;
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
         if (own_text(t, texts[i], err) < 0)
@@ -536,6 +592,10 @@ int toolrun_open(struct toolrun **out, const struct toolrun_opts *o, struct err 
     if (rc == 0 && !o->spawner && !o->unconfined)
         rc = err_set(err, ERR_DENIED, "tools need the sandbox, and none was started; only "
                      "the daemon's own configuration can switch it off");
+    if (rc == 0 && o->lua_tools)
+        rc = toollua_open(&t->lua, o->lua_tools, err);
+    if (rc == 0 && o->policy)
+        rc = hooks_open(&t->hooks, o->policy, err);
     if (rc == 0)
         rc = ev_timer_new(&t->kick, o->ev, on_kick, t, err);
     if (rc == 0)
@@ -564,6 +624,8 @@ void toolrun_close(struct toolrun *t)
     tooldriver_free(t->work.driver);
     tooldriver_free(t->web.driver);
     netproxy_free(t->proxy);
+    toollua_free(t->lua);
+    hooks_free(t->hooks);
     ev_timer_free(t->kick);
     ev_timer_free(t->guard);
     json_decref(t->plan);
@@ -589,13 +651,28 @@ const struct tool_profile *toolrun_profile(const struct toolrun *t)
     return t->profile;
 }
 
+const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char **schema)
+{
+    unsigned n = 0;
+    while (n < i && t->profile->tools[n])
+        n++;
+    const struct tool *row = t->profile->tools[n] ? tool_find(str_c(t->profile->tools[n]))
+                                                  : toollua_at(t->lua, i - n);
+    *schema = row ? tool_schema(t->profile, row) : NULL;
+    return row;
+}
+
 json_t *toolrun_schemas(const struct toolrun *t)
 {
     struct err ignored = {0};
+    const char *schema;
     json_t *v = NULL;
     struct buf b;
     buf_init(&b, 0);
-    tool_profile_json(t->profile, &b);
+    buf_putc(&b, '[');
+    for (unsigned i = 0; toolrun_tool(t, i, &schema); i++)
+        buf_printf(&b, "%s{\"type\": \"function\", \"function\": %s}", i ? ", " : "", schema);
+    buf_putc(&b, ']');
     if (b.failed || json_read(&v, buf_view(&b), &ignored) < 0)
         v = NULL;
     buf_done(&b);
@@ -606,12 +683,12 @@ enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const ch
                                    struct buf *why)
 {
     struct err ignored = {0};
-    const struct tool *row = tool_find(str_c(tool));
+    const char *schema;
+    const struct tool *row = find_tool(t, str_c(tool), &schema);
     json_t *v = NULL;
-    if (!row || !tool_profile_has(t->profile, str_c(tool)) ||
-        schema_parse_args(tool, tool_schema(t->profile, row), str_c(args), &v, &ignored) < 0)
+    if (!row || schema_parse_args(tool, schema, str_c(args), &v, &ignored) < 0)
         return TOOLRUN_ALLOW;
-    enum toolrun_verdict verdict = toolplace_decide(t->o.policy, tool, why);
+    enum toolrun_verdict verdict = toolplace_decide(t->o.policy, t->hooks, tool, v, why);
     json_decref(v);
     return verdict;
 }

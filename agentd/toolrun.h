@@ -54,6 +54,7 @@ struct toolrun_opts {
     const char *notes_dir;     /* notes of scope workspace; NULL = refused */
     const char *index;         /* local search index, or NULL */
     const char *search;        /* YAML file of search providers, or NULL */
+    const char *lua_tools;     /* folder of tools declared in Lua (toollua.h), or NULL */
     /* One JSON object for each connection that the proxy carried or refused; may be NULL. */
     void (*audit)(void *arg, const char *record);
     toolrun_hook hook;
@@ -68,6 +69,9 @@ void toolrun_close(struct toolrun *t);
 void toolrun_warm(struct toolrun *t);
 
 const struct tool_profile *toolrun_profile(const struct toolrun *t);
+/* The tools in the prompt's order, the profile's and then those in Lua; NULL past the end.
+ * *schema is the text that the model sees, valid as long as t. */
+const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char **schema);
 /* New reference: [{"type": "function", "function": {...}}, ...] in the prompt's order. */
 json_t *toolrun_schemas(const struct toolrun *t);
 

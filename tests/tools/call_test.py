@@ -98,6 +98,60 @@ class Unconfined(unittest.TestCase):
         got = call("bash", {"command": "x"}, "--policy", "/nonexistent.yaml")
         self.assertEqual(got["rc"], 1)
 
+    def test_lua_tools(self):
+        tools, policy = self.dir + "/tools", self.dir + "/p.yaml"
+        shutil.copytree(os.environ.get("SRC", ".") + "/configs/tools", tools)
+        with open(policy, "w") as f:
+            f.write("version: 1\nsummary: t\nrequire: nolimits\nworkspace: dir\n"
+                    "tools:\n  convert_length: allow\n  count_lines: allow\n  forever: allow\n")
+        opts = ("--tools", tools, "--policy", policy)
+        got = self.call("convert_length", {"value": 3, "from": "mile", "to": "km"}, *opts)
+        self.assertEqual((got["text"], got["level"]), ("3 mile = 4.82803 km", "daemon"))
+        got = self.call("convert_length", {"value": 3, "from": "mile", "to": "parsec"}, *opts)
+        self.assertIn("argument 'to' must be one of", got["text"])
+        got = self.call("count_lines", {"folder": ".", "pattern": "*.yaml"}, *opts)
+        self.assertEqual((got["text"], got["level"]), ("8\n[exit code: 0]", self.level))
+        self.call("count_lines", {"folder": "'; touch pwned; '", "pattern": "x"}, *opts)
+        self.assertFalse(os.path.exists(self.dir + "/pwned"))
+        got = self.call("convert_length", {"value": 1, "from": "m", "to": "m"}, "--tools", tools)
+        self.assertIn("[denied: convert_length is not in policy coding.yaml]", got["text"])
+        # A script that never ends, or fails, comes back with a sentence.
+        for body, want in (("while true do end", "step"), ("error('no luck')", "no luck"),
+                           ("return io.open('/etc/passwd')", "io")):
+            with open(tools + "/forever.lua", "w") as f:
+                f.write('tool = {name = "forever", description = "d", parameters = {type = '
+                        '"object", properties = {}}}\nfunction run(a) %s end\n' % body)
+            got = self.call("forever", {}, *opts)
+            self.assertTrue(got["is_error"])
+            self.assertIn(want, got["text"])
+        # What does not load is an error that names the file; the schema bytes are stable.
+        with open(tools + "/forever.lua", "w") as f:
+            f.write("tool = {name = 'bash'}")
+        done = subprocess.run([BIN + "/agentctl", "tool", "list", "--tools", tools],
+                              capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("forever.lua", done.stderr)
+        os.unlink(tools + "/forever.lua")
+        texts = {subprocess.run([BIN + "/agentctl", "tool", "list", "-p", "math", "--json",
+                                 "--tools", tools], capture_output=True).stdout for _ in range(5)}
+        self.assertEqual(len(texts), 1)
+        listed = json.loads(texts.pop())
+        self.assertEqual([t["function"]["name"] for t in listed],
+                         ["python", "finish", "convert_length", "count_lines"])
+
+    def test_hooks_narrow(self):
+        with open(self.dir + "/hook.lua", "w") as f:
+            f.write("function before_call(c)\n  if c.tool == 'bash' and c.args.command:find('rm ') "
+                    "then return 'deny', 'no deleting' end\n  return 'allow'\nend\n")
+        with open(self.dir + "/p.yaml", "w") as f:
+            f.write("version: 1\nsummary: t\nrequire: nolimits\nworkspace: dir\n"
+                    "hooks: [%s/hook.lua]\ntools:\n  bash: allow\n" % self.dir)
+        opts = ("--policy", self.dir + "/p.yaml")
+        self.assertEqual(self.call("bash", {"command": "rm -rf x"}, *opts)["text"],
+                         "[denied: hook hook.lua: no deleting]")
+        self.assertEqual(self.call("bash", {"command": "echo ok"}, *opts)["rc"], 0)
+        self.assertEqual(self.call("python", {"code": "1"}, *opts)["rc"], 3)
+
     def test_tools_of_the_daemon(self):
         state = self.dir + "/state"
         os.mkdir(state)
