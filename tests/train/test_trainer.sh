@@ -43,6 +43,7 @@ plan 3 1 >"$dir/three"
 "$dir/trainer" train "$dir/data" "$dir/b" "$dir/three" 7 >>"$dir/log"
 "$dir/trainer" train "$dir/data" "$dir/b" "$dir/six" 7 >>"$dir/log"
 cmp "$dir/a/ckpt" "$dir/b/ckpt"
+cmp "$dir/a/mean" "$dir/b/mean"
 echo "a run in one piece on two threads and a run in two pieces: the same bytes"
 
 # Logits after those steps, at a length beyond top-k: f32 here, f32 there.

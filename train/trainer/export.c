@@ -11,14 +11,16 @@ enum { DX = 64 }; /* index head width in exported files */
 
 static const uint64_t magic = 0x31544b4341474e54ull;
 
-int ckpt_save(const char *path, const struct model *m, const struct opt *o, long step)
+static int save(const char *path, const struct model *m, const float *w, const struct opt *o,
+                long step)
 {
     char tmp[600];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     FILE *f = fopen(tmp, "wb");
     uint64_t h[4] = {magic, m->n, (uint64_t)m->vocab, (uint64_t)step};
-    int ok = f && fwrite(h, sizeof h, 1, f) == 1 && fwrite(m->w, 4, m->n, f) == m->n &&
-             fwrite(o->m, 4, m->n, f) == m->n && fwrite(o->v, 4, m->n, f) == m->n;
+    int ok = f && fwrite(h, sizeof h, 1, f) == 1 && fwrite(w, 4, m->n, f) == m->n;
+    if (ok && o)
+        ok = fwrite(o->m, 4, m->n, f) == m->n && fwrite(o->v, 4, m->n, f) == m->n;
     if (f && fclose(f))
         ok = 0;
     if (!ok || rename(tmp, path)) {
@@ -26,6 +28,16 @@ int ckpt_save(const char *path, const struct model *m, const struct opt *o, long
         return -1;
     }
     return 0;
+}
+
+int ckpt_save(const char *path, const struct model *m, const struct opt *o, long step)
+{
+    return save(path, m, m->w, o, step);
+}
+
+int ckpt_save_mean(const char *path, const struct model *m, const float *w, long step)
+{
+    return save(path, m, w, NULL, step);
 }
 
 long ckpt_load(const char *path, struct model *m, struct opt *o)

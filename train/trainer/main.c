@@ -1,6 +1,6 @@
 /* main.c - trains, checks, evaluates and exports the shipped model.
  *
- *   trainer train DATA RUN SCHEDULE [seed]   resumes RUN/ckpt; stops after the last schedule step
+ *   trainer train DATA RUN SCHEDULE [seed]   resumes RUN/ckpt; RUN/mean is for export; stops after the last schedule step
  *   trainer eval DATA CKPT SPLIT N [sparse]  losses and exact matches per family, teacher-forced
  *   trainer logits CKPT VOCAB TOPK id...     logits of the last position in plain f32, and MTP's
  *   trainer export CKPT VOCAB TOPK DIR       safetensors and config.json
@@ -113,6 +113,7 @@ enum { NW = 2 }; /* gradient accumulators: fixed, so that sums do not depend on 
 struct run {
     struct model m;
     struct opt o;
+    float *mean; /* running mean of the weights over some 50 steps: what is exported */
     struct worker w[NW];
     struct split drill, train;
     struct plan plan;
@@ -318,7 +319,7 @@ static void reload(struct run *r, const char *dir)
 static int cmd_train(const char *data, const char *dir, const char *sched, uint64_t seed)
 {
     static struct run r;
-    char ckpt[512];
+    char ckpt[512], mean[512];
     int vocab = vocab_of(data);
     if (vocab < 0 || plan_read(&r.plan, sched)) {
         fprintf(stderr, "need %s/meta.json with \"vocab\" and a schedule %s\n", data, sched);
@@ -326,12 +327,20 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
     }
     mkdir(dir, 0777);
     snprintf(ckpt, sizeof ckpt, "%s/ckpt", dir);
+    snprintf(mean, sizeof mean, "%s/mean", dir);
     model_init(&r.m, vocab, seed);
+    r.mean = falloc(r.m.n);
+    float *fresh = r.m.w;
+    r.m.w = r.mean;
+    long at = ckpt_load(mean, &r.m, NULL);
+    r.m.w = fresh;
     opt_init(&r.o, &r.m);
     r.seed = seed * 0x9e3779b97f4a7c15ull;
     r.step = ckpt_load(ckpt, &r.m, &r.o);
     printf("%zu parameters, vocabulary %d, %s %ld\n", r.m.n, vocab,
            r.step < 0 ? "new run" : "resumed at", r.step < 0 ? 0 : r.step);
+    if (r.step < 0 || at != r.step)
+        memcpy(r.mean, r.m.w, r.m.n * sizeof(float));
     if (r.step < 0)
         r.step = 0;
     reload(&r, data);
@@ -353,6 +362,8 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
         r.nextp = 0;
         phase(&r, 1, threads);
         balance(&r);
+        for (size_t i = 0; i < r.m.n; i++)
+            r.mean[i] += 0.02f * (r.m.w[i] - r.mean[i]);
         opt_time += now() - t1;
         for (int i = 0; i < NW; i++) {
             rows += i < r.micro ? r.w[i].b->T : 0;
@@ -370,10 +381,12 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
         double every = plan_get(&r.plan, K_SAVE, r.step);
         if (now() - saved > (every > 0 ? every : 180)) {
             ckpt_save(ckpt, &r.m, &r.o, r.step);
+            ckpt_save_mean(mean, &r.m, r.mean, r.step);
             saved = now();
         }
     }
     ckpt_save(ckpt, &r.m, &r.o, r.step);
+    ckpt_save_mean(mean, &r.m, r.mean, r.step);
     r.phase = 2;
     pthread_barrier_wait(&r.go);
     pthread_join(th, NULL);
