@@ -50,6 +50,7 @@ int split_open(struct split *s, const char *dir, const char *name)
         return -1;
     }
     s->bytes = no;
+    s->keep4 = 1;
     int p = CTX;
     for (int i = 1; i < s->n; i++) { /* common prefix of all sequences */
         const uint16_t *a = s->ids + s->off[0], *b = s->ids + s->off[i];
@@ -102,6 +103,20 @@ static void open_seg(struct batch *b, int fam)
     b->fam[b->nseg++] = (uint8_t)fam;
 }
 
+/* a sequence at random; families of long sequences fewer times, those of hard ones more often */
+static int pick(const struct split *s, uint64_t *rng)
+{
+    int i = (int)rng_below(rng, (uint32_t)s->n);
+    double boost = (double)rng_below(rng, 1000000) / 1e6;
+    double keep = (double)rng_below(rng, 1000000) / 1e6;
+    for (int k = 0; boost < s->boost3 && s->fam[i] != 3 && k < 64; k++)
+        i = (int)rng_below(rng, (uint32_t)s->n);
+    if (s->fam[i] == 4 && keep >= s->keep4)
+        for (int k = 0; s->fam[i] == 4 && k < 64; k++)
+            i = (int)rng_below(rng, (uint32_t)s->n);
+    return i;
+}
+
 void batch_fill(struct batch *b, const struct split *s, int target, int strip, int reopen,
                 uint64_t *rng, int *at)
 {
@@ -109,7 +124,7 @@ void batch_fill(struct batch *b, const struct split *s, int target, int strip, i
     for (int tries = 0; b->nseg < SEGMAX - 1 && tries < 4000; tries++) {
         if (at && *at >= s->n)
             break;
-        int i = at ? *at : (int)rng_below(rng, (uint32_t)s->n);
+        int i = at ? *at : pick(s, rng);
         const uint16_t *t = s->ids + s->off[i];
         const uint8_t *m = s->msk + s->off[i];
         int len = (int)(s->off[i + 1] - s->off[i]), first = b->nseg == 0;

@@ -9,8 +9,8 @@ struct split {
     const uint8_t *msk, *fam;
     const uint32_t *off;
     int n, prefix; /* sequences; tokens all of them share, less one */
-    int *next;     /* order of one pass */
     size_t bytes;
+    double keep4, boost3; /* share of family 4 that is kept, of draws made from family 3 */
 };
 
 /* 0 or -1 when a file is missing or inconsistent (message on stderr) */
