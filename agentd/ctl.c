@@ -8,6 +8,17 @@
 
 static const struct ctl_command commands[] = {
     {"run", ctl_run, "Run one turn and show it."},
+    {"chat", ctl_chat, "Talk with the agent, turn by turn, in one session."},
+    {"sessions", ctl_ask, "List the sessions, newest first."},
+    {"show", ctl_ask, "Print what was said, thought, called and answered."},
+    {"attach", ctl_follow, "Replay a session and stay with it."},
+    {"tail", ctl_follow, "Watch events as they come."},
+    {"approve", ctl_ask, "Answer a question of an agent; without one, list them."},
+    {"cancel", ctl_ask, "Interrupt a turn."},
+    {"fork", ctl_ask, "Make a session with the same history, or a part of it."},
+    {"export", ctl_ask, "Print every event with the sampled token ids."},
+    {"render", ctl_ask, "Print the exact bytes of the next prompt."},
+    {"status", ctl_ask, "Say how the daemon is."},
     {"cache", ctl_cache, "Look into the KV cache of a session."},
     {"encode", ctl_encode, "Render messages to the exact prompt of the model."},
     {"parse", ctl_parse, "Read a completion back into a message, strictly."},
@@ -16,6 +27,7 @@ static const struct ctl_command commands[] = {
     {"model", ctl_model, "Look into model files, convert them, tokenise text."},
     {"doctor", ctl_doctor, "Say what this host can keep of the sandbox."},
     {"sandbox", ctl_sandbox, "Run programs confined; explain and try policies."},
+    {"completions", ctl_completions, "Print the completion script of a shell."},
     {"version", ctl_version, "Print the version."},
 };
 

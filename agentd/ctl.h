@@ -7,6 +7,9 @@
 
 /* One declaration per row of the table in ctl.c, in the same order. */
 int ctl_run(int argc, char **argv);
+int ctl_chat(int argc, char **argv);
+int ctl_ask(int argc, char **argv); /* sessions, show, ...: argv[0] says which */
+int ctl_follow(int argc, char **argv); /* attach, tail */
 int ctl_cache(int argc, char **argv);
 int ctl_encode(int argc, char **argv);
 int ctl_parse(int argc, char **argv);
@@ -15,6 +18,7 @@ int ctl_index(int argc, char **argv);
 int ctl_model(int argc, char **argv);
 int ctl_doctor(int argc, char **argv);
 int ctl_sandbox(int argc, char **argv);
+int ctl_completions(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 
 /* Subcommands that have files of their own. */
