@@ -44,6 +44,8 @@ int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n, struct err *err)
     uint32_t cap = 0;
     *ids = NULL;
     *n = 0;
+    if (rest.n == 0)
+        return err_set(err, ERR_PARSE, "no token ids: write --tokens 1,2,3");
     while (str_split(&rest, ',', &piece)) {
         int64_t v;
         if (!str_to_i64(str_trim(piece), &v) || v < 0 || v > INT32_MAX)
@@ -58,7 +60,7 @@ int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n, struct err *err)
         }
         (*ids)[(*n)++] = (int32_t)v;
     }
-    return *n ? 0 : err_set(err, ERR_PARSE, "no token ids: write --tokens 1,2,3");
+    return 0;
 }
 
 /* One run of the command. */
