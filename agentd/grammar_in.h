@@ -44,7 +44,8 @@ struct grammar {
     uint16_t *child; /* parallel to text */
     uint32_t n_nodes, n_texts;
     struct grammar_list tools; /* names; child = node of the parameters */
-    uint32_t generation;       /* changes with the live sets: part of every cache key */
+    uint64_t id; /* hash of all it was made from: what cached masks go by, since the address
+                    of a freed grammar may come back */
 };
 
 /* Where the automaton is. */
@@ -101,6 +102,9 @@ struct grammar_state {
 };
 
 enum { SYMBOL_LITERAL = 256 }; /* SYMBOL_LITERAL + enum literal; below are bytes */
+
+/* Mixes bytes and their number into a hash (FNV-1a). */
+uint64_t grammar_hash(uint64_t h, const void *p, size_t n);
 
 /* Moves by one byte or literal; false when that cannot come here, *s then undefined. */
 bool grammar_step(const struct grammar *g, struct grammar_state *s, int symbol);

@@ -13,8 +13,8 @@ enum { TOKEN_BYTES = 256, CACHE_SLOTS = 128 };
 
 struct entry {
     struct grammar_state state;
-    const struct grammar *g; /* NULL = free slot */
-    uint32_t generation;
+    uint64_t grammar; /* its id */
+    bool used;
     uint8_t *mask; /* owned */
 };
 
@@ -159,20 +159,12 @@ static void walk(struct grammar_vocab *v, const struct grammar *g, const struct 
     add_literals(v, g, s, mask);
 }
 
-static uint32_t hash(const struct grammar_state *s)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    uint64_t h = 0xCBF29CE484222325u;
-    for (size_t i = 0; i < sizeof(*s); i++)
-        h = (h ^ p[i]) * 0x100000001B3u;
-    return (uint32_t)(h ^ h >> 32);
-}
-
 static const uint8_t *cached(struct grammar_vocab *v, const struct grammar *g,
                              const struct grammar_state *s)
 {
-    struct entry *e = &v->cache[hash(s) % CACHE_SLOTS];
-    if (e->g == g && e->generation == g->generation && !memcmp(&e->state, s, sizeof(*s)))
+    uint64_t h = grammar_hash(g->id, s, sizeof(*s));
+    struct entry *e = &v->cache[(h ^ h >> 32) % CACHE_SLOTS];
+    if (e->used && e->grammar == g->id && !memcmp(&e->state, s, sizeof(*s)))
         return e->mask;
     if (!e->mask)
         e->mask = mem_alloc(v->mask_bytes);
@@ -182,8 +174,8 @@ static const uint8_t *cached(struct grammar_vocab *v, const struct grammar *g,
     }
     walk(v, g, s, e->mask);
     e->state = *s;
-    e->g = g;
-    e->generation = g->generation;
+    e->grammar = g->id;
+    e->used = true;
     return e->mask;
 }
 

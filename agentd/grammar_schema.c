@@ -222,6 +222,15 @@ static uint16_t compile(struct compiler *c, struct str schema, unsigned depth)
     return at;
 }
 
+uint64_t grammar_hash(uint64_t h, const void *p, size_t n)
+{
+    const unsigned char *b = p;
+    h ^= n;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ b[i]) * 0x100000001B3u;
+    return h;
+}
+
 static int compile_tools(struct compiler *c, const struct str *tools, uint32_t n)
 {
     struct grammar *g = c->g;
@@ -242,6 +251,7 @@ static int compile_tools(struct compiler *c, const struct str *tools, uint32_t n
         if (!copy)
             fail(c, err_nomem(c->err));
         size_t length = canonical[i].len;
+        g->id = grammar_hash(g->id, canonical[i].data, length);
         buf_done(&canonical[i]);
         canonical[i] = (struct buf){.data = (uint8_t *)copy, .len = length};
     }
@@ -278,6 +288,7 @@ int grammar_new(struct grammar **out, const struct str *tools, uint32_t n, struc
     if (rc == 0) {
         g->node[GRAMMAR_ANY] = (struct grammar_node){.types = GRAMMAR_ALL_TYPES};
         g->n_nodes = 1;
+        g->id = 0xCBF29CE484222325u;
         struct compiler c = {.g = g, .err = err};
         rc = compile_tools(&c, tools, n);
     }
@@ -342,7 +353,9 @@ int grammar_live(struct grammar *g, struct str tool, struct str key, const struc
     }
     if (c.rc == 0)
         node->strings = add_list(&c, copies, n);
-    g->generation++;
+    g->id = grammar_hash(grammar_hash(g->id, tool.p, tool.n), key.p, key.n);
+    for (uint32_t i = 0; i < n; i++)
+        g->id = grammar_hash(g->id, values[i].p, values[i].n);
     mem_free(copies);
     return c.rc;
 }
