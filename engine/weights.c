@@ -160,7 +160,7 @@ const struct tensors *weights_tensors(const struct weights *w)
 
 const struct gguf *weights_gguf(const struct weights *w)
 {
-    return w->file->gguf;
+    return w->file ? w->file->gguf : NULL;
 }
 
 int weights_scan(const struct weights *w, void (*progress)(void *arg, double done), void *arg,
