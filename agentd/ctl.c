@@ -28,6 +28,7 @@ static const struct ctl_command commands[] = {
     {"doctor", ctl_doctor, "Say what this host can keep of the sandbox."},
     {"sandbox", ctl_sandbox, "Run programs confined; explain and try policies."},
     {"completions", ctl_completions, "Print the completion script of a shell."},
+    {"bench", ctl_bench, "Measure this machine: sandbox."},
     {"version", ctl_version, "Print the version."},
 };
 

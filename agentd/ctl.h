@@ -19,7 +19,11 @@ int ctl_model(int argc, char **argv);
 int ctl_doctor(int argc, char **argv);
 int ctl_sandbox(int argc, char **argv);
 int ctl_completions(int argc, char **argv);
+int ctl_bench(int argc, char **argv);
 int ctl_version(int argc, char **argv);
+
+/* Of `agentctl bench`. */
+int ctl_bench_sandbox(int argc, char **argv);
 
 /* Subcommands that have files of their own. */
 int ctl_index_bench(int argc, char **argv);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,7 +197,6 @@ static void begin(struct scell *c)
         return;
     c->active = true;
     c->hits = 0;
-    limits_mark(&c->box->group);
     if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
         c->base_free = c->base_files = 0;
     c->next_disk = c->next_memory = io_mono_ns() + 10 * MS;
@@ -234,7 +234,9 @@ static void on_exited(struct scell *c, const struct wire *w)
         x.code = WEXITSTATUS(w->a);
     if (WIFSIGNALED(w->a))
         x.signal = WTERMSIG(w->a);
-    x.limits = limits_hits(&c->box->group) | c->hits;
+    x.limits = c->hits;
+    if (x.code != 0) /* a clean end asks no control group, which would cost as much as a fork */
+        x.limits |= limits_hits(&c->box->group);
     if (r->timed_out)
         x.limits |= SANDBOX_LIMIT_WALL;
     if (x.signal == SIGXCPU)
@@ -254,6 +256,7 @@ static void on_ended(struct scell *c, const struct wire *w)
     e.cpu_ns = limits_cpu_ns(&c->box->group);
     end(c);
     tell(&m, &e, sizeof e, NULL, 0);
+    limits_mark(&c->box->group); /* after the answer: the next call finds it done */
 }
 
 static void from_cell(struct spawnd *d, unsigned i)
@@ -506,6 +509,8 @@ static void serve(struct spawnd *d, int signals)
         if (p[0].revents)
             from_daemon(d);
         tick(d, io_mono_ns());
+        if (d->host)
+            sandbox_host_prepare(d->host);
     }
 }
 
@@ -531,6 +536,8 @@ static int settle(void)
         dup2(null, i);
     if (geteuid() == 0) /* refused in a user namespace, where it does not matter */
         (void)!setgroups(0, NULL);
+    /* A daemon in a real-time class must not hand it to code inside. */
+    (void)!sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
     sigemptyset(&set);
     for (int i = 1; i < NSIG; i++)
         signal(i, SIG_DFL);

@@ -18,7 +18,7 @@ struct build {
     int workspace;            /* O_PATH, opened once and checked */
     uint64_t work_dev, work_ino;
     int owner_ns; /* user namespace of the id-mapped workspace, -1 */
-    int ctl;      /* pid 1's end */
+    int ctl, ctl_outside; /* pid 1's end, and the spawner's, which pid 1 closes */
     int root;     /* the new root while it is being filled */
     const char *root_at; /* where it stands in the old tree */
     int proc, upper, listener;

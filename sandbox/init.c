@@ -631,6 +631,7 @@ _Noreturn void init_main(struct build *b)
 {
     static struct init in; /* half a megabyte: not on the stack */
     in.b = b;
+    io_close(&b->ctl_outside); /* so that the spawner's death is the end of file */
     struct wire go;
     int fds[WIRE_FDS_MAX];
     unsigned n;

@@ -308,11 +308,16 @@ int limits_make(struct limits_group *g, const struct limits_host *h, const char 
             limits_remove(g);
             return rc;
         }
-    if (write_limits(g, l) < 0) {
-        int rc = err_sys(err, "write the limits of control group %s", g->name);
+    int rc = l ? limits_write(g, l, err) : 0;
+    if (rc < 0)
         limits_remove(g);
-        return rc;
-    }
+    return rc;
+}
+
+int limits_write(const struct limits_group *g, const struct sandbox_limits *l, struct err *err)
+{
+    if (g->made && write_limits(g, l) < 0)
+        return err_sys(err, "write the limits of control group %s", g->name);
     return 0;
 }
 

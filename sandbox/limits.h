@@ -34,6 +34,9 @@ struct limits_group {
 
 NODISCARD int limits_make(struct limits_group *g, const struct limits_host *h,
                           const char *name, const struct sandbox_limits *l, struct err *err);
+/* For a group made with l NULL. */
+NODISCARD int limits_write(const struct limits_group *g, const struct sandbox_limits *l,
+                           struct err *err);
 /* Descriptor for CLONE_INTO_CGROUP (v2), or -1. Owned by the caller. */
 int limits_open(const struct limits_group *g);
 /* Moves a process in (v1). */

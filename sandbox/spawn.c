@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 
 #include "base/io.h"
+#include "sandbox/berth.h"
 #include "sandbox/build.h"
 #include "sandbox/spec.h"
 #include "sandbox/sys.h"
@@ -35,6 +36,7 @@ struct sandbox_host {
     struct owner owner[OWNERS];
     unsigned next_owner;
     uint32_t serial;
+    struct berth *berth; /* for the next cell, owned; or NULL */
 };
 
 int sandbox_host_open(struct sandbox_host **out, const char *tool, const char *state_dir,
@@ -51,10 +53,20 @@ int sandbox_host_open(struct sandbox_host **out, const char *tool, const char *s
     return 0;
 }
 
+void sandbox_host_prepare(struct sandbox_host *h)
+{
+    char name[64];
+    if (h->berth || !berth_possible(&h->probe.limits))
+        return;
+    snprintf(name, sizeof name, "agentd-%d-%u", (int)getpid(), ++h->serial);
+    h->berth = berth_new(&h->probe.limits, name);
+}
+
 void sandbox_host_close(struct sandbox_host *h)
 {
     if (!h)
         return;
+    berth_free(h->berth);
     for (unsigned i = 0; i < PROFILES; i++)
         mem_free(h->filter[i].code);
     for (unsigned i = 0; i < OWNERS; i++)
@@ -162,6 +174,7 @@ struct attempt {
     struct plan plan;
     struct probe host; /* with this cell's range */
     struct sandbox_spec spec;
+    struct berth *berth; /* where the cell is born, or NULL */
     struct sandbox_refusal *r;
     struct err *err;
 };
@@ -184,11 +197,20 @@ static const struct plan_step *find_step(const struct plan *p, enum plan_do what
 static int make_group(struct attempt *a)
 {
     char name[64];
-    snprintf(name, sizeof name, "agentd-%d-%u", (int)getpid(), a->s->host->serial);
+    struct sandbox_host *h = a->s->host;
     struct err why = {0};
-    if (limits_make(&a->s->group, &a->s->host->probe.limits, name, &a->spec.limits, &why) < 0)
-        return refuse(a, plan_name(DO_GROUPS), why.sys);
-    return 0;
+    int rc;
+    sandbox_host_prepare(h);
+    a->berth = h->berth;
+    h->berth = NULL;
+    if (a->berth) {
+        berth_take_group(a->berth, &a->s->group);
+        rc = limits_write(&a->s->group, &a->spec.limits, &why);
+    } else {
+        snprintf(name, sizeof name, "agentd-%d-%u", (int)getpid(), ++h->serial);
+        rc = limits_make(&a->s->group, &h->probe.limits, name, &a->spec.limits, &why);
+    }
+    return rc < 0 ? refuse(a, plan_name(DO_GROUPS), why.sys) : 0;
 }
 
 static int prepare(struct attempt *a)
@@ -234,20 +256,19 @@ static int start(struct attempt *a)
     const struct plan_step *clone_step = find_step(&a->plan, DO_CLONE);
     int group = limits_open(&s->group);
     a->b.ctl = pair[1];
-    s->ctl = pair[0];
-    long pid = ns_clone(clone_step->n1, group, &s->pidfd);
+    a->b.ctl_outside = s->ctl = pair[0];
+    long pid = a->berth ? berth_clone(a->berth, &a->b, clone_step->n1, &s->pidfd)
+                        : ns_clone(clone_step->n1, group, &s->pidfd);
     int saved = errno;
-    if (pid == 0) {
-        close(pair[0]);
+    if (pid == 0)
         init_main(&a->b);
-    }
     io_close(&group);
     close(pair[1]);
     if (pid < 0)
         return refuse(a, plan_name(DO_CLONE), saved);
     s->pid = (pid_t)pid;
     struct err why = {0};
-    if (s->group.made && s->group.host->kind == LIMITS_V1 &&
+    if (!a->berth && s->group.made && s->group.host->kind == LIMITS_V1 &&
         limits_enter(&s->group, s->pid, &why) < 0)
         return refuse(a, plan_name(DO_GROUPS), why.sys);
     if (ns_write_maps(s->pid, find_step(&a->plan, DO_IDMAP), a->plan.two_ids) < 0)
@@ -341,7 +362,6 @@ int sandbox_open(struct sandbox **out, struct sandbox_host *h, const struct sand
     s->host = h;
     s->pidfd = s->ctl = s->proc = s->workspace = s->listener = s->upper = s->slot = -1;
     buf_init(&s->record, 8192);
-    h->serial++;
     a->s = s;
     a->r = r;
     a->err = err;
@@ -355,6 +375,7 @@ int sandbox_open(struct sandbox **out, struct sandbox_host *h, const struct sand
     if (rc == 0)
         rc = attempt(a);
     mounts_close(&a->b);
+    berth_free(a->berth);
     plan_drop(&a->plan);
     mem_free(a);
     if (rc < 0) {

@@ -18,6 +18,9 @@ NODISCARD int sandbox_host_open(struct sandbox_host **out, const char *tool,
 void sandbox_host_close(struct sandbox_host *h);
 const struct probe *sandbox_host_probe(const struct sandbox_host *h);
 
+/* Work ahead for the next cell, when nobody waits; cheap to call when nothing is to be done. */
+void sandbox_host_prepare(struct sandbox_host *h);
+
 struct sandbox {
     struct sandbox_host *host; /* borrowed */
     pid_t pid;                 /* of pid 1, outside */

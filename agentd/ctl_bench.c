@@ -1,0 +1,11 @@
+/* ctl_bench.c - `agentctl bench`: one subcommand per part that has figures to keep. */
+#include "agentd/ctl.h"
+
+static const struct ctl_command commands[] = {
+    {"sandbox", ctl_bench_sandbox, "What confinement costs, beside fork+exec and bwrap."},
+};
+
+int ctl_bench(int argc, char **argv)
+{
+    return ctl_dispatch("agentctl bench", commands, ARRAY_LEN(commands), argc, argv);
+}
