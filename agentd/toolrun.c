@@ -27,7 +27,7 @@
 #include "base/mem.h"
 #include "tools/schema.h"
 
-enum { GRACE_S = 10, FINISH_TRIES = 2, UNDO_MAX = 1000 };
+enum { GRACE_S = 5, WEB_S = 240, FINISH_TRIES = 2, UNDO_MAX = 1000 };
 #define NS 1000000000LL
 
 enum call_state { QUEUED, STARTING, RUNNING, ENDING, HOOKED };
@@ -168,6 +168,24 @@ static void on_guard(void *arg)
     tooldriver_kill(c->tool->place == TOOL_IN_WEB_CELL ? t->web.driver : t->work.driver);
 }
 
+/*
+ * Seconds by which the tool itself must have answered: what the call asked for within what
+ * the policy lets it have. A tool that does not is stopped, hung or worse.
+ */
+static int64_t patience(const struct toolrun_call *c, const struct toolplace_times *times)
+{
+    static const char *const keys[] = {"timeout_s", "wait_s"};
+    if (c->tool->place == TOOL_IN_WEB_CELL)
+        return WEB_S;
+    int64_t s = times->soft_s;
+    for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
+        const json_t *v = json_object_get(c->args, keys[i]);
+        if (json_is_integer(v) && json_integer_value(v) > s)
+            s = json_integer_value(v);
+    }
+    return s < times->hard_s ? s : times->hard_s;
+}
+
 static void on_ready(void *arg)
 {
     struct place *p = arg;
@@ -192,7 +210,7 @@ static void on_ready(void *arg)
                           (int)times.hard_s, "jobs",
                           times.jobs && tool_profile_has(t->profile, STR("job")), "stream",
                           c->streamed, "first_cursor", (int)t->shown.n);
-    ev_timer_start(t->guard, (times.hard_s + GRACE_S) * NS, 0);
+    ev_timer_start(t->guard, (patience(c, &times) + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
 }
