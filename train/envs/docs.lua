@@ -137,7 +137,7 @@ end
 
 -- search, open the page of that title, find. -> value, cursor, line; nil when nothing fits
 function docs.find_fact(ctx, e, f, lead)
-  local results = ctx.call((lead or "") .. "I will search for " .. e.query .. ".", "search", { { "query", e.query } })
+  local results = ctx.call((lead or "") .. "I need " .. f.rel[3] .. ". I will search for " .. e.query .. ".", "search", { { "query", e.query } })
   local id = hit(results, e)
   if not id then return nil end
   local page = ctx.call(e.title .. " is result " .. id .. ". I will open it.", "open", { { "id", id }, { "cursor", cursor_of(results) } })
