@@ -1,6 +1,6 @@
 """synth.py - runs oracles against the real tools and writes what they did as records.
 
-usage: synth.py ENV --count N [--first SEED] [--out DIR] [--bin BUILD/bin]
+usage: synth.py ENV --count N [--first SEED] [--kinds A,B] [--out DIR] [--bin BUILD/bin]
 
 One record per task, one JSON object a line:
   {"env","family","kind","seed","turns":[{"request","steps":[{"think","call":{"name","args"},
@@ -115,6 +115,7 @@ def main():
     p.add_argument("env")
     p.add_argument("--count", type=int, default=SHARD)
     p.add_argument("--first", type=int, default=0)
+    p.add_argument("--kinds", help="only tasks of these kinds, separated by commas")
     p.add_argument("--out", default=os.path.join(HERE, "out", "records"))
     p.add_argument("--bin", default=os.path.join(HERE, "..", "build", "release", "bin"))
     o = p.parse_args()
@@ -127,6 +128,8 @@ def main():
                 continue
             with open(path + ".part", "w", encoding="utf-8") as f:
                 for seed in range(first, min(first + SHARD, o.first + o.count)):
+                    if o.kinds and env.ask(op="task", seed=seed)["kind"] not in o.kinds.split(","):
+                        continue
                     record, score, why = play(env, tools, seed, base)
                     if score != 1:
                         sys.exit(f"{o.env} seed {seed} ({record['kind']}): the oracle fails: {why}\n{json.dumps(record)}")
