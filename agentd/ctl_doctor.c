@@ -17,7 +17,7 @@
 #include "base/json.h"
 #include "sandbox/spawn.h"
 
-enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_LANDLOCK = 4, DOCTOR_NONE = 5 };
+enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_NONE = 5 };
 
 struct finding {
     const char *name;
@@ -159,7 +159,6 @@ static void print_text(const struct doctor *d)
            d->level == SANDBOX_FULL       ? ": every promise is kept"
            : d->level == SANDBOX_NOLIMITS ? ": everything but exact limits; policies accept "
                                             "it with require: nolimits"
-           : d->level == SANDBOX_LANDLOCK ? ": no namespaces"
                                           : ": nothing can be confined here");
 }
 
@@ -195,8 +194,8 @@ int ctl_doctor(int argc, char **argv)
     };
     const struct opt_cmd cmd = {
         "doctor", "", "Say what this host can keep of the sandbox, by trying it.",
-        "Exit status: 0 level full, 3 nolimits (no control groups), 4 landlock (no\n"
-        "namespaces), 5 nothing can be confined, 1 the examination itself failed.",
+        "Exit status: 0 level full, 3 nolimits (no control groups), 5 nothing can be\n"
+        "confined, 1 the examination itself failed.",
         opts, ARRAY_LEN(opts), 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
@@ -219,6 +218,6 @@ int ctl_doctor(int argc, char **argv)
         return EXIT_FAIL;
     if (!json)
         print_text(&d);
-    static const int codes[] = {DOCTOR_NONE, DOCTOR_LANDLOCK, DOCTOR_NOLIMITS, DOCTOR_FULL};
+    static const int codes[] = {DOCTOR_NONE, DOCTOR_NONE, DOCTOR_NOLIMITS, DOCTOR_FULL};
     return codes[d.level];
 }

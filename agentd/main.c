@@ -6,13 +6,14 @@
 #include "agentd/crash.h"
 #include "agentd/daemon_main.h"
 #include "agentd/opt.h"
+#include "agentd/policy.h"
 #include "agentd/rpc.h"
 #include "agentd/spawner.h"
 
 struct flags {
     const char *config, *engine, *socket, *state, *profile, *sandbox;
     struct opt_list sets;
-    bool private_mode, check, explain, schema, points, version;
+    bool private_mode, check, explain, policy, schema, points, version;
     int64_t connect_fd;
 };
 
@@ -31,6 +32,7 @@ static int parse(struct flags *f, int argc, char **argv)
         {"connect-fd", 0, OPT_INT, &f->connect_fd, "N", "serve this inherited connection"},
         {"check-config", 0, OPT_FLAG, &f->check, NULL, "read the configuration and end"},
         {"explain-config", 0, OPT_FLAG, &f->explain, NULL, "print every key with its meaning"},
+        {"explain-policy", 0, OPT_FLAG, &f->policy, NULL, "print every key of a policy"},
         {"dump-schema", 0, OPT_FLAG, &f->schema, NULL, "print the native protocol's methods"},
         {"crash-points", 0, OPT_FLAG, &f->points, NULL, "print where AGENTD_CRASH_AT may kill"},
         {"version", 0, OPT_FLAG, &f->version, NULL, "print the version"},
@@ -96,6 +98,14 @@ int main(int argc, char **argv)
         return puts("agentd " AGENTD_VERSION) < 0 ? EXIT_FAIL : EXIT_OK;
     if (f.schema)
         return print_schema();
+    if (f.policy) {
+        struct buf b;
+        buf_init(&b, 0);
+        policy_explain(&b);
+        fputs(buf_cstr(&b), stdout);
+        buf_done(&b);
+        return EXIT_OK;
+    }
     if (f.explain || f.points) {
         if (f.explain)
             config_explain(stdout);

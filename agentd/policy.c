@@ -61,7 +61,7 @@ static const struct row rows[] = {
     {"version", K_INT, 0, 1, 1, NULL, NULL, NULL, "format of this file"},
     {"summary", K_TEXT, AT(summary), 0, 0, NULL, "''", NULL, "one line for people"},
     {"require", K_CHOICE, SPEC(require), 0, 0, levels, "full", NULL,
-     "least protection accepted; 'none' is not, only the daemon's own configuration can"},
+     "least protection accepted: full, or nolimits where no control group is delegated"},
     {"profile", K_CHOICE, SPEC(profile), 0, 0, profiles, "default", NULL,
      "system calls: strict = computation without sockets, debug = ptrace inside"},
     {"landlock", K_CHOICE, SPEC(landlock), 0, 0, landlocks, "use", NULL,
@@ -554,6 +554,10 @@ static int check(struct ctx *c)
         return yaml_fail(c->y, yaml_get(root, "require"), c->err,
                          "a policy cannot switch the sandbox off; only sandbox: off in the "
                          "daemon's own configuration can");
+    if (p->spec.require == SANDBOX_LANDLOCK)
+        return yaml_fail(c->y, yaml_get(root, "require"), c->err,
+                         "level landlock, without namespaces, is not made here; the least "
+                         "that this sandbox gives is require: nolimits");
     if (p->spec.net == SANDBOX_NET_HOST && !p->spec.net_host_known)
         return yaml_fail(c->y, net, c->err, "network mode host gives code inside this machine's "
                          "network; a policy that means it also says i_know: true");

@@ -78,8 +78,7 @@ struct advice {
 };
 
 #define NO_NS "this host does not let us make user namespaces"
-#define WEAKER                                                                               \
-    "or name the weaker level in the policy: require: landlock, if the kernel has Landlock 3"
+#define WEAKER "or run agentd on a host or in a virtual machine that allows them"
 
 /* First match wins. */
 static const struct advice advices[] = {
@@ -160,6 +159,4 @@ void probe_explain(const struct probe *p, const char *step, int sys,
     bool namespaces = strcmp(step, "workspace") != 0 && strcmp(step, "groups") != 0;
     if (!namespaces)
         r->offered = probe_level(p);
-    else if (p->landlock >= 3 && !p->root)
-        r->offered = SANDBOX_LANDLOCK;
 }

@@ -154,8 +154,9 @@ def kill_all(pids):
             pass
 
 
-def main(cases):
-    """Runs the cases as whoever we are; as root once more as a user without privilege."""
+def main(cases, plain=""):
+    """Runs the cases as whoever we are; as root once more as a user without privilege, then
+    only those whose name matches `plain`."""
     bin_dir, src = os.environ["BIN"], os.environ["SRC"]
     if len(sys.argv) > 1 and sys.argv[1] == "--as-is":
         world = World(os.environ["ESCAPE_BIN"], src)
@@ -181,17 +182,16 @@ def main(cases):
         subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
         script = os.path.join(copy, "escape", os.path.basename(sys.argv[0]))
         env = dict(os.environ, ESCAPE_BIN=copy, SRC=copy)
-        me = [PYTHON, "-I", script, "--as-is"]
         print(f"--- as uid {os.geteuid()}", flush=True)
         code |= subprocess.run([PYTHON, script, "--as-is"], env=env, cwd=copy).returncode
         if os.geteuid() == 0 and shutil.which("setpriv"):
             print("--- as a plain user", flush=True)
-            plain = ["setpriv", "--reuid", "64990", "--regid", "64990", "--clear-groups",
-                     "--inh-caps=-all"]
+            user = ["setpriv", "--reuid", "64990", "--regid", "64990", "--clear-groups",
+                    "--inh-caps=-all"]
             env["HOME"] = "/nonexistent"
-            code |= subprocess.run(plain + [PYTHON, script, "--as-is"], env=env,
+            env.setdefault("ESCAPE_ONLY", plain)
+            code |= subprocess.run(user + [PYTHON, script, "--as-is"], env=env,
                                    cwd=copy).returncode
-        del me
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     sys.exit(code)
