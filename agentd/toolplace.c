@@ -194,8 +194,6 @@ int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool we
         arg(p, "--web");
     if (rc == 0)
         rc = add_state(p, o, "spill", "--spill-dir", err);
-    if (rc == 0 && web)
-        rc = add_state(p, o, "pages", "--pages-dir", err);
     if (rc == 0 && p->failed)
         rc = err_nomem(err);
     if (rc < 0) {

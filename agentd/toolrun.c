@@ -45,6 +45,9 @@ struct toolrun_call {
     int64_t started_ns;
     struct answer answer;
     bool is_finish;
+    /* `open` of a spill: first it is read in the work cell, then shown in the web cell. */
+    enum { NO_SPILL, READ_SPILL, HAVE_SPILL } spill;
+    struct buf content; /* the spill's text, once read */
 };
 
 /* One of the two places where tools run. */
@@ -103,11 +106,18 @@ static void save_undo(struct toolrun *t, const json_t *undo)
     buf_done(&b);
 }
 
+/* Where a call is at the moment. */
+static struct place *place_of(const struct toolrun_call *c)
+{
+    bool web = c->tool->place == TOOL_IN_WEB_CELL && c->spill != READ_SPILL;
+    return web ? &c->t->web : &c->t->work;
+}
+
 static const char *level_of(const struct toolrun_call *c)
 {
     if (!c->tool || c->tool->place == TOOL_IN_DAEMON || c->state == QUEUED)
         return "daemon"; /* nothing left it */
-    const struct place *p = c->tool->place == TOOL_IN_CELL ? &c->t->work : &c->t->web;
+    const struct place *p = place_of(c);
     return p->driver ? tooldriver_level(p->driver) : "unknown";
 }
 
@@ -141,6 +151,7 @@ static void done(struct toolrun_call *c)
         toolnotes_note_page(&t->shown, r.text);
     c->cbs.on_done(c->cbs.arg, &r);
     answer_done(a);
+    buf_done(&c->content);
     json_decref(c->args);
     mem_free(c->name);
     mem_free(c);
@@ -155,7 +166,7 @@ static struct toolrun_call *running(const struct place *p)
     struct toolrun_call *c = p->t->queue;
     if (!c || c->state == QUEUED || c->state == HOOKED || !c->tool)
         return NULL;
-    return (c->tool->place == TOOL_IN_WEB_CELL) == (p == &p->t->web) ? c : NULL;
+    return place_of(c) == p ? c : NULL;
 }
 
 static void on_guard(void *arg)
@@ -165,7 +176,7 @@ static void on_guard(void *arg)
     if (!c || c->state == QUEUED || c->state == HOOKED)
         return;
     c->answer.status = TOOL_TIMED_OUT;
-    tooldriver_kill(c->tool->place == TOOL_IN_WEB_CELL ? t->web.driver : t->work.driver);
+    tooldriver_kill(place_of(c)->driver);
 }
 
 /*
@@ -210,6 +221,12 @@ static void on_ready(void *arg)
                           (int)times.hard_s, "jobs",
                           times.jobs && tool_profile_has(t->profile, STR("job")), "stream",
                           c->streamed, "first_cursor", (int)t->shown.n);
+    if (o && c->spill == READ_SPILL) {
+        json_object_set_new(o, "tool", json_string("spill"));
+        json_object_set_new(o, "args", json_pack("{s:O}", "id", json_object_get(c->args, "id")));
+    }
+    if (o && c->spill == HAVE_SPILL)
+        json_object_set_new(o, "content", json_text(buf_view(&c->content)));
     ev_timer_start(t->guard, (patience(c, &times) + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
@@ -263,11 +280,16 @@ static void on_line(void *arg, const json_t *o)
     const json_t *error = json_object_get(o, "error");
     if (json_is_string(error))
         answer_fail(&c->answer, TOOL_UNAVAILABLE, "%s", json_string_value(error));
+    else if (c->spill == READ_SPILL &&
+             str_is(json_view(json_object_get(o, "status")), "ok"))
+        buf_str(&c->content, json_view(json_object_get(o, "text")));
     else
         take_answer(t, c, o);
     c->state = ENDING;
     tooldriver_end(p->driver, p == &t->work && t->jobs > 0);
 }
+
+static void start_in_place(struct toolrun_call *c);
 
 static void on_ended(void *arg, const struct cell_ended *e)
 {
@@ -281,6 +303,11 @@ static void on_ended(void *arg, const struct cell_ended *e)
             c->answer.status = TOOL_KILLED;
         envelope_status(&c->answer.text, "limit of the cell reached: %s",
                         sandbox_limits_text(e->limits, limits, sizeof limits));
+    }
+    if (c->spill == READ_SPILL && c->content.len) {
+        c->spill = HAVE_SPILL;
+        start_in_place(c);
+        return;
     }
     done(c);
 }
@@ -396,9 +423,11 @@ static void start_in_place(struct toolrun_call *c)
         done(c);
         return;
     }
-    bool web = c->tool->place == TOOL_IN_WEB_CELL;
-    struct place *p = web ? &t->web : &t->work;
-    if (need_driver(p, web, &err) < 0) {
+    if (c->spill == NO_SPILL && strcmp(c->tool->name, "open") == 0 &&
+        str_starts(json_view(json_object_get(c->args, "id")), STR("spill:")))
+        c->spill = READ_SPILL;
+    struct place *p = place_of(c);
+    if (need_driver(p, p == &t->web, &err) < 0) {
         answer_fail(&c->answer, TOOL_UNAVAILABLE, "%s", err.text);
         done(c);
         return;
@@ -533,6 +562,7 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
     c->streamed = cbs->on_output != NULL;
     c->cbs = *cbs;
     answer_init(&c->answer);
+    buf_init(&c->content, LIMIT_LINE_BYTES / 4);
     if (!c->name) {
         mem_free(c);
         return NULL;
@@ -556,7 +586,7 @@ void toolrun_cancel(struct toolrun_call *c)
         toolrun_answer(c, TOOL_CANCELLED, STR("[cancelled]"));
     } else if (c->state == RUNNING) {
         json_t *o = json_pack("{s:I}", "cancel", (json_int_t)t->next_request);
-        tooldriver_send(c->tool->place == TOOL_IN_WEB_CELL ? t->web.driver : t->work.driver, o);
+        tooldriver_send(place_of(c)->driver, o);
         json_decref(o);
         ev_timer_start(t->guard, 5 * NS, 0);
     }

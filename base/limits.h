@@ -62,6 +62,9 @@
 #ifndef LIMIT_SPILL_BYTES
 #define LIMIT_SPILL_BYTES (16u << 20) /* of one output kept whole, for looking at later */
 #endif
+#ifndef LIMIT_SPILL_SHOWN
+#define LIMIT_SPILL_SHOWN (3u << 20) /* of it when opened as a page: 40,000 lines */
+#endif
 #ifndef LIMIT_SHELL_STATE
 #define LIMIT_SHELL_STATE (1u << 20) /* variables and functions of a shell between calls */
 #endif

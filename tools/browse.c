@@ -75,7 +75,7 @@ int browser_index(struct toolbox *t, struct browser *b, struct index **out, stru
         return 0;
     if (b->index && strcmp(path, b->index_path) == 0) {
         *out = b->index;
-        return 0;
+        return index_refresh(b->index, path, err);
     }
     index_close(b->index);
     mem_free(b->index_path);
@@ -259,25 +259,26 @@ static struct page *current(struct browser *b, int64_t cursor, uint32_t *doc, st
     return b->doc[*doc];
 }
 
-static int load_spill(struct toolbox *t, struct str url, struct page **out, struct err *err)
+static int load_spill(struct toolbox *t, const struct toolbox_request *r, struct str url,
+                      struct page **out, struct err *err)
 {
     struct buf data;
     buf_init(&data, 0);
-    int rc = toolbox_read_spill(t, url, &data, err);
+    int rc = r->content.n ? 0 : toolbox_read_spill(t, url, &data, err);
     if (rc == 0)
-        rc = html_page(out, url, STR("text/plain; charset=utf-8"), buf_view(&data), false, true,
-                       err);
+        rc = html_page(out, url, STR("text/plain; charset=utf-8"),
+                       r->content.n ? r->content : buf_view(&data), false, true, err);
     buf_done(&data);
     return rc;
 }
 
 /* From the local index, a kept output, or the web. */
-static int load(struct toolbox *t, struct browser *b, struct str url, bool source, int cancel_fd,
-                struct page **out, struct err *err)
+static int load(struct toolbox *t, struct browser *b, const struct toolbox_request *r,
+                struct str url, bool source, struct page **out, struct err *err)
 {
     struct index *x = NULL;
     if (str_starts(url, STR("spill:")))
-        return load_spill(t, url, out, err);
+        return load_spill(t, r, url, out, err);
     int rc = browser_index(t, b, &x, err);
     if (rc < 0)
         return rc;
@@ -286,7 +287,7 @@ static int load(struct toolbox *t, struct browser *b, struct str url, bool sourc
         if (rc != -ERR_NOTFOUND)
             return rc;
     }
-    return web_fetch(t, url, source, cancel_fd, out, err);
+    return web_fetch(t, url, source, r->cancel_fd, out, err);
 }
 
 /* A document already loaded under this URL is shown again, byte for byte. */
@@ -310,7 +311,7 @@ static void open_url(struct toolbox *t, struct browser *b, const struct toolbox_
     int64_t loc = int_arg(r->args, "loc"), n = int_arg(r->args, "num_lines");
     int rc = 0;
     if (source || !loaded(b, url, &doc)) {
-        rc = load(t, b, url, source, r->cancel_fd, &p, &err);
+        rc = load(t, b, r, url, source, &p, &err);
         if (rc == 0)
             rc = browser_add(b, p, &doc, &err);
     }

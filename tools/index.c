@@ -21,6 +21,7 @@
 struct index {
     sqlite3 *db;
     sqlite3_stmt *find; /* prepared once: search */
+    bool folder;        /* in memory, made from a folder */
 };
 
 static const char schema_sql[] =
@@ -98,6 +99,7 @@ int index_open(struct index **out, const char *path, bool write, struct err *err
     if (rc == 0 && folder) {
         struct index_stats stats;
         rc = index_add(x, path, "", NULL, NULL, NULL, &stats, err);
+        x->folder = true;
     }
     if (rc < 0) {
         index_close(x);
@@ -105,6 +107,12 @@ int index_open(struct index **out, const char *path, bool write, struct err *err
     }
     *out = x;
     return 0;
+}
+
+int index_refresh(struct index *x, const char *path, struct err *err)
+{
+    struct index_stats stats;
+    return x->folder ? index_add(x, path, "", NULL, NULL, NULL, &stats, err) : 0;
 }
 
 void index_close(struct index *x)

@@ -22,6 +22,8 @@ struct index;
  */
 NODISCARD int index_open(struct index **out, const char *path, bool write, struct err *err);
 void index_close(struct index *x);
+/* A folder in memory is brought up to date with its files; a database is left alone. */
+NODISCARD int index_refresh(struct index *x, const char *path, struct err *err);
 
 struct index_stats {
     uint64_t added, updated, unchanged, removed, skipped; /* documents */

@@ -21,7 +21,6 @@ static const char help[] =
     "  --profile NAME     used when a request names none (general)\n"
     "  --index FILE       local search index\n"
     "  --spill-dir DIR    where long outputs are kept whole\n"
-    "  --pages-dir DIR    where opened pages are kept\n"
     "  --cassette FILE    replay fetches from FILE; with --record, add to it\n"
     "  --record           see --cassette\n"
     "  --providers JSON   search engines on the network; see tools/provider.h\n"
@@ -60,7 +59,7 @@ static int serve(int argc, char **argv)
     const struct text_opt texts[] = {
         {"--workspace", &o.box.workspace}, {"--profile", &o.profile},
         {"--index", &o.box.index},         {"--spill-dir", &o.box.spill_dir},
-        {"--pages-dir", &o.box.pages_dir}, {"--cassette", &o.box.cassette},
+        {"--cassette", &o.box.cassette},
         {"--providers", &o.box.providers}, {"--private-hosts", &o.box.private_hosts},
     };
     for (int i = 0; i < argc; i++) {

@@ -21,7 +21,7 @@ struct serve {
 /* One request's fields. */
 struct request {
     int64_t id, timeout_s, hard_s, first_cursor;
-    struct str tool, profile, workspace, index;
+    struct str tool, profile, workspace, index, content;
     bool reset, jobs, stream, has_jobs;
 };
 
@@ -117,6 +117,14 @@ static int enter_workspace(struct serve *s, const struct request *q, struct err 
     return rc;
 }
 
+/* Ours alone: it is in no profile. */
+static const struct tool spill_tool = {
+    .name = "spill",
+    .schema = "{\"parameters\": {\"type\": \"object\", \"properties\": {\"id\": {\"type\": "
+              "\"string\"}}, \"required\": [\"id\"]}}",
+    .place = TOOL_IN_CELL,
+};
+
 static int check_args(const struct tool *t, const struct tool_profile *p, json_t *o,
                       json_t **args, struct err *err)
 {
@@ -134,7 +142,7 @@ static int check_args(const struct tool *t, const struct tool_profile *p, json_t
 
 static void run_tool(struct serve *s, const struct request *q, json_t *o)
 {
-    const struct tool *t = tool_find(q->tool);
+    const struct tool *t = str_is(q->tool, spill_tool.name) ? &spill_tool : tool_find(q->tool);
     const struct tool_profile *p = tool_profile_find(q->profile);
     struct err err = {0};
     json_t *args = NULL;
@@ -161,6 +169,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
             .timeout_s = (uint32_t)q->timeout_s,
             .hard_s = (uint32_t)q->hard_s,
             .first_cursor = (uint32_t)q->first_cursor,
+            .content = q->content,
             .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
             .on_output = q->stream ? on_output : NULL,
             .arg = &w,
@@ -188,6 +197,8 @@ static int read_request(const struct serve *s, const json_t *o, struct request *
         rc = json_opt_str(o, "workspace", &q->workspace, err);
     if (rc == 0)
         rc = json_opt_str(o, "index", &q->index, err);
+    if (rc == 0)
+        rc = json_opt_str(o, "content", &q->content, err);
     if (rc == 0)
         rc = json_opt_int(o, "timeout_s", 0, DAY_S, &q->timeout_s, err);
     if (rc == 0)

@@ -3,7 +3,7 @@
  *
  *   -> {"id": 1, "tool": "bash", "args": {"command": "ls"}, "profile": "demo",
  *       "workspace": "/dir", "index": "/dir/index.db", "timeout_s": 20, "hard_s": 40,
- *       "jobs": true, "stream": true, "first_cursor": 3}
+ *       "jobs": true, "stream": true, "first_cursor": 3, "content": "..."}
  *   <- {"id": 1, "out": "a\n", "stream": 1}                      while it runs, if asked for
  *   <- {"id": 1, "text": "...", "status": "ok", "is_error": false, "exit_code": 0, ...}
  *   -> {"id": 2, "reset": true}                                  forget all state
@@ -11,6 +11,8 @@
  *
  * All but "tool" may be absent. `args` is an object or its JSON text. A workspace other than
  * the last one resets by itself. A line that is no request is answered with {"error": ...}.
+ * The tool "spill" {"id": "spill:7"} answers with a kept output, which "content" then hands
+ * to an `open` of that id in another process.
  */
 #ifndef TOOLS_SERVE_H
 #define TOOLS_SERVE_H
@@ -21,7 +23,6 @@ struct serve_opts {
     int in, out;         /* may be the same socket */
     bool cancels;        /* what arrives during a call is a wish to end it */
     bool as_workspace;   /* show each workspace at /workspace, in a mount namespace of ours */
-    bool trusted;        /* arguments were checked before: schema errors cannot happen */
     const char *profile; /* used when a request names none */
     struct toolbox_opts box;
 };

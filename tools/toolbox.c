@@ -17,6 +17,8 @@
 #include "tools/child.h"
 #include "tools/toolbox_impl.h"
 
+static void tool_spill(struct toolbox *t, const struct toolbox_request *r, struct answer *a);
+
 static const struct {
     const char *name;
     void (*run)(struct toolbox *t, const struct toolbox_request *r, struct answer *a);
@@ -26,6 +28,7 @@ static const struct {
     {"python", tool_python},
     {"str_replace_editor", tool_editor},
     {"apply_patch", tool_patch},
+    {"spill", tool_spill},
     {"search", tool_search},
     {"open", tool_open},
     {"find", tool_find_in_page},
@@ -77,8 +80,6 @@ static int copy_opts(struct toolbox *t, const struct toolbox_opts *o, struct err
 {
     t->opts = (struct toolbox_opts){.record = o->record, .web = o->web, .strays = o->strays};
     int rc = copy(&t->opts.spill_dir, o->spill_dir, err);
-    if (rc == 0)
-        rc = copy(&t->opts.pages_dir, o->pages_dir, err);
     if (rc == 0)
         rc = copy(&t->opts.index, o->index, err);
     if (rc == 0)
@@ -143,7 +144,6 @@ void toolbox_free(struct toolbox *t)
     mem_free(t->spill_dir);
     wsfs_close(&t->fs);
     drop(&t->opts.spill_dir);
-    drop(&t->opts.pages_dir);
     drop(&t->opts.index);
     drop(&t->opts.providers);
     drop(&t->opts.private_hosts);
@@ -227,6 +227,19 @@ int toolbox_read_spill(struct toolbox *t, struct str ref, struct buf *out, struc
     int rc = io_read_all(fd, out, err);
     close(fd);
     return rc;
+}
+
+/* A kept output for `open`, which runs in another process: not a tool of the model's. */
+static void tool_spill(struct toolbox *t, const struct toolbox_request *r, struct answer *a)
+{
+    struct err err = {0};
+    struct buf raw;
+    buf_init(&raw, 0);
+    if (toolbox_read_spill(t, json_view(json_object_get(r->args, "id")), &raw, &err) < 0)
+        answer_fail(a, TOOL_FAILED, "%s", err.text);
+    else
+        envelope_clean(&a->text, str_sub(buf_view(&raw), 0, LIMIT_SPILL_SHOWN));
+    buf_done(&raw);
 }
 
 void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct answer *a)

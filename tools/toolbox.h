@@ -16,7 +16,6 @@ struct toolbox;
 struct toolbox_opts {
     const char *workspace; /* absolute; the only place the editor touches */
     const char *spill_dir; /* where full outputs go; NULL = a temporary folder of our own */
-    const char *pages_dir; /* opened pages survive a restart here; NULL = memory only */
     const char *index;     /* database of the local search index, or NULL */
     const char *providers; /* JSON text of search providers (from the caller's YAML), or NULL */
     const char *private_hosts; /* "address:port,..." that may be fetched though private */
@@ -59,6 +58,7 @@ struct toolbox_request {
     bool jobs;          /* at the soft limit a command may go on as a job */
     uint32_t first_cursor; /* new pages get this number at least: those below were shown by an
                               earlier process of the same session */
+    struct str content; /* of a spill that `open` is to show, kept by another process */
     toolbox_output on_output; /* may be NULL */
     void *arg;
     int cancel_fd; /* readable = stop the call; -1 = none */

@@ -34,6 +34,14 @@ def check_kept_state(sandbox):
         f.write("# Heron\n\nA heron stood in the river.\n")
     assert "[0] heron" in ctl(d, s, "search", {"query": "heron"})["text"]
     assert "L4: A heron stood" in ctl(d, s, "open", {"id": 0})["text"]
+    # Files made later are found; a long output opens as a page, in either cell.
+    ctl(d, s, "bash", {"command": "echo 'a kingfisher' > ../b.txt; seq 1 9000"})
+    assert "【0†a kingfisher;" in ctl(d, s, "search", {"query": "kingfisher"})["text"]
+    spilled = ctl(d, s, "bash", {"command": "seq 1 9000"})["text"]
+    spill = spilled.split("full output: ")[1].split(",")[0]
+    page = ctl(d, s, "open", {"id": spill, "loc": 5000, "num_lines": 1})["text"]
+    assert "L5000: 4999" in page, page
+    assert "no spill:77" in ctl(d, s, "open", {"id": "spill:77"})["text"]
     # What was shown can be cited, what was not cannot.
     assert ctl(d, s, "finish", {"answer": "stood 【1†L4】"})["text"] == "Finished."
     assert ctl(d, s, "finish", {"answer": "stood 【1†L9】"})["isError"]
