@@ -142,7 +142,7 @@ function docs.find_fact(ctx, e, f, lead)
   if not id then return nil end
   local page = ctx.call(e.title .. " is result " .. id .. ". I will open it.", "open", { { "id", id }, { "cursor", cursor_of(results) } })
   e.cursor = cursor_of(page)
-  local v, line = find_on(ctx, "I will find " .. f.rel[3] .. " on the page.", e.cursor, f)
+  local v, line = find_on(ctx, "I need " .. f.rel[3] .. ". I will find it on the page.", e.cursor, f)
   return v, e.cursor, line
 end
 
@@ -169,7 +169,7 @@ end
 
 -- A second fact of a page that was opened in an earlier turn: the page is still in the history.
 function docs.again(ctx, e, f)
-  local v, line = find_on(ctx, "The page is still open. I will find " .. f.rel[3] .. ".", e.cursor, f)
+  local v, line = find_on(ctx, "The page is still open. I need " .. f.rel[3] .. ". I will find it.", e.cursor, f)
   answer(ctx, e, f, v, line)
 end
 
