@@ -310,6 +310,58 @@ static void mtp_may_be_missing(void **state)
     weights_close(w);
 }
 
+/* --- memory ------------------------------------------------------------------------------------- */
+
+static int try_open(void)
+{
+    struct err err = {0};
+    struct weights *w = NULL;
+    int rc = weights_open(&w, at("a"), &err);
+    weights_close(w);
+    return rc;
+}
+
+static int try_open_gguf(void)
+{
+    struct err err = {0};
+    struct weights *w = NULL;
+    int rc = weights_open(&w, at("a.gguf"), &err);
+    weights_close(w);
+    return rc;
+}
+
+static int try_convert(void)
+{
+    struct err err = {0};
+    struct model_convert o = {.src = at("a"), .dst = at("again.gguf"), .type = "q8_0"};
+    return model_convert(&o, &err);
+}
+
+/* Every allocation fails once: a sentence comes back, nothing leaks (ASan), and the next
+ * attempt works. */
+static void any_allocation_may_fail(void **state)
+{
+    (void)state;
+    static int (*const act[])(void) = {try_open, try_open_gguf, try_convert};
+    make("a", "tiny-v32", false, 1);
+    convert("a", "a.gguf", "q8_0");
+    for (size_t i = 0; i < ARRAY_LEN(act); i++) {
+        uint64_t before = mem_count();
+        assert_int_equal(act[i](), 0);
+        uint64_t n = mem_count() - before, step = n / 60 + 1;
+        for (uint64_t k = 1; k <= n; k += k < 40 ? 1 : step) {
+            unlink(at("again.gguf.partial"));
+            mem_fail_at(k);
+            int rc = act[i]();
+            mem_fail_at(0);
+            if (rc != -ERR_NOMEM)
+                fail_msg("act %zu, allocation %llu of %llu: %d", i, (unsigned long long)k,
+                         (unsigned long long)n, rc);
+        }
+        assert_int_equal(act[i](), 0);
+    }
+}
+
 static int make_dir(void **state)
 {
     (void)state;
@@ -331,6 +383,7 @@ int main(void)
         cmocka_unit_test(both_containers_agree), cmocka_unit_test(gguf_to_gguf),
         cmocka_unit_test(fp8_and_shards),        cmocka_unit_test(damage_has_names),
         cmocka_unit_test(nan_has_a_place),       cmocka_unit_test(mtp_may_be_missing),
+        cmocka_unit_test(any_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
