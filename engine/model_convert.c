@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "engine/convert_plan.h"
 #include "engine/model_file.h"
+#include "engine/pool.h"
 #include "engine/quant/quant.h"
 
 enum { OUT_BUFFER = 4 << 20 };
@@ -28,7 +29,9 @@ struct writer {
     struct plan plan;
     struct buf head;   /* the file's first bytes */
     struct buf out;    /* not yet written */
-    float *row;        /* one row as floats */
+    struct pool *pool; /* owned */
+    float *row;        /* owned: `widest` floats for each thread */
+    uint64_t widest;
     char path[PATH_MAX];
     int fd;
     uint64_t done, resumed; /* bytes of data */
@@ -60,36 +63,83 @@ static int flush(struct writer *w, struct err *err)
 
 /* --- rows --------------------------------------------------------------------------------- */
 
-static int make_row(struct writer *w, const struct out_tensor *t, uint64_t r, struct err *err)
+/* Some rows of one tensor, made by all threads into one place. */
+struct run {
+    struct writer *w;
+    const struct out_tensor *t;
+    uint64_t first;
+    uint8_t *to;
+    uint64_t row_bytes;
+    uint64_t bad; /* the lowest row with a number that is not finite; UINT64_MAX = none */
+};
+
+static bool is_finite_row(const float *x, uint64_t n)
 {
+    float sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        sum += x[i] * 0.0f;
+    return sum == 0.0f;
+}
+
+static void make_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    struct run *r = arg;
+    const struct out_tensor *t = r->t;
     const struct quant_traits *q = quant_traits(t->type);
-    uint64_t bytes = t->ne[0] / q->block * q->bytes;
-    const void *raw = plan_raw_row(t, r);
+    float *x = r->w->row + thread * r->w->widest;
+    for (uint64_t i = first; i < last; i++) {
+        uint8_t *to = r->to + i * r->row_bytes;
+        const void *raw = plan_raw_row(t, r->first + i);
+        plan_row(&r->w->plan, t, r->first + i, x);
+        if (!is_finite_row(x, t->ne[0])) {
+            uint64_t seen = __atomic_load_n(&r->bad, __ATOMIC_RELAXED);
+            while (r->first + i < seen &&
+                   !__atomic_compare_exchange_n(&r->bad, &seen, r->first + i, false,
+                                                __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+                ;
+            memset(to, 0, (size_t)r->row_bytes);
+        } else if (raw) {
+            memcpy(to, raw, (size_t)r->row_bytes);
+        } else {
+            q->quantize(to, x, (size_t)t->ne[0]);
+        }
+    }
+}
+
+static int blame(struct writer *w, const struct out_tensor *t, uint64_t r, struct err *err)
+{
+    uint64_t i = 0;
     plan_row(&w->plan, t, r, w->row);
-    for (uint64_t i = 0; i < t->ne[0]; i++)
-        if (!isfinite(w->row[i]))
-            return err_set(err, ERR_CORRUPT, "'%s': '%s', row %llu, element %llu is %g, "
-                           "expected a finite number: the source is damaged", w->o->src,
-                           t->name, (unsigned long long)r, (unsigned long long)i,
-                           (double)w->row[i]);
-    uint8_t *to = buf_room(&w->out, (size_t)bytes);
-    if (!to)
-        return buf_check(&w->out, "output", err);
-    if (raw)
-        memcpy(to, raw, (size_t)bytes);
-    else
-        q->quantize(to, w->row, (size_t)t->ne[0]);
-    w->out.len += (size_t)bytes;
-    return w->out.len >= OUT_BUFFER ? flush(w, err) : 0;
+    while (i + 1 < t->ne[0] && isfinite(w->row[i]))
+        i++;
+    return err_set(err, ERR_CORRUPT, "'%s': '%s', row %llu, element %llu is %g, expected a "
+                   "finite number: the source is damaged", w->o->src, t->name,
+                   (unsigned long long)r, (unsigned long long)i, (double)w->row[i]);
 }
 
 static int write_tensor(struct writer *w, const struct out_tensor *t, struct err *err)
 {
     static const uint8_t zero[GGUF_ALIGN];
+    const struct quant_traits *q = quant_traits(t->type);
+    uint64_t rows = t->ne[1] * t->ne[2], row_bytes = t->ne[0] / q->block * q->bytes;
+    uint64_t most = OUT_BUFFER / row_bytes + 1;
     int rc = 0;
-    uint64_t rows = t->ne[1] * t->ne[2];
-    for (uint64_t r = 0; rc == 0 && r < rows; r++)
-        rc = make_row(w, t, r, err);
+    for (uint64_t r = 0; rc == 0 && r < rows; r += most) {
+        uint64_t n = rows - r < most ? rows - r : most;
+        struct run run = {.w = w, .t = t, .first = r, .row_bytes = row_bytes,
+                          .to = buf_room(&w->out, (size_t)(n * row_bytes)), .bad = UINT64_MAX};
+        if (!run.to)
+            return buf_check(&w->out, "output", err);
+        if (t->kind == OUT_K_B) /* its scratch holds one head: one thread */
+            make_rows(&run, 0, 0, n);
+        else
+            pool_run(w->pool, make_rows, &run, n, n / 64 + 1);
+        if (run.bad != UINT64_MAX)
+            return blame(w, t, run.bad, err);
+        w->out.len += (size_t)(n * row_bytes);
+        if (w->out.len >= OUT_BUFFER)
+            rc = flush(w, err);
+    }
     if (rc == 0)
         buf_add(&w->out, zero, (GGUF_ALIGN - t->bytes % GGUF_ALIGN) % GGUF_ALIGN);
     return rc;
@@ -183,8 +233,11 @@ static int make_head(struct writer *w, const struct weights *weights, struct err
     w->plan.bytes = h.data_bytes;
     if (rc == 0)
         rc = gguf_head_finish(&h, &w->head, err);
+    w->widest = widest;
+    if (rc == 0)
+        rc = pool_open(&w->pool, 0, err);
     if (rc == 0) {
-        w->row = mem_array((size_t)widest, sizeof *w->row);
+        w->row = mem_array((size_t)widest * pool_threads(w->pool), sizeof *w->row);
         rc = w->row ? 0 : err_nomem(err);
     }
     gguf_head_done(&h);
@@ -218,6 +271,7 @@ int model_convert(const struct model_convert *o, struct err *err)
     if (rc == 0)
         rc = write_all(&w, err);
     io_close(&w.fd);
+    pool_close(w.pool);
     plan_done(&w.plan);
     mem_free(w.row);
     buf_done(&w.head);

@@ -92,12 +92,18 @@ float fit_affine(const float *x, int n, int hi, float *m)
     return best_d;
 }
 
-int nearest_level(float v, const signed char *level, int n_levels)
+/* Level by level rather than element by element, so that compilers vectorise it. */
+void nearest_levels(const float *x, int n, float inv, const signed char *level, int n_levels,
+                    unsigned char *out)
 {
-    int at = 0;
-    while (at + 1 < n_levels && v - level[at] > level[at + 1] - v)
-        at++;
-    return at;
+    int at[FIT_MAX] = {0};
+    for (int k = 0; k + 1 < n_levels; k++) {
+        float middle = 0.5f * (float)(level[k] + level[k + 1]);
+        for (int i = 0; i < n; i++)
+            at[i] += x[i] * inv > middle; /* NaN stays at 0 */
+    }
+    for (int i = 0; i < n; i++)
+        out[i] = (unsigned char)at[i];
 }
 
 float fit_levels(const float *x, int n, const signed char *level, int n_levels)
@@ -108,9 +114,11 @@ float fit_levels(const float *x, int n, const signed char *level, int n_levels)
         return isfinite(best) ? best : 0;
     for (int t = -TRIES; t <= TRIES; t++) {
         float inv = (float)level[0] * (1.0f - 0.02f * (float)t) / peak;
+        unsigned char at[FIT_MAX];
         double xq = 0, qq = 0;
+        nearest_levels(x, n, inv, level, n_levels, at);
         for (int i = 0; i < n; i++) {
-            double v = level[nearest_level(x[i] * inv, level, n_levels)];
+            double v = level[at[i]];
             xq += x[i] * v;
             qq += v * v;
         }

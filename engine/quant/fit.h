@@ -13,7 +13,9 @@ float fit_scale(const float *x, int n, int lo, int hi);
 float fit_affine(const float *x, int n, int hi, float *m);
 /* d with x[i] near d * level[q[i]]; levels ascend, n_levels of them. */
 float fit_levels(const float *x, int n, const signed char *level, int n_levels);
-/* The index of the level nearest to v. */
-int nearest_level(float v, const signed char *level, int n_levels);
+/* out[i]: the index of the level nearest to x[i] * inv; n at most FIT_MAX. */
+enum { FIT_MAX = 32 };
+void nearest_levels(const float *x, int n, float inv, const signed char *level, int n_levels,
+                    unsigned char *out);
 
 #endif

@@ -98,12 +98,15 @@ static inline float inverse(float d)
     return isfinite(inv) ? inv : 0.0f;
 }
 
-/* The nearest integer in lo..hi; NaN gives lo. */
+/*
+ * The nearest integer in lo..hi (ties to even), both small; NaN gives lo. Adding 1.5 * 2^23
+ * leaves the integer in the low bits: unlike a call of lrintf, compilers vectorise it.
+ */
 static inline int round_to(float x, int lo, int hi)
 {
-    if (x >= (float)hi)
-        return hi;
-    return x > (float)lo ? (int)lrintf(x) : lo;
+    float c = x > (float)lo ? x : (float)lo;
+    c = c < (float)hi ? c : (float)hi;
+    return (int)(float_bits(c + 12582912.0f) - 0x4b400000u);
 }
 
 #endif

@@ -29,11 +29,10 @@ static void write_row(void *y, const float *x, size_t n)
     uint8_t *p = y;
     for (size_t i = 0; i < n; i += N, p += BYTES) {
         float inv = inverse(store_scale(p, fit_levels(x + i, N, iq4_levels, 16)));
-        for (int j = 0; j < 16; j++) {
-            int lo = nearest_level(x[i + j] * inv, iq4_levels, 16);
-            int hi = nearest_level(x[i + j + 16] * inv, iq4_levels, 16);
-            p[2 + j] = (uint8_t)(lo | hi << 4);
-        }
+        uint8_t q[N];
+        nearest_levels(x + i, N, inv, iq4_levels, 16, q);
+        for (int j = 0; j < 16; j++)
+            p[2 + j] = (uint8_t)(q[j] | q[j + 16] << 4);
     }
 }
 

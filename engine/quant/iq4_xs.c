@@ -44,11 +44,10 @@ static void write_block(uint8_t *p, const float *x)
         float inv_s = inverse(d * (float)s);
         p[4 + b / 2] |= (uint8_t)((s + 32) & 15) << 4 * (b % 2);
         high |= (unsigned)(s + 32) >> 4 << 2 * b;
-        for (int j = 0; j < 16; j++) {
-            int lo = nearest_level(x[32 * b + j] * inv_s, iq4_levels, 16);
-            int hi = nearest_level(x[32 * b + j + 16] * inv_s, iq4_levels, 16);
-            p[8 + 16 * b + j] = (uint8_t)(lo | hi << 4);
-        }
+        uint8_t q[32];
+        nearest_levels(x + 32 * b, 32, inv_s, iq4_levels, 16, q);
+        for (int j = 0; j < 16; j++)
+            p[8 + 16 * b + j] = (uint8_t)(q[j] | q[j + 16] << 4);
     }
     store_u16(p + 2, (uint16_t)high);
 }

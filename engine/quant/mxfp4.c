@@ -3,7 +3,6 @@
  * M holds doubled e2m1 values, hence 128 and not 127. Nibbles as in q4_0; raw checkpoints
  * pack neighbours instead, and have to be reordered before they get here.
  */
-#include "engine/quant/fit.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 
@@ -32,7 +31,10 @@ static void read_row(float *y, const void *x, size_t n)
 
 static int code_of(float x, float inv)
 {
-    int q = nearest_level(fabsf(x * inv), size, 8);
+    float v = fabsf(x * inv);
+    int q = 0;
+    while (q < 7 && v - size[q] > size[q + 1] - v)
+        q++;
     return x < 0 && q ? q | 8 : q;
 }
 
