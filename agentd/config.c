@@ -47,6 +47,8 @@ static const struct key {
      "rows of one step; 0 = the engine's choice"},
     {"engine.cache", SIZE, AT(engine_cache_bytes), 0, (int64_t)1 << 46, "0", NULL,
      "memory for KV pages; 0 = a quarter of the machine's"},
+    {"engine.idle_prefill", BOOL, AT(idle_prefill), 0, 0, "true", NULL,
+     "after an answer, compute the history without its reasoning while nobody asks"},
     {"engine.model", TEXT, AT(engine_model), 0, 0, "deepseek-reasoner", NULL,
      "remote: the model's name in requests"},
     {"engine.key_file", TEXT, AT(engine_key_file), 0, 0, "", NULL,

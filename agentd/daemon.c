@@ -358,21 +358,47 @@ static void stop(struct run *r)
 
 static struct run the_run; /* one daemon a process; too big for a stack */
 
-int daemon_run(const struct daemon_opts *o, struct err *err)
+int daemon_start(const struct daemon_opts *o, struct err *err)
 {
     struct run *r = &the_run;
+    memset(r, 0, sizeof *r);
     r->o = o;
     r->d.started_ns = io_mono_ns();
     r->d.private_mode = o->private_mode;
     signal(SIGPIPE, SIG_IGN);
     int rc = start(r, err);
-    if (rc == 0) {
-        notify_send("READY=1\nSTATUS=loading the engine");
-        LOGI("daemon", "ready state=%s us=%lld", r->state,
-             (long long)((io_mono_ns() - r->d.started_ns) / 1000));
-        daemon_settle(&r->d);
-        ev_run(r->d.ev);
+    if (rc < 0) {
+        stop(r);
+        return rc;
     }
-    stop(r);
-    return rc;
+    notify_send("READY=1\nSTATUS=loading the engine");
+    LOGI("daemon", "ready state=%s us=%lld", r->state,
+         (long long)((io_mono_ns() - r->d.started_ns) / 1000));
+    daemon_settle(&r->d);
+    return 0;
+}
+
+int daemon_adopt(int fd, struct err *err)
+{
+    return sock_adopt(the_run.d.sock, fd, err);
+}
+
+void daemon_step(bool wait)
+{
+    ev_run_once(the_run.d.ev, wait);
+}
+
+void daemon_stop(void)
+{
+    stop(&the_run);
+}
+
+int daemon_run(const struct daemon_opts *o, struct err *err)
+{
+    int rc = daemon_start(o, err);
+    if (rc < 0)
+        return rc;
+    ev_run(the_run.d.ev);
+    daemon_stop();
+    return 0;
 }
