@@ -49,6 +49,8 @@ static const struct key {
      "memory for KV pages; 0 = a quarter of the machine's"},
     {"engine.idle_prefill", BOOL, AT(idle_prefill), 0, 0, "true", NULL,
      "after an answer, compute the history without its reasoning while nobody asks"},
+    {"engine.constrain", BOOL, AT(constrain), 0, 0, "true", NULL,
+     "native: sample calls only as the tools' schemas allow them"},
     {"engine.model", TEXT, AT(engine_model), 0, 0, "deepseek-reasoner", NULL,
      "remote: the model's name in requests"},
     {"engine.key_file", TEXT, AT(engine_key_file), 0, 0, "", NULL,

@@ -27,7 +27,7 @@ struct config {
     const char *engine_spec;
     int64_t engine_threads, engine_context, engine_batch, engine_cache_bytes;
     const char *engine_model, *engine_key_file;
-    bool idle_prefill;
+    bool idle_prefill, constrain;
     int64_t engine_timeout_ms, engine_stall_ms, engine_retries;
     const char *agent_profile, *policy_dir, *agent_index, *agent_search;
     const char *agent_tools;

@@ -169,11 +169,39 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
+struct infer_grammar *infer_grammar_new(const struct str *tools, uint32_t n)
+{
+    struct err err;
+    struct infer_grammar *g = n ? mem_zalloc(sizeof *g) : NULL;
+    if (g && grammar_new(&g->g, tools, n, &err) < 0) {
+        LOGW("infer", "calls are not held to their schemas error=\"%s\"", err.text);
+        mem_free(g);
+        g = NULL;
+    }
+    if (g)
+        atomic_store(&g->refs, 1);
+    return g;
+}
+
+void infer_grammar_unref(struct infer_grammar *g)
+{
+    if (!g || atomic_fetch_sub(&g->refs, 1) > 1)
+        return;
+    grammar_free(g->g);
+    mem_free(g);
+}
+
+unsigned infer_grammar_types(const struct infer_grammar *g, struct str tool, struct str key)
+{
+    return g ? grammar_types(g->g, tool, key) : 0;
+}
+
 /* --- the main thread -------------------------------------------------------------------- */
 
 static void job_free(struct infer_job *j)
 {
     tokens_done(&j->prompt);
+    infer_grammar_unref(j->grammar);
     mem_free(j->body);
     mem_free(j);
 }
@@ -380,6 +408,10 @@ int infer_start(struct infer_job **out, struct infer *inf, const struct infer_re
     j->idle = r->idle;
     j->save = r->save;
     j->peek = r->peek;
+    j->thinking = r->thinking;
+    j->grammar = r->grammar;
+    if (j->grammar)
+        atomic_fetch_add(&j->grammar->refs, 1);
     j->queued_ns = io_mono_ns();
     int rc = j->prompt.failed ? err_nomem(err) : 0;
     if (rc == 0 && !c->model)

@@ -102,6 +102,16 @@ struct infer_cbs {
     void *arg;
 };
 
+/*
+ * Calls held to their schemas while they are sampled (native engine). Compiled once for a
+ * list of tools, shared by jobs, freed with its last user. NULL where it cannot be done.
+ */
+struct infer_grammar;
+struct infer_grammar *infer_grammar_new(const struct str *tools, uint32_t n);
+void infer_grammar_unref(struct infer_grammar *g);
+/* What the schema allows for a parameter: bits of enum dsml_types; 0 = unknown. */
+unsigned infer_grammar_types(const struct infer_grammar *g, struct str tool, struct str key);
+
 struct infer_request {
     const char *session; /* fairness and KV timelines go by it */
     const int32_t *ids;  /* token engines: the prompt; copied */
@@ -110,6 +120,8 @@ struct infer_request {
     struct infer_sampling sampling;
     uint32_t max_tokens;
     uint32_t think_max;  /* after so many tokens without </think> it is forced; 0 = never */
+    struct infer_grammar *grammar; /* or NULL; the job takes a reference of its own */
+    bool thinking; /* the prompt opens a thought */
     bool idle;   /* prefill only, when nothing else runs; preempted by any other job */
     bool peek;   /* compute nothing: tokens() gets the session's best timeline, and the result's
                     `cached` says how much of it agrees with the prompt */

@@ -7,8 +7,14 @@
 
 #include <pthread.h>
 
+#include "agentd/grammar.h"
 #include "agentd/id.h"
 #include "agentd/infer_model.h"
+
+struct infer_grammar {
+    struct grammar *g; /* owned */
+    atomic_uint refs;
+};
 
 enum infer_note_kind {
     NOTE_BEGIN, NOTE_PREFILL, NOTE_TOKENS, NOTE_THINKING, NOTE_TEXT, NOTE_CALL, NOTE_DONE,
@@ -37,11 +43,14 @@ struct infer_job {
     char *body;           /* owned; remote: the request as text, written on the main thread */
     struct infer_sampling sampling;
     uint32_t max_tokens, think_max;
+    struct infer_grammar *grammar; /* a reference, or NULL */
+    bool thinking;
     bool idle, save, peek;
     int64_t queued_ns;
     struct infer_job *next;
     /* the engine's thread only */
     void *seq, *scratch;
+    struct grammar_run *run; /* owned; what may come next */
     uint32_t at, cached, made; /* prompt tokens computed; reused; tokens made */
     uint64_t rng[4];
     int32_t feed[8]; /* sampled, not yet appended */

@@ -6,6 +6,7 @@
 #ifndef AGENTD_INFER_MODEL_H
 #define AGENTD_INFER_MODEL_H
 
+#include "agentd/grammar.h"
 #include "agentd/infer.h"
 
 struct infer_row { /* one session's part of a step */
@@ -16,6 +17,7 @@ struct infer_row { /* one session's part of a step */
     uint32_t n_prompt; /* tokens of the job's prompt */
     uint64_t rng[4];   /* sampler state of the job */
     const struct infer_sampling *sampling;
+    struct grammar_run *run; /* holds the sampler to the format, or NULL */
     void **scratch;    /* the model's own state of this job; freed by job_done */
     /* out */
     int32_t id[8];
@@ -27,6 +29,7 @@ struct infer_row { /* one session's part of a step */
 
 struct infer_model {
     const char *kind;
+    bool held; /* sampling can be held to a grammar */
     int (*open)(void **self, const char *where, const struct infer_opts *o,
                 _Atomic double *progress, struct err *err);
     void (*close)(void *self);

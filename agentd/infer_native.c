@@ -155,6 +155,11 @@ static int sample_row(struct engine *e, struct infer_row *r, const float *logits
     struct sample_rng rng;
     static_assert(sizeof rng.s == sizeof r->rng, "one sampler state");
     memcpy(rng.s, r->rng, sizeof rng.s);
+    if (r->run) {
+        o.allow = grammar_run_mask(r->run);
+        if (grammar_run_in_syntax(r->run))
+            o.temperature = 0; /* tags and names are no matter of style */
+    }
     int rc = engine_sample(e, logits, &o, &rng, &out, err);
     if (rc < 0)
         return rc;
@@ -188,6 +193,7 @@ static void native_seed(uint64_t rng[4], uint64_t seed)
 
 const struct infer_model infer_native = {
     .kind = "native",
+    .held = true,
     .open = native_open,
     .close = native_close,
     .info = native_info,

@@ -53,6 +53,8 @@ struct sched {
     int32_t stop[4], end_think;
     unsigned n_stop;
     struct infer_load load;
+    struct grammar_vocab *vocab; /* owned; made when first needed */
+    bool no_vocab;               /* the model lacks the format's literals */
 };
 
 /* --- timelines -------------------------------------------------------------------------- */
@@ -259,6 +261,8 @@ static void finish(struct sched *s, struct infer_job *j, enum infer_end end, con
             break;
         }
     kv_release(s, j);
+    grammar_run_free(j->run);
+    j->run = NULL;
     if (j->scratch && s->m->job_done)
         s->m->job_done(j->scratch);
     int64_t now = io_mono_ns();
@@ -272,6 +276,47 @@ static void finish(struct sched *s, struct infer_job *j, enum infer_end end, con
         j->result.decode_ns = now - j->first_ns;
     core_finish(s->core, j, end, error, retryable);
 }
+
+/* --- calls held to their schemas -------------------------------------------------------- */
+
+static struct str vocab_bytes(const void *arg, int32_t id)
+{
+    const struct sched *s = arg;
+    return s->m->bytes(s->self, id);
+}
+
+static bool vocab_special(const void *arg, int32_t id)
+{
+    const struct sched *s = arg;
+    return s->m->special(s->self, id);
+}
+
+/* Without one a reply is simply free: the reader copes with whatever comes. */
+static void hold(struct sched *s, struct infer_job *j)
+{
+    struct err err;
+    struct grammar_tokens t = {.n_vocab = s->core->info.n_vocab, .bytes = vocab_bytes,
+                               .special = vocab_special, .arg = s};
+    if (!j->grammar || !s->m->held || s->no_vocab)
+        return;
+    if (!s->vocab && grammar_vocab_new(&s->vocab, &t, &err) < 0) {
+        LOGW("infer", "calls are not held to their schemas error=\"%s\"", err.text);
+        s->no_vocab = true;
+        return;
+    }
+    if (grammar_run_new(&j->run, j->grammar->g, s->vocab, j->thinking, &err) < 0)
+        LOGW("infer", "a reply is not held to its schemas error=\"%s\"", err.text);
+}
+
+static void follow(struct infer_job *j, int32_t id)
+{
+    if (j->run && (!grammar_run_accept(j->run, id) || grammar_run_ended(j->run))) {
+        grammar_run_free(j->run);
+        j->run = NULL;
+    }
+}
+
+/* --- admission ------------------------------------------------------------------------- */
 
 /* Shows what is there without touching it. */
 static void peek(struct sched *s, struct infer_job *j)
@@ -313,6 +358,7 @@ static void admit(struct sched *s, struct infer_job *j)
         finish(s, j, INFER_END_ERROR, err.text, true);
         return;
     }
+    hold(s, j);
     j->begun = true;
     j->begun_ns = io_mono_ns();
     s->load.prompt_tokens += j->prompt.n;
@@ -351,6 +397,7 @@ static void took(struct sched *s, struct infer_job *j, struct infer_row *r)
             j->closed_think = true;
             n = i + 1;
         }
+        follow(j, r->id[i]);
         stopped = is_stop(s, r->id[i]);
         if (stopped || (j->max_tokens && j->made + i + 1 >= j->max_tokens))
             n = i + 1;
@@ -409,6 +456,7 @@ static void plan_add(struct plan *p, struct infer_job *j, const int32_t *tok, ui
     p->job[p->n++] = j;
     *r = (struct infer_row){.seq = j->seq, .tok = tok, .n = n, .sample = sample,
                             .n_prompt = j->prompt.n, .sampling = &j->sampling,
+                            .run = j->run,
                             .scratch = &j->scratch};
     memcpy(r->rng, j->rng, sizeof r->rng);
 }
@@ -575,6 +623,7 @@ void infer_sched_run(struct infer_core *core)
         serve(s);
         while (s->n_kv)
             kv_drop(s, s->n_kv - 1);
+        grammar_vocab_free(s->vocab);
     } else {
         snprintf(core->problem, sizeof core->problem, "%s", err.text);
         core_state(core, INFER_DEAD);

@@ -441,9 +441,15 @@ static uint64_t seed_of(const struct session *s)
     return h + n * 0xbf58476d1ce4e5b9u;
 }
 
+static unsigned types_of(void *arg, struct str tool, struct str key)
+{
+    return infer_grammar_types(((struct turn *)arg)->s->grammar, tool, key);
+}
+
 static int open_parser(struct turn *t, struct err *err)
 {
-    struct dsml_opts o = {.thinking = t->thinking, .tools = t->s->n_schemas > 0, .tokens = true};
+    struct dsml_opts o = {.thinking = t->thinking, .tools = t->s->n_schemas > 0, .tokens = true,
+                          .types = types_of};
     return dsml_new(&t->dsml, &o, &events, t, err);
 }
 
@@ -469,6 +475,8 @@ static int start_job(struct turn *t, struct err *err)
     }
     if (tokens) {
         rc = open_parser(t, err);
+        r.grammar = s->d->config.constrain ? s->grammar : NULL;
+        r.thinking = t->thinking;
         r.ids = s->ctx.id;
         r.n_ids = s->ctx.n;
     } else {

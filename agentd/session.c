@@ -171,6 +171,7 @@ void session_free(struct session *s)
         infer_abandon(s->warm);
     toolrun_close(s->tools);
     policy_free(s->policy);
+    infer_grammar_unref(s->grammar);
     json_decref(s->config);
     tokens_done(&s->ctx);
     buf_done(&s->steers);

@@ -61,6 +61,7 @@ struct session {
     struct toolrun *tools; /* owned; opened at the first turn */
     struct str *schema;    /* arena; the function objects as text */
     uint32_t n_schemas;
+    struct infer_grammar *grammar; /* owned reference; of the schemas */
 
     /* the prompt as tokens, so far as it is rendered */
     struct tokens ctx;   /* owned */

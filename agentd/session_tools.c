@@ -52,6 +52,8 @@ int session_tools(struct session *s, struct err *err)
     if (rc < 0)
         return rc;
     rc = keep_schemas(s, err);
+    if (rc == 0)
+        s->grammar = infer_grammar_new(s->schema, s->n_schemas);
     s->ctx_valid = false;
     return rc;
 }
