@@ -502,7 +502,9 @@ void loop_warm(struct session *s)
     struct err err;
     struct tokens kept = {0};
     struct infer *inf = s->d->infer;
-    if (!s->d->config.idle_prefill || s->d->draining || s->warm || infer_state(inf) != INFER_READY || !infer_info(inf)->tokens)
+    if (!s->d->config.idle_prefill || s->d->draining || s->warm)
+        return;
+    if (infer_state(inf) != INFER_READY || !infer_info(inf)->tokens)
         return;
     struct infer_cbs cbs = {.done = warm_done, .arg = s};
     int rc = session_render_kept(s, &kept, &err);

@@ -1,5 +1,6 @@
 /* session_tools.c - the tools of a session: opened once, with their schemas as text. */
 #include <stdio.h>
+#include <string.h>
 
 #include "agentd/policy.h"
 #include "agentd/session.h"
@@ -18,6 +19,20 @@ static int keep_schemas(struct session *s, struct err *err)
     for (unsigned i = 0; i < MOST && toolrun_tool(s->tools, i, &schema); i++)
         s->schema[s->n_schemas++] = str_c(schema); /* byte-stable, as long as s->tools */
     return 0;
+}
+
+/* What earlier results showed: page cursors stay unique, citations can still be checked. */
+static void note_results(struct session *s)
+{
+    const struct message *from = NULL;
+    for (uint32_t i = 0; i < s->n_msgs; i++) {
+        const struct message *m = &s->msg[i];
+        if (m->role == PROMPT_ASSISTANT)
+            from = m;
+        for (uint32_t k = 0; from && m->role == PROMPT_TOOL && k < from->n_calls; k++)
+            if (strcmp(from->calls[k].id, m->call_id) == 0)
+                toolrun_note_result(s->tools, from->calls[k].name, m->content);
+    }
 }
 
 int session_tools(struct session *s, struct err *err)
@@ -51,6 +66,7 @@ int session_tools(struct session *s, struct err *err)
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)
         return rc;
+    note_results(s);
     rc = keep_schemas(s, err);
     if (rc == 0)
         s->grammar = infer_grammar_new(s->schema, s->n_schemas);
