@@ -5,6 +5,7 @@
  */
 #include "test.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -396,6 +397,30 @@ static void a_job_runs_on(void **state)
     world_done(&w);
 }
 
+static unsigned entries(const char *path)
+{
+    unsigned n = 0;
+    DIR *d = opendir(path);
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static int youngest_child(void)
+{
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fscanf(f, "%d", &pid) == 1)
+        ;
+    fclose(f);
+    return pid;
+}
+
 static void a_dead_spawner_is_noticed(void **state)
 {
     (void)state;
@@ -410,15 +435,8 @@ static void a_dead_spawner_is_noticed(void **state)
     close(p[1]);
     char text[16];
     assert_true(read(p[0], text, sizeof text) > 0);
-    char cmd[64];
-    snprintf(cmd, sizeof cmd, "/proc/self/task/%d/children", (int)getpid());
-    FILE *f = fopen(cmd, "r");
-    int spawner = 0;
-    assert_non_null(f);
-    while (fscanf(f, "%d", &spawner) == 1)
-        ; /* the youngest child */
+    int spawner = youngest_child();
     assert_true(spawner > 0);
-    fclose(f);
     kill(spawner, SIGKILL);
     until(&w, &w.deaths, 1);
     assert_int_equal(w.exits, 1);
@@ -431,6 +449,41 @@ static void a_dead_spawner_is_noticed(void **state)
     spawner_free(w.s);
     ev_timer_free(w.tick);
     ev_free(w.ev);
+}
+
+/* One spawner, many cells: descriptors, mounts and slots come back. AGENTD_CELLS=1000 makes
+ * it as long as a release demands. */
+static void many_cells_leave_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct sandbox_spec spec = spec_of(NULL);
+    struct err err = {0};
+    const char *n = getenv("AGENTD_CELLS");
+    int cells = n ? (int)strtol(n, NULL, 10) : 25;
+    char fds[64];
+    world_open(&w, &spec);
+    if (!confined(&w))
+        return;
+    snprintf(fds, sizeof fds, "/proc/%d/fd", youngest_child());
+    unsigned before = entries(fds), own = entries("/proc/self/fd"), limit = before + 8;
+    for (int i = 0; i < cells; i++) {
+        struct cell *c = NULL;
+        unsigned opened = w.opened, exits = w.exits, closed = w.closed;
+        ASSERT_OK(cell_open(&c, w.s, &spec, &callbacks, &w, &err), &err);
+        until(&w, &w.opened, opened + 1);
+        const char *argv[] = {"/bin/true", NULL};
+        struct cell_run run = {.argv = argv, .fd = {-1, -1, -1, -1}, .done = on_done,
+                               .arg = &w};
+        ASSERT_OK(cell_start(c, &run, NULL, &err), &err);
+        until(&w, &w.exits, exits + 1);
+        cell_close(c, on_closed, &w);
+        until(&w, &w.closed, closed + 1);
+        assert_true(entries(fds) <= limit);
+    }
+    assert_int_equal(entries("/proc/self/fd"), own);
+    w.closed = 0;
+    world_done(&w);
 }
 
 static void refusals_say_why(void **state)
@@ -470,6 +523,7 @@ int main(void)
         cmocka_unit_test(suicide_spares_the_cell),
         cmocka_unit_test(a_job_runs_on),
         cmocka_unit_test(a_dead_spawner_is_noticed),
+        cmocka_unit_test(many_cells_leave_nothing),
         cmocka_unit_test(refusals_say_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
