@@ -485,7 +485,7 @@ int limits_rlimits(const struct sandbox_limits *l, bool as)
         {RLIMIT_NOFILE, l->open_files, l->open_files},
         {RLIMIT_FSIZE, l->file_bytes, l->file_bytes},
         {RLIMIT_NPROC, l->tasks, l->tasks},
-        {RLIMIT_CORE, 0, 0},
+        {RLIMIT_CORE, 1, 1}, /* 0 does not stop a core_pattern that is a program; 1 does */
         {RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
         {RLIMIT_MSGQUEUE, 800 << 10, 800 << 10},
         {RLIMIT_SIGPENDING, 1024, 1024},
@@ -499,5 +499,7 @@ int limits_rlimits(const struct sandbox_limits *l, bool as)
     /* Address space is a poor measure of memory, hence four times the limit; a watcher
      * compares what is really used. */
     uint64_t space = l->memory_bytes * 4;
+    if (as) /* no group shares out the processors either */
+        (void)!setpriority(PRIO_PROCESS, 0, 5);
     return as ? lower(RLIMIT_AS, space, space) : 0;
 }

@@ -236,6 +236,17 @@ static int weigh(struct plan *p, const struct sandbox_spec *spec, const struct p
     p->landlock = spec->landlock == SANDBOX_LANDLOCK_OFF ? 0 : h->landlock;
     if (spec->landlock == SANDBOX_LANDLOCK_NEED && h->landlock < 1)
         return refuse(h, DO_LANDLOCK, 0, r, err);
+    for (uint32_t i = 0; i < spec->n_binds; i++)
+        if (h->state_dir[0] && spec_below(h->state_dir, spec->bind[i].host)) {
+            memset(r, 0, sizeof *r);
+            r->offered = p->level;
+            snprintf(r->step, sizeof r->step, "binds");
+            snprintf(r->reason, sizeof r->reason,
+                     "the policy shows %.150s, which holds the daemon's own state",
+                     spec->bind[i].host);
+            snprintf(r->remedy, sizeof r->remedy, "show the folders below it that are meant");
+            return err_set(err, ERR_DENIED, "%s; %s", r->reason, r->remedy);
+        }
     if (spec->require > p->level) {
         memset(r, 0, sizeof *r);
         r->offered = p->level;

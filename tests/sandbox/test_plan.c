@@ -107,6 +107,25 @@ static void a_host_without_groups_is_refused_or_named(void **state)
     free(p);
 }
 
+static void the_daemons_state_is_never_shown(void **state)
+{
+    (void)state;
+    struct plan *p = calloc(1, sizeof *p);
+    struct probe h = host(true, LIMITS_V2);
+    struct sandbox_spec s = dir_spec();
+    struct sandbox_refusal r;
+    struct err err = {0};
+    snprintf(h.state_dir, sizeof h.state_dir, "/srv/agentd/state");
+    s.n_binds = 1;
+    snprintf(s.bind[0].host, sizeof s.bind[0].host, "/srv/agentd");
+    snprintf(s.bind[0].inside, sizeof s.bind[0].inside, "/data");
+    ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "daemon's own state");
+    snprintf(s.bind[0].host, sizeof s.bind[0].host, "/srv/agentd/state/spill");
+    ASSERT_OK(plan_build(p, &s, &h, &r, &err), &err); /* a part that the daemon chose */
+    plan_drop(p);
+    free(p);
+}
+
 static void printing_is_stable(void **state)
 {
     (void)state;
@@ -185,6 +204,7 @@ int main(void)
         cmocka_unit_test(the_order_is_safe),
         cmocka_unit_test(what_is_shown_is_read_only),
         cmocka_unit_test(a_host_without_groups_is_refused_or_named),
+        cmocka_unit_test(the_daemons_state_is_never_shown),
         cmocka_unit_test(printing_is_stable),
         cmocka_unit_test(bad_specs_are_refused),
     };
