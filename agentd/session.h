@@ -107,6 +107,10 @@ unsigned session_unanswered(struct session *s);
 /* Tools and their schemas; idempotent. */
 NODISCARD int session_tools(struct session *s, struct err *err);
 
+/* Answers the tools that need the session itself: recall. A toolrun_hook. */
+struct toolrun_call;
+void session_hook(void *arg, struct toolrun_call *call, const char *tool, const json_t *args);
+
 /* Brings ctx up to date with the transcript: token engines. */
 NODISCARD int session_render(struct session *s, struct err *err);
 /* The tokens that stay when the next user message comes (reasoning dropped). */

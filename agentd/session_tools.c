@@ -63,6 +63,8 @@ int session_tools(struct session *s, struct err *err)
         .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
         .lua_tools = *s->d->config.agent_tools ? s->d->config.agent_tools : NULL,
     };
+    o.hook = session_hook;
+    o.hook_arg = s;
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)
         return rc;

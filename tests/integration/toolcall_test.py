@@ -69,6 +69,38 @@ def test_kept_state_in_cells():
     check_kept_state("required")
 
 
+def test_recall_and_cursors_after_a_restart():
+    d = Daemon([{"steps": [
+        {"think": "secret thought about zebras", "calls": [
+            bash("echo the heron stood in the river; seq 1 3000"),
+            {"name": "search", "arguments": {"query": "heron"}}]},
+        {"text": "It was a heron."}]}], profile="general")
+    with open(d.workspace + "/a.md", "w") as f:
+        f.write("# Heron\n\nA heron stood in the river.\n")
+    c = d.client()
+    s = open_session(c, d)
+    c.call("turn.run", sessionId=s, input="which bird?")
+    got = ctl(d, s, "recall", {"query": "HERON river"})
+    assert "result of bash: the heron stood in the river" in got["text"], got
+    assert "call of bash" in got["text"] and got["text"].endswith(
+        "recall with seq reads one whole]"), got
+    seq = int(got["text"].split("[")[1].split("]")[0])
+    assert "heron" in ctl(d, s, "recall", {"seq": seq})["text"]
+    assert ctl(d, s, "recall", {"query": "zebras"})["text"] == "Nothing in this session says that."
+    assert ctl(d, s, "recall", {"query": "bird", "limit": 1})["text"].count("\n") == 1
+    assert ctl(d, s, "recall", {"query": ""})["status"] == "invalid"
+    assert ctl(d, s, "recall", {"seq": 1})["isError"]
+    assert ctl(d, s, "ask_user", {"questions": [{"id": "a", "question": "b"}]})["isError"]
+    c.close()
+    d.kill()
+    d.start()
+    # The page of before can still be cited; its number is not given out again.
+    assert ctl(d, s, "finish", {"answer": "so 【0†L4】"})["text"] == "Finished."
+    assert ctl(d, s, "search", {"query": "heron"})["text"].startswith("[1] heron")
+    assert "no longer open" in ctl(d, s, "open", {"cursor": 0})["text"]
+    d.close()
+
+
 def test_refusals():
     d = Daemon(SCRIPT, profile="code")
     c = d.client()
