@@ -152,6 +152,17 @@ class Unconfined(unittest.TestCase):
         self.assertEqual(self.call("bash", {"command": "echo ok"}, *opts)["rc"], 0)
         self.assertEqual(self.call("python", {"code": "1"}, *opts)["rc"], 3)
 
+    def test_search_engines_from_yaml(self):
+        example = os.environ.get("SRC", ".") + "/configs/search.yaml"
+        got = self.call("search", {"query": "nothing here"}, "--search", example)
+        # The example's hosts are not ours to reach: the file is read, the answer is a sentence.
+        self.assertIn("nothing here", got["text"])
+        with open(self.dir + "/bad.yaml", "w") as f:
+            f.write("providers: none\n")
+        got = self.call("search", {"query": "x"}, "--search", self.dir + "/bad.yaml")
+        self.assertIn("bad.yaml:1: 'providers' must be a list", got["text"])
+        self.assertEqual(got["rc"], 3)
+
     def test_tools_of_the_daemon(self):
         state = self.dir + "/state"
         os.mkdir(state)
