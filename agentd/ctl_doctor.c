@@ -1,7 +1,7 @@
 /*
  * ctl_doctor.c - `agentctl doctor`: what this host can keep, found by doing. It makes a real
  * cell and looks from outside whether the promises hold, then says what is missing and how to
- * get it.
+ * get it. What it says of store and model is in ctl_doctor_data.c.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agentd/ctl.h"
+#include "agentd/ctl_doctor.h"
 #include "agentd/ctl_sandbox.h"
 #include "base/io.h"
 #include "base/json.h"
@@ -19,22 +20,9 @@
 
 enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_NONE = 5 };
 
-struct finding {
-    const char *name;
-    bool good;
-    char text[600];
-    char remedy[400];
-};
-
-struct doctor {
-    struct finding finding[16];
-    unsigned n;
-    enum sandbox_level level;
-};
-
-static struct finding *note(struct doctor *d, const char *name, bool good)
+struct finding *doctor_note(struct doctor *d, const char *name, bool good)
 {
-    struct finding *f = &d->finding[d->n < 15 ? d->n++ : 15];
+    struct finding *f = &d->finding[d->n < DOCTOR_FINDINGS - 1 ? d->n++ : DOCTOR_FINDINGS - 1];
     *f = (struct finding){.name = name, .good = good};
     return f;
 }
@@ -42,14 +30,14 @@ static struct finding *note(struct doctor *d, const char *name, bool good)
 static void look_at_host(struct doctor *d, const struct probe *p)
 {
     struct utsname u;
-    struct finding *f = note(d, "kernel", uname(&u) == 0);
+    struct finding *f = doctor_note(d, "kernel", uname(&u) == 0);
     snprintf(f->text, sizeof f->text, "%.80s %.80s %.60s, uid %d", u.sysname, u.release,
              u.machine, (int)p->uid);
-    f = note(d, "landlock", p->landlock > 0);
+    f = doctor_note(d, "landlock", p->landlock > 0);
     snprintf(f->text, sizeof f->text, "ABI %d", p->landlock);
     if (!f->good)
         snprintf(f->remedy, sizeof f->remedy, "boot with lsm=landlock,... (second layer only)");
-    f = note(d, "control groups", p->limits.kind != LIMITS_NONE);
+    f = doctor_note(d, "control groups", p->limits.kind != LIMITS_NONE);
     snprintf(f->text, sizeof f->text, "%s: %s", limits_kind_name(p->limits.kind),
              p->limits.why);
     if (!f->good)
@@ -57,7 +45,7 @@ static void look_at_host(struct doctor *d, const struct probe *p)
                  "systemd-run --%s -p Delegate=yes agentd ... for exact limits; until then "
                  "rlimits and a watcher hold memory and tasks (level nolimits)",
                  p->root ? "scope" : "user --scope");
-    f = note(d, "agentd-tool", p->tool[0] != '\0');
+    f = doctor_note(d, "agentd-tool", p->tool[0] != '\0');
     snprintf(f->text, sizeof f->text, "%.500s", p->tool[0] ? p->tool : "not beside this program");
     if (!f->good)
         snprintf(f->remedy, sizeof f->remedy, "install agentd-tool beside agentctl");
@@ -75,7 +63,7 @@ static struct str said(const struct buf *b, const char *key)
 
 static void promise(struct doctor *d, const char *name, bool kept, const char *how)
 {
-    struct finding *f = note(d, name, kept);
+    struct finding *f = doctor_note(d, name, kept);
     snprintf(f->text, sizeof f->text, "%s", how);
     if (!kept) {
         snprintf(f->remedy, sizeof f->remedy, "do not use this host; report it as a bug");
@@ -88,7 +76,7 @@ static void judge(struct doctor *d, const struct buf *b, const struct relay_resu
     char mine[64];
     ssize_t n = readlink("/proc/self/ns/pid", mine, sizeof mine - 1);
     mine[n > 0 ? n : 0] = '\0';
-    struct finding *f = note(d, "cell", true);
+    struct finding *f = doctor_note(d, "cell", true);
     snprintf(f->text, sizeof f->text, "opened in %.1f ms", (double)r->open_ns / 1e6);
     struct str ns = said(b, "pidns");
     promise(d, "own processes", ns.n && !str_is(ns, mine), "its pid namespace is not ours");
@@ -131,7 +119,7 @@ static int try_cell(struct doctor *d, struct err *err)
         d->level = r->level;
         judge(d, &out, r);
     } else if (rc == -ERR_DENIED) {
-        struct finding *f = note(d, "cell", false);
+        struct finding *f = doctor_note(d, "cell", false);
         snprintf(f->text, sizeof f->text, "%s", r->refusal.reason);
         snprintf(f->remedy, sizeof f->remedy, "%s", r->refusal.remedy);
         d->level = r->refusal.offered;
@@ -189,13 +177,17 @@ static int print_json(const struct doctor *d)
 int ctl_doctor(int argc, char **argv)
 {
     bool json = false;
+    const char *model = NULL, *state = NULL;
     const struct opt opts[] = {
+        {"model", 'm', OPT_STR, &model, "PATH", "look at this model too: what it is and needs"},
+        {"state", 0, OPT_STR, &state, "DIR", "the store to look at; default: the daemon's"},
         {"json", 'j', OPT_FLAG, &json, NULL, "the same as JSON"},
     };
     const struct opt_cmd cmd = {
-        "doctor", "", "Say what this host can keep of the sandbox, by trying it.",
-        "Exit status: 0 level full, 3 nolimits (no control groups), 5 nothing can be\n"
-        "confined, 1 the examination itself failed.",
+        "agentctl doctor", "",
+        "Say what this host, its sandbox, store and model can do, by trying.",
+        "Exit codes: 0 level full, 3 nolimits (no control groups), 5 nothing can be\n"
+        "confined, 1 the examination failed, or store or model cannot be used.",
         opts, ARRAY_LEN(opts), 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
@@ -214,10 +206,13 @@ int ctl_doctor(int argc, char **argv)
     sandbox_host_close(h);
     if (try_cell(&d, &err) < 0)
         return ctl_fail(&err);
+    bool usable = doctor_look_at_store(&d, state);
+    if (model && !doctor_look_at_model(&d, model))
+        usable = false;
     if (json && print_json(&d) < 0)
         return EXIT_FAIL;
     if (!json)
         print_text(&d);
     static const int codes[] = {DOCTOR_NONE, DOCTOR_NONE, DOCTOR_NOLIMITS, DOCTOR_FULL};
-    return codes[d.level];
+    return usable ? codes[d.level] : EXIT_FAIL;
 }

@@ -150,6 +150,20 @@ def test_no_daemon_says_what_to_do():
     assert r.returncode == 1 and "/nonexistent/s" in r.stderr, r.stderr
 
 
+def doctor(*args):
+    r = subprocess.run([CTL, "doctor", "--json", *args], text=True, capture_output=True)
+    return r.returncode, {f["name"]: f for f in json.loads(r.stdout)["findings"]}
+
+
+def test_doctor_looks_at_store_and_model():
+    model = os.path.join(os.path.dirname(__file__), "../../models/agentd-small.gguf")
+    code, found = doctor("--model", model, "--state", "/tmp/agentd-doctor")
+    assert code in (0, 3, 5) and found["model"]["ok"] and found["store"]["ok"], found
+    assert not os.path.exists("/tmp/agentd-doctor")   # looking changes nothing
+    code, found = doctor("--model", "/etc/passwd")
+    assert code == 1 and "/etc/passwd" in found["model"]["text"], found
+
+
 def test_completions_know_every_command():
     script = subprocess.run([CTL, "completions", "bash"], capture_output=True, text=True).stdout
     probe = script + ('\nCOMP_WORDS=("%s" model "") COMP_CWORD=2; _agentctl; echo "${COMPREPLY[@]}"'
