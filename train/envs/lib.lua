@@ -209,6 +209,11 @@ function Rng:order(wordings, values)
   return s
 end
 
+-- A command that shows the line of a key and gives it another value, whatever stands between.
+function lib.set_command(key, value, path)
+  return ("grep '^%s' %s && sed -i 's/^\\(%s[ =:]*\\).*/\\1%s/' %s"):format(key, path, key, value, path)
+end
+
 -- The output of a tool without its status line.
 function lib.body(text)
   local s = text:gsub("\n?%[[^\n]*%]%s*$", "")

@@ -366,14 +366,12 @@ kind("set", 20, function(r)
     "Change the value of {k} to {v} in the file {f}.", "Make {k} equal to {v} in {f}." }, { k = keys[k], v = v, f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
-    local out, path = with_file(ctx, f, ("I need the line of %s in %s. I will use grep."):format(keys[k], f), function(think, p)
-      return bash(ctx, think, ("grep '^%s' %s"):format(keys[k], p))
+    local out, path = with_file(ctx, f, ("I will set %s to %s in %s."):format(keys[k], v, f), function(think, p)
+      return bash(ctx, think, lib.set_command(keys[k], v, p))
     end)
     if not out then return end
-    local line = lib.body(out)
-    local head = line:match("^(.*[=:]%s*)")
-    edit(ctx, "The line is " .. line .. ". It becomes " .. head .. v .. ".", path, line, head .. v)
-    ctx.answer("The edit is done.", keys[k] .. " is now " .. v .. " in " .. path .. ".")
+    local old = lib.body(out):match("[=:]%s*(.*)$")
+    ctx.answer("The old value was " .. old .. ".", keys[k] .. " is now " .. v .. " in " .. path .. ". It was " .. old .. ".")
   end
   function t.check(w)
     if t.absent then return absent_ok(t, w, f) end
@@ -633,9 +631,8 @@ kind("carry", 16, function(r)
     files = { [a] = table.concat(lines, "\n") .. "\n", [b] = other .. "\n" .. keys[k] .. sep .. old .. "\n" },
     solve = function(ctx)
       local from = lib.body(bash(ctx, ("I need %s from %s."):format(keys[k], a), ("grep '^%s' %s"):format(keys[k], a)))
-      local to = lib.body(bash(ctx, ("The line is %s. Now I need it in %s."):format(from, b), ("grep '^%s' %s"):format(keys[k], b)))
-      edit(ctx, "There it is " .. to .. ". It becomes " .. from .. ".", b, to, from)
       local v = from:match("[=:]%s*(.*)$")
+      bash(ctx, ("The value is %s. I will set %s to %s in %s."):format(v, keys[k], v, b), lib.set_command(keys[k], v, b))
       ctx.answer("The edit is done.", keys[k] .. " is now " .. v .. " in " .. b .. ".")
     end,
     check = function(w) return w.read(b) == other .. "\n" .. lines[k] .. "\n" end,
