@@ -24,8 +24,7 @@ static NORETURN void become(const struct child_spec *spec, const int fd[3], int 
 {
     sigset_t none;
     sigemptyset(&none);
-    for (int i = 1; i < NSIG; i++)
-        signal(i, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL); /* the one we ignore; exec resets the caught ones itself */
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -265,6 +265,27 @@ class Index(Case):
         got = self.ctl("search", "--db", self.db, "otters", "river")
         self.assertRegex(got, r"^ 1\. Otters")
 
+    @unittest.skipUnless(shutil.which("pdftotext"), "pdftotext (poppler-utils) is not installed")
+    def test_pdf(self):
+        text = b"BT /F1 24 Tf 72 720 Td (Pelicans nest on the island) Tj ET"
+        objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+                   b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources"
+                   b"<</Font<</F1 5 0 R>>>>>>",
+                   b"<</Length %d>>stream\n%s\nendstream" % (len(text), text),
+                   b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
+        pdf, at = b"%PDF-1.4\n", []
+        for i, o in enumerate(objects):
+            at.append(len(pdf))
+            pdf += b"%d 0 obj%s\nendobj\n" % (i + 1, o)
+        xref = len(pdf)
+        pdf += b"xref\n0 6\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % a for a in at)
+        pdf += b"trailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % xref
+        self.write("birds.pdf", pdf)
+        self.write("broken.pdf", b"%PDF-1.4\nnothing of the kind")
+        got = self.add()
+        self.assertEqual((got["added"], got["skipped"]), (3, 1))
+        self.assertIn("docs/birds.pdf", self.ctl("search", "--db", self.db, "pelican", "nest"))
+
     def test_errors(self):
         self.assertIn("there is no index at", self.ctl("list", "--db", self.db, code=1))
         self.assertIn("folder '/nonexistent'", self.ctl("add", "--db", self.db, "/nonexistent",
