@@ -188,7 +188,7 @@ static void list_types(char *out, size_t n)
 static int ctl_model_convert(int argc, char **argv)
 {
     bool json = false, quiet = false;
-    const char *type = "q8_0";
+    const char *type = "q8_0", *name = NULL;
     struct opt_list per = {.n = 0};
     char types[256], more[1600], text[OPT_LIST_MAX][256];
     struct model_convert_rule rule[OPT_LIST_MAX];
@@ -196,6 +196,7 @@ static int ctl_model_convert(int argc, char **argv)
         {"type", 't', OPT_STR, &type, "T", "storage type of matrices; default q8_0"},
         {"per-tensor", 0, OPT_LIST, &per, "PATTERN=T",
          "type of tensors whose GGUF name matches; the last match wins"},
+        {"name", 0, OPT_STR, &name, "TEXT", "the model's name; default the source's"},
         {"quiet", 'q', OPT_FLAG, &quiet, NULL, "no progress"},
         {"json", 0, OPT_FLAG, &json, NULL, "print what was written as JSON"},
     };
@@ -217,8 +218,8 @@ static int ctl_model_convert(int argc, char **argv)
         return code;
     struct err err = {0};
     struct meter meter = {0};
-    struct model_convert o = {.src = argv[at], .dst = argv[at + 1], .type = type, .rule = rule,
-                              .n_rules = per.n, .progress = quiet ? NULL : show_progress,
+    struct model_convert o = {.src = argv[at], .dst = argv[at + 1], .type = type,
+                              .name = name, .rule = rule, .n_rules = per.n, .progress = quiet ? NULL : show_progress,
                               .arg = &meter};
     json_t *info = NULL;
     int rc = read_rules(&per, rule, text, &err);

@@ -31,6 +31,7 @@ struct model_convert {
     const char *src;  /* a safetensors folder or a GGUF file */
     const char *dst;  /* GGUF; written as dst.partial, which a later call takes up again */
     const char *type; /* "q8_0", "bf16", ...: of matrices whose rows are whole blocks */
+    const char *name; /* general.name; NULL = the source's */
     const struct model_convert_rule *rule; /* the last that matches wins */
     unsigned n_rules;
     /* Bytes of tensor data written, of all; `resumed` of them by an earlier call. */

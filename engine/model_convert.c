@@ -265,6 +265,8 @@ int model_convert(const struct model_convert *o, struct err *err)
     int rc = weights_open(&weights, o->src, err);
     if (rc < 0)
         return rc;
+    if (o->name)
+        weights->name = o->name;
     rc = plan_make(&w.plan, weights, o, err);
     if (rc == 0)
         rc = make_head(&w, weights, err);

@@ -59,8 +59,10 @@ for type in f32 bf16; do
 done
 
 # --- types and patterns
-"$ctl" model convert m q.gguf --type q4_k --per-tensor 'token_embd.*=q8_0' --json -q >q.json ||
+"$ctl" model convert m q.gguf --type q4_k --name 'a model' \
+    --per-tensor 'token_embd.*=q8_0' --json -q >q.json ||
     fail "convert q4_k"
+json q.json "d['name'] == 'a model'"
 json q.json "{t['type'] for t in d['tensors']['by_type']} == {'f32', 'q4_k', 'q5_0', 'q8_0'}"
 refuses 1 "type 'q9' is unknown" "$ctl" model convert m y.gguf --type q9
 refuses 1 "not PATTERN=TYPE" "$ctl" model convert m y.gguf --per-tensor nothing
