@@ -219,8 +219,8 @@ static int ctl_model_convert(int argc, char **argv)
     struct err err = {0};
     struct meter meter = {0};
     struct model_convert o = {.src = argv[at], .dst = argv[at + 1], .type = type,
-                              .name = name, .rule = rule, .n_rules = per.n, .progress = quiet ? NULL : show_progress,
-                              .arg = &meter};
+                              .name = name, .rule = rule, .n_rules = per.n,
+                              .progress = quiet ? NULL : show_progress, .arg = &meter};
     json_t *info = NULL;
     int rc = read_rules(&per, rule, text, &err);
     if (rc == 0)
