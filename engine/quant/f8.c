@@ -5,14 +5,21 @@
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 
+/*
+ * The seven bits in place of a float's low exponent and high mantissa bits are the number
+ * times 2^-120, subnormals included: one exact product puts it right. No branches, so that
+ * loops become vector code.
+ */
+static inline float decode(uint8_t b)
+{
+    uint32_t low = b & 0x7f, u = float_bits(bits_float(low << 20) * 0x1p120f);
+    u = low == 0x7f ? 0x7fc00000 : u;
+    return bits_float(u | (uint32_t)(b & 0x80) << 24);
+}
+
 float quant_f8_decode(uint8_t b)
 {
-    uint32_t sign = (uint32_t)(b & 0x80) << 24, e = b >> 3 & 15, m = b & 7;
-    if (e == 15 && m == 7)
-        return bits_float(sign | 0x7fc00000);
-    if (e == 0)
-        return bits_float(sign | float_bits((float)m * 0x1p-9f));
-    return bits_float(sign | (e + 120) << 23 | m << 20);
+    return decode(b);
 }
 
 uint8_t quant_f8_encode(float x)
@@ -34,7 +41,7 @@ static void read_row(float *y, const void *x, size_t n)
 {
     const uint8_t *p = x;
     for (size_t i = 0; i < n; i++)
-        y[i] = quant_f8_decode(p[i]);
+        y[i] = decode(p[i]);
 }
 
 static void write_row(void *y, const float *x, size_t n)
@@ -46,8 +53,9 @@ static void write_row(void *y, const float *x, size_t n)
 
 void quant_f8_row(float *y, const uint8_t *x, const float *scale, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        y[i] = quant_f8_decode(x[i]) * scale[i / 128];
+    for (size_t i = 0; i < n; i += 128)
+        for (size_t j = i; j < n && j < i + 128; j++)
+            y[j] = decode(x[j]) * scale[i / 128];
 }
 
 const struct quant_traits quant_f8_e4m3 = {"f8_e4m3", QUANT_F8_E4M3, 1,

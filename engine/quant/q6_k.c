@@ -10,17 +10,25 @@
 
 enum { N = 256, BYTES = 210, GROUPS = 16, QH = 128, SC = 192, D = 208 };
 
+/* 16 elements: run r, bytes l.. of a half's ql and qh. */
+static inline void read_group(float *y, const uint8_t *ql, const uint8_t *qh, int r, float dl)
+{
+    int low = 4 * (r / 2), high = 2 * r;
+    for (int l = 0; l < 16; l++) {
+        int q = (ql[l] >> low & 15) | (qh[l] >> high & 3) << 4;
+        y[l] = dl * (float)(q - 32);
+    }
+}
+
 static void read_row(float *y, const void *x, size_t n)
 {
     const uint8_t *p = x;
     for (size_t i = 0; i < n; i += N, p += BYTES) {
         float d = load_f16(p + D);
-        for (int e = 0; e < N; e++) {
-            int half = e / 128, r = e % 128 / 32, l = e % 32;
-            int low = p[64 * half + 32 * (r % 2) + l] >> 4 * (r / 2) & 15;
-            int high = p[QH + 32 * half + l] >> 2 * r & 3;
-            float dl = d * (float)(int8_t)p[SC + e / 16];
-            y[i + e] = dl * (float)((low | high << 4) - 32);
+        for (int g = 0; g < GROUPS; g++) {
+            int half = g / 8, r = g % 8 / 2, l = g % 2 * 16;
+            read_group(y + i + 16 * g, p + 64 * half + 32 * (r % 2) + l, p + QH + 32 * half + l,
+                       r, d * (float)(int8_t)p[SC + g]);
         }
     }
 }

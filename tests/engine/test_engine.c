@@ -120,31 +120,44 @@ static void batch_independence(void **state)
     }
 }
 
-/* A fork sees the shared prefix; writes on either side stay there. */
+/* The draft layer's logits after `next`. */
+static const float *draft(struct engine *e, struct engine_seq *s, int32_t next)
+{
+    struct err err = {0};
+    struct engine_draft d = {.seq = s, .next = next};
+    ASSERT_OK(engine_draft(e, &d, 1, &err), &err);
+    return d.logits;
+}
+
+/* A fork sees the shared prefix; writes on either side stay there, drafts included. */
 static void forks_copy_on_write(void **state)
 {
     (void)state;
-    int32_t tok[96];
-    float want_a[512], want_b[512];
+    enum { NEXT = 9 };
+    int32_t tok[96], x = 77, y = 301;
+    float want_a[512], want_b[512], draft_a[512], draft_b[512];
     struct err err = {0};
     tiny_prompt(tok, 96);
-    struct engine *e = open_with(v32, (struct engine_opts){0});
+    struct engine *e = open_with(v32, (struct engine_opts){.mtp = true});
     static const uint32_t at[] = {1, 40, 63, 64, 65, 80};
     for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
         struct engine_seq *a = seq_new(e), *b = NULL, *c = seq_new(e), *d = seq_new(e);
-        int32_t x = 77, y = 301;
+        size_t before, after, limit;
         feed(e, c, tok, at[i]);
         memcpy(want_a, feed(e, c, &x, 1), sizeof want_a);
+        memcpy(draft_a, draft(e, c, NEXT), sizeof draft_a);
         feed(e, d, tok, at[i]);
         memcpy(want_b, feed(e, d, &y, 1), sizeof want_b);
+        memcpy(draft_b, draft(e, d, NEXT), sizeof draft_b);
         feed(e, a, tok, at[i]);
-        size_t before, after, limit;
         engine_cache_usage(e, &before, &limit);
         ASSERT_OK(engine_seq_fork(&b, a, at[i], &err), &err);
         engine_cache_usage(e, &after, &limit);
         assert_int_equal(before, after);
         assert_memory_equal(feed(e, a, &x, 1), want_a, sizeof want_a);
         assert_memory_equal(feed(e, b, &y, 1), want_b, sizeof want_b);
+        assert_memory_equal(draft(e, a, NEXT), draft_a, sizeof draft_a);
+        assert_memory_equal(draft(e, b, NEXT), draft_b, sizeof draft_b);
         engine_seq_truncate(a, at[i]);
         assert_memory_equal(feed(e, a, &y, 1), want_b, sizeof want_b);
         engine_seq_free(a);
