@@ -136,6 +136,9 @@ static int send_msg(struct spawner *s, const struct spawn_msg *m, const void *bl
         return err_set(err, ERR_STATE, "the spawner is gone");
     if (!s->queue && wire_send_raw(s->fd, m, sizeof *m, blob, n, fds, n_fds, MSG_DONTWAIT) == 0)
         return 0;
+    if (!s->queue && (errno == EPIPE || errno == ECONNRESET))
+        return err_set(err, ERR_STATE, "the spawner ended at once; its binary must be "
+                       "executable, and /proc mounted");
     if (!s->queue && errno != EAGAIN)
         return err_sys(err, "send to the spawner");
     int rc = enqueue(s, m, blob, n, fds, n_fds, err);
