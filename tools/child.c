@@ -19,8 +19,12 @@
 
 enum { PIPE_SIZE = 1 << 20, READ_SIZE = 1 << 16, SHOW_MAX = 1 << 16 };
 
-/* Between fork and exec: only async-signal-safe calls. */
-static NORETURN void become(const struct child_spec *spec, const int fd[3], int control)
+/*
+ * Between vfork and exec, in the parent's memory: system calls and nothing else. A fork
+ * would copy the page tables of all our libraries, which costs more than bash's own start.
+ */
+static NORETURN void become(const struct child_spec *spec, char *const *env, const int fd[3],
+                            int control)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -37,12 +41,37 @@ static NORETURN void become(const struct child_spec *spec, const int fd[3], int 
     close_range(control >= 0 ? CHILD_CONTROL_FD + 1 : CHILD_CONTROL_FD, ~0u, 0);
     if (spec->cwd && chdir(spec->cwd) < 0 && chdir("/") < 0)
         _exit(125);
-    unsetenv("PWD"); /* ours; a shell would believe it */
-    unsetenv("OLDPWD");
-    for (unsigned i = 0; spec->env && spec->env[i]; i++)
-        putenv((char *)(uintptr_t)spec->env[i]);
-    execvp(spec->argv[0], (char *const *)(uintptr_t)spec->argv);
+    execvpe(spec->argv[0], (char *const *)(uintptr_t)spec->argv, env);
     _exit(127);
+}
+
+/* Whether "NAME=..." is replaced by one of the spec's, or belongs to us alone. */
+static bool is_dropped(const char *var, const char *const *ours)
+{
+    size_t n = strcspn(var, "=") + 1;
+    if (strncmp(var, "PWD=", n) == 0 || strncmp(var, "OLDPWD=", n) == 0)
+        return true; /* ours; a shell would believe it */
+    for (unsigned i = 0; ours && ours[i]; i++)
+        if (strncmp(var, ours[i], n) == 0)
+            return true;
+    return false;
+}
+
+/* Our environment with the spec's variables; the array is owned, its strings are not. */
+static char **make_env(const char *const *more)
+{
+    size_t n = 0, k = 0;
+    while (environ[n])
+        n++;
+    for (unsigned i = 0; more && more[i]; i++)
+        n++;
+    char **env = mem_array(n + 1, sizeof *env);
+    for (char **e = environ; env && *e; e++)
+        if (!is_dropped(*e, more))
+            env[k++] = *e;
+    for (unsigned i = 0; env && more && more[i]; i++)
+        env[k++] = (char *)(uintptr_t)more[i];
+    return env;
 }
 
 static int make_pipes(const struct child_spec *spec, int ours[3], int theirs[3],
@@ -66,17 +95,18 @@ static int make_pipes(const struct child_spec *spec, int ours[3], int theirs[3],
     return theirs[0] < 0 ? err_sys(err, "open /dev/null") : 0;
 }
 
-/* A descriptor above the control number would be closed by our own clean-up in the child. */
 static int fork_child(struct child *c, const struct child_spec *spec, int theirs[3],
                       struct err *err)
 {
-    int control = spec->control;
-    fflush(NULL);
-    c->pid = fork();
-    if (c->pid < 0)
-        return err_sys(err, "fork");
+    char **env = make_env(spec->env);
+    if (!env)
+        return err_nomem(err);
+    c->pid = vfork();
     if (c->pid == 0)
-        become(spec, theirs, control);
+        become(spec, env, theirs, spec->control);
+    mem_free(env);
+    if (c->pid < 0)
+        return err_sys(err, "start '%s'", spec->argv[0]);
     c->pidfd = io_pidfd_open(c->pid, err);
     return c->pidfd < 0 ? c->pidfd : 0;
 }
