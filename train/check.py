@@ -72,8 +72,14 @@ def script_of(record):
     for t in sorted(record["turns"], key=lambda t: -len(t["request"])):
         steps = []
         for s in t["steps"]:
-            steps.append({"think": s["think"], "text": s["answer"]} if "answer" in s else
-                         {"think": s["think"], "calls": [{"name": s["call"]["name"], "arguments": dict(s["call"]["args"])}]})
+            steps.append(
+                {"think": s["think"], "text": s["answer"]}
+                if "answer" in s
+                else {
+                    "think": s["think"],
+                    "calls": [{"name": s["call"]["name"], "arguments": dict(s["call"]["args"])}],
+                }
+            )
         turns.append({"match": t["request"], "steps": steps})
     return {"turns": turns}
 
@@ -88,18 +94,29 @@ def check_daemon(name, bin_dir, first, count):
             path = os.path.join(base, "script.json")
             with open(path, "w", encoding="utf-8") as f:
                 json.dump(script_of(record), f)
-            runner = evaluate.DaemonRunner(argparse.Namespace(model="script:" + path, bin=bin_dir, no_sandbox=False, log=None))
+            runner = evaluate.DaemonRunner(
+                argparse.Namespace(model="script:" + path, bin=bin_dir, no_sandbox=False, log=None)
+            )
             got = evaluate.play(runner, env, seed, base)
             runner.close()
             want = [s["result"] for t in record["turns"] for s in t["steps"] if "call" in s]
             seen = [c["result"] for t in got["turns"] for c in t["calls"]]
             calls += len(want)
             if want != seen:
-                bad += [f"{name} {seed} ({record['kind']}): {a!r} but in the daemon {b!r}" for a, b in zip(want, seen) if a != b]
+                bad += [
+                    f"{name} {seed} ({record['kind']}): {a!r} but in the daemon {b!r}"
+                    for a, b in zip(want, seen)
+                    if a != b
+                ]
                 if len(want) != len(seen):
-                    bad.append(f"{name} {seed}: {len(want)} calls, {len(seen)} in the daemon; {got['turns'][-1]['stop']}")
+                    bad.append(
+                        f"{name} {seed}: {len(want)} calls, {len(seen)} in the daemon;"
+                        f" {got['turns'][-1]['stop']}"
+                    )
             elif got["pass"] != 1:
-                bad.append(f"{name} {seed}: the oracle's words fail in the daemon: {got['details']}")
+                bad.append(
+                    f"{name} {seed}: the oracle's words fail in the daemon: {got['details']}"
+                )
     env.close()
     tools.close()
     print(f"{name}: {count} tasks through the daemon, {calls} calls, {len(bad)} failures")
@@ -109,14 +126,26 @@ def check_daemon(name, bin_dir, first, count):
 def messages(record, last, tools):
     out = [{"role": "system", "content": render.SYSTEM, "tools": tools}]
     n = 0
-    for t in record["turns"][:last + 1]:
+    for t in record["turns"][: last + 1]:
         out.append({"role": "user", "content": t["request"]})
         for s in t["steps"]:
-            m = {"role": "assistant", "reasoning_content": s["think"], "content": s.get("answer", "")}
+            m = {
+                "role": "assistant",
+                "reasoning_content": s["think"],
+                "content": s.get("answer", ""),
+            }
             if "call" in s:
                 n += 1
-                m["tool_calls"] = [{"id": str(n), "type": "function", "function": {
-                    "name": s["call"]["name"], "arguments": json.dumps(dict(s["call"]["args"]), ensure_ascii=False)}}]
+                m["tool_calls"] = [
+                    {
+                        "id": str(n),
+                        "type": "function",
+                        "function": {
+                            "name": s["call"]["name"],
+                            "arguments": json.dumps(dict(s["call"]["args"]), ensure_ascii=False),
+                        },
+                    }
+                ]
             out.append(m)
             if "call" in s:
                 out.append({"role": "tool", "tool_call_id": str(n), "content": s["result"]})
@@ -142,7 +171,11 @@ def check_parse(records):
         g.text(s["think"] + render.ENDTHINK)
         render.calls(g, s["call"]) if "call" in s else g.text(s["answer"])
         g.flush()
-        want = (s["think"], s.get("answer", ""), [(s["call"]["name"], dict(s["call"]["args"]))] if "call" in s else [])
+        want = (
+            s["think"],
+            s.get("answer", ""),
+            [(s["call"]["name"], dict(s["call"]["args"]))] if "call" in s else [],
+        )
         if evaluate.parse("".join(t for t, _, _ in g.out)) != want:
             bad.append(f"read back otherwise: {s}")
     return bad
@@ -150,17 +183,29 @@ def check_parse(records):
 
 def check_render(bin_dir, records):
     tools, asked, ours = render.load_tools(), [], []
-    listed = subprocess.run([os.path.join(bin_dir, "agentctl"), "tool", "list", "--profile", "demo", "--json"],
-                            stdout=subprocess.PIPE).stdout
+    listed = subprocess.run(
+        [os.path.join(bin_dir, "agentctl"), "tool", "list", "--profile", "demo", "--json"],
+        stdout=subprocess.PIPE,
+    ).stdout
     if json.loads(listed) != tools:
         return ["train/tools.json is not what `agentctl tool list --profile demo --json` prints"]
     for r in records:
         for last in range(len(r["turns"])):
-            asked.append(json.dumps({"messages": messages(r, last, tools),
-                                     "options": {"thinking_mode": "thinking"}}, ensure_ascii=False))
+            asked.append(
+                json.dumps(
+                    {
+                        "messages": messages(r, last, tools),
+                        "options": {"thinking_mode": "thinking"},
+                    },
+                    ensure_ascii=False,
+                )
+            )
             ours.append(joined((t, lit) for t, lit, _ in render.example(r, last, tools)))
-    p = subprocess.run([os.path.join(bin_dir, "agentctl"), "encode", "--batch", "--pieces", "-"],
-                       input="\n".join(asked).encode() + b"\n", stdout=subprocess.PIPE)
+    p = subprocess.run(
+        [os.path.join(bin_dir, "agentctl"), "encode", "--batch", "--pieces", "-"],
+        input="\n".join(asked).encode() + b"\n",
+        stdout=subprocess.PIPE,
+    )
     theirs = [json.loads(x) for x in p.stdout.decode().splitlines()]
     bad = check_parse(records)
     if len(theirs) != len(ours):
@@ -176,12 +221,22 @@ def check_render(bin_dir, records):
 
 def check_tokenizer(bin_dir, path, records):
     t, r = tok.Tokenizer.load(path), random.Random(1)
-    texts = [s["result"] for x in records for turn in x["turns"] for s in turn["steps"] if "result" in s]
-    texts += ["".join(r.choice(" aZ09_-'\"\r\n\t.,é龥あ\u2003🙂<|｜") for _ in range(r.randrange(1, 60))) for _ in range(300)]
+    texts = [
+        s["result"] for x in records for turn in x["turns"] for s in turn["steps"] if "result" in s
+    ]
+    texts += [
+        "".join(r.choice(" aZ09_-'\"\r\n\t.,é龥あ\u2003🙂<|｜") for _ in range(r.randrange(1, 60)))
+        for _ in range(300)
+    ]
     bad = [f"round trip of {x!r}" for x in texts if t.decode(t.encode(x)) != x.encode()]
-    asked = "".join(json.dumps({"text": x, "special": False}, ensure_ascii=False) + "\n" for x in texts)
-    p = subprocess.run([os.path.join(bin_dir, "agentctl"), "model", "tokenize", path, "--batch"],
-                       input=asked.encode(), stdout=subprocess.PIPE)
+    asked = "".join(
+        json.dumps({"text": x, "special": False}, ensure_ascii=False) + "\n" for x in texts
+    )
+    p = subprocess.run(
+        [os.path.join(bin_dir, "agentctl"), "model", "tokenize", path, "--batch"],
+        input=asked.encode(),
+        stdout=subprocess.PIPE,
+    )
     theirs = [json.loads(x)["ids"] for x in p.stdout.decode().splitlines()]
     bad += [f"the engine cuts {x!r} otherwise" for x, y in zip(texts, theirs) if t.encode(x) != y]
     if len(theirs) != len(texts):
@@ -205,10 +260,14 @@ def main():
     else:
         records = []
         with tempfile.TemporaryDirectory() as base:
-            for name in o.rest[o.what == "tokenizer":] or ENVS:
+            for name in o.rest[o.what == "tokenizer" :] or ENVS:
                 env, tools = synth.Env(name), synth.Tools(o.bin)
                 records += [synth.play(env, tools, o.first + i, base)[0] for i in range(o.count)]
-        bad = check_render(o.bin, records) if o.what == "render" else check_tokenizer(o.bin, o.rest[0], records)
+        bad = (
+            check_render(o.bin, records)
+            if o.what == "render"
+            else check_tokenizer(o.bin, o.rest[0], records)
+        )
     for b in bad[:8]:
         print(b[:600], file=sys.stderr)
     sys.exit(1 if bad else 0)

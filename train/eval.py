@@ -32,7 +32,11 @@ MAX_NEW = 400
 OPEN = f"\n\n<{render.DSML}function_calls>\n"
 CLOSE = f"</{render.DSML}function_calls>"
 INVOKE = re.compile(f'<{render.DSML}invoke name="([^"\n]*)">\n(.*?)</{render.DSML}invoke>\n', re.S)
-PARAMETER = re.compile(f'<{render.DSML}parameter name="([^"\n]*)" string="(true|false)">(.*?)</{render.DSML}parameter>\n', re.S)
+PARAMETER = re.compile(
+    f'<{render.DSML}parameter name="([^"\n]*)" string="(true|false)">(.*?)'
+    f"</{render.DSML}parameter>\n",
+    re.S,
+)
 
 
 class Malformed(Exception):
@@ -51,16 +55,16 @@ def parse(text):
         return thought, answer, []
     if not block.endswith(CLOSE):
         raise Malformed("the block does not end")
-    block, calls, at = block[:-len(CLOSE)], [], 0
+    block, calls, at = block[: -len(CLOSE)], [], 0
     while at < len(block):
         m = INVOKE.match(block, at)
         if not m:
-            raise Malformed("not an invoke: " + block[at:at + 60])
+            raise Malformed("not an invoke: " + block[at : at + 60])
         args, inner = {}, 0
         while inner < len(m[2].rstrip("\n")):
             p = PARAMETER.match(m[2], inner)
             if not p:
-                raise Malformed("not a parameter: " + m[2][inner:inner + 60])
+                raise Malformed("not a parameter: " + m[2][inner : inner + 60])
             try:
                 args[p[1]] = p[3] if p[2] == "true" else json.loads(p[3])
             except ValueError:
@@ -76,10 +80,14 @@ class EngineRunner:
 
     def __init__(self, o):
         self.tools_json = render.load_tools()
-        self.model = synth.Lines([os.path.join(o.bin, "train-generate"), o.model, o.select, str(o.threads)])
+        self.model = synth.Lines(
+            [os.path.join(o.bin, "train-generate"), o.model, o.select, str(o.threads)]
+        )
         self.eos = self.model.ask(pieces=[{"text": render.EOS, "special": True}])["ids"][0]
         self.tools = synth.Tools(o.bin)
-        self.parameters = {t["function"]["name"]: t["function"]["parameters"] for t in self.tools_json}
+        self.parameters = {
+            t["function"]["name"]: t["function"]["parameters"] for t in self.tools_json
+        }
 
     def ids(self, g):
         g.flush()
@@ -87,7 +95,11 @@ class EngineRunner:
 
     def fits(self, name, args):
         p = self.parameters.get(name)
-        return p and all(k in args for k in p.get("required", [])) and all(k in p["properties"] for k in args)
+        return (
+            p
+            and all(k in args for k in p.get("required", []))
+            and all(k in p["properties"] for k in args)
+        )
 
     def begin(self, work):
         self.tools.begin(work)
@@ -111,7 +123,11 @@ class EngineRunner:
         g.text(request)
         g.literal(render.ASST)
         g.literal(render.THINK)
-        ids, parts, out = self.ids(g), [], {"calls": [], "answer": "", "malformed": 0, "longest": 0, "steps": []}
+        ids, parts, out = (
+            self.ids(g),
+            [],
+            {"calls": [], "answer": "", "malformed": 0, "longest": 0, "steps": []},
+        )
         for _ in range(MAX_STEPS):
             got = self.model.ask(ids=ids, max=MAX_NEW)
             if "error" in got:
@@ -159,7 +175,9 @@ class EngineRunner:
 
 def engine_of(model):
     """A file or folder of weights, or any engine of the daemon: script:FILE, remote:URL."""
-    return model if re.match("(native|script|remote):", model) else "native:" + os.path.abspath(model)
+    return (
+        model if re.match("(native|script|remote):", model) else "native:" + os.path.abspath(model)
+    )
 
 
 class DaemonRunner:
@@ -173,14 +191,27 @@ class DaemonRunner:
 
     def start(self):
         ours, theirs = socket.socketpair()
-        argv = [os.path.join(self.o.bin, "agentd"), "--private", "--connect-fd", str(theirs.fileno()),
-                "--engine", engine_of(self.o.model), "--profile", "demo"]
+        argv = [
+            os.path.join(self.o.bin, "agentd"),
+            "--private",
+            "--connect-fd",
+            str(theirs.fileno()),
+            "--engine",
+            engine_of(self.o.model),
+            "--profile",
+            "demo",
+        ]
         if self.o.no_sandbox:
             argv += ["--sandbox", "off"]
         self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log)
         theirs.close()
         self.lines, self.sock = ours.makefile("rwb"), ours
-        self.call("initialize", protocolVersion=1, client={"name": "eval", "version": "1"}, capabilities={})
+        self.call(
+            "initialize",
+            protocolVersion=1,
+            client={"name": "eval", "version": "1"},
+            capabilities={},
+        )
 
     def close(self):
         self.lines.close()
@@ -204,7 +235,12 @@ class DaemonRunner:
     def call(self, method, **params):
         """-> (result, events that came before it)"""
         self.serial += 1
-        self.lines.write(json.dumps({"jsonrpc": "2.0", "id": self.serial, "method": method, "params": params}).encode() + b"\n")
+        self.lines.write(
+            json.dumps(
+                {"jsonrpc": "2.0", "id": self.serial, "method": method, "params": params}
+            ).encode()
+            + b"\n"
+        )
         self.lines.flush()
         events = []
         while True:
@@ -221,7 +257,9 @@ class DaemonRunner:
         self.call("session.subscribe", sessionId=self.session, after=0)
 
     def turn(self, request):
-        started, events = self.call("turn.start", sessionId=self.session, input=[{"type": "text", "text": request}])
+        started, events = self.call(
+            "turn.start", sessionId=self.session, input=[{"type": "text", "text": request}]
+        )
         out = {"calls": [], "answer": "", "malformed": 0, "longest": 0, "steps": [], "stop": ""}
         by_id, said = {}, []
         while True:
@@ -242,7 +280,9 @@ class DaemonRunner:
         elif e["type"] == "turn.failed":
             out["stop"] = data["error"].get("message", "failed")
         elif e["type"] == "usage":
-            out["longest"] = max(out["longest"], data.get("promptTokens", 0) + data.get("completionTokens", 0))
+            out["longest"] = max(
+                out["longest"], data.get("promptTokens", 0) + data.get("completionTokens", 0)
+            )
         elif e["type"] == "item.completed" and kind in ("reasoning", "text"):
             said.append(data["text"])
         elif e["type"] == "item.completed" and kind == "call":
@@ -253,7 +293,9 @@ class DaemonRunner:
             call = by_id.get(data["callId"], {})
             out["malformed"] += data["status"] == "invalid" and "fault" not in call
             said.append(data["text"])
-            out["calls"].append({"name": data["name"], "args": call.get("arguments", ""), "result": data["text"]})
+            out["calls"].append(
+                {"name": data["name"], "args": call.get("arguments", ""), "result": data["text"]}
+            )
 
 
 def play(runner, env, seed, base):
@@ -265,12 +307,25 @@ def play(runner, env, seed, base):
         if turns[-1]["stop"] != "end_turn":
             break
     calls = [dict(c, turn=i + 1) for i, t in enumerate(turns) for c in t["calls"]]
-    verdict = env.ask(op="verify", dir=work, answers=[t["answer"] for t in turns],
-                      calls=[{"turn": c["turn"], "name": c["name"], "result": c["result"]} for c in calls])
+    verdict = env.ask(
+        op="verify",
+        dir=work,
+        answers=[t["answer"] for t in turns],
+        calls=[{"turn": c["turn"], "name": c["name"], "result": c["result"]} for c in calls],
+    )
     shutil.rmtree(work)
-    return {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "pass": verdict["score"],
-            "details": verdict["details"], "turns": turns, "calls": len(calls),
-            "malformed": sum(t["malformed"] for t in turns), "longest": max((t["longest"] for t in turns), default=0)}
+    return {
+        "env": env.env,
+        "family": env.meta["family"],
+        "kind": task["kind"],
+        "seed": seed,
+        "pass": verdict["score"],
+        "details": verdict["details"],
+        "turns": turns,
+        "calls": len(calls),
+        "malformed": sum(t["malformed"] for t in turns),
+        "longest": max((t["longest"] for t in turns), default=0),
+    }
 
 
 def share(part, whole):
@@ -283,9 +338,11 @@ def table(results, seconds):
         mine = [r for r in results if r["family"] == family]
         if mine:
             calls = sum(r["calls"] + r["malformed"] for r in mine)
-            lines.append(f"| {family} {name} | {len(mine)} | {sum(r['pass'] for r in mine)} |"
-                         f" {share(sum(r['pass'] for r in mine), len(mine))} | {calls} |"
-                         f" {share(sum(r['malformed'] for r in mine), calls)} |")
+            lines.append(
+                f"| {family} {name} | {len(mine)} | {sum(r['pass'] for r in mine)} |"
+                f" {share(sum(r['pass'] for r in mine), len(mine))} | {calls} |"
+                f" {share(sum(r['malformed'] for r in mine), calls)} |"
+            )
     lines.append(f"\n{len(results)} tasks in {seconds:.0f} s")
     return "\n".join(lines)
 
@@ -342,14 +399,31 @@ def main():
         with open(o.out, "w", encoding="utf-8") as f:
             f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in results)
     if o.json:
-        print(json.dumps({"model": o.model, "backend": o.backend, "select": o.select, "families": [
-            {"family": f, "tasks": len(m), "passed": sum(r["pass"] for r in m), "calls": sum(r["calls"] for r in m),
-             "malformed": sum(r["malformed"] for r in m)}
-            for f in FAMILIES for m in [[r for r in results if r["family"] == f]] if m]}))
+        print(
+            json.dumps(
+                {
+                    "model": o.model,
+                    "backend": o.backend,
+                    "select": o.select,
+                    "families": [
+                        {
+                            "family": f,
+                            "tasks": len(m),
+                            "passed": sum(r["pass"] for r in m),
+                            "calls": sum(r["calls"] for r in m),
+                            "malformed": sum(r["malformed"] for r in m),
+                        }
+                        for f in FAMILIES
+                        for m in [[r for r in results if r["family"] == f]]
+                        if m
+                    ],
+                }
+            )
+        )
         return
     print(table(results, time.monotonic() - began))
     print(by_kind(results))
-    for r in [r for r in results if not r["pass"]][:o.show]:
+    for r in [r for r in results if not r["pass"]][: o.show]:
         print("\n" + show(r))
 
 

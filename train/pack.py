@@ -74,7 +74,7 @@ def encode(t, segments, ids, mask):
 def tokenized(path, t, tools, pre, limit):
     """The sequences of one shard, from its cache beside the records when that is newer.
     -> [(family, ids, mask)], number dropped"""
-    cache = path[:-len(".jsonl")] + ".tok"
+    cache = path[: -len(".jsonl")] + ".tok"
     try:
         if os.path.getmtime(cache) > max(os.path.getmtime(path), t.made):
             with open(cache, "rb") as f:
@@ -104,15 +104,22 @@ def write_split(folder, name, seqs):
     off = array.array("I", [0])
     for _, ids, _ in seqs:
         off.append(off[-1] + len(ids) // 2)
-    parts = {"ids": (s[1] for s in seqs), "msk": (s[2] for s in seqs),
-             "fam": [bytes(s[0] for s in seqs)], "off": [off.tobytes()]}
+    parts = {
+        "ids": (s[1] for s in seqs),
+        "msk": (s[2] for s in seqs),
+        "fam": [bytes(s[0] for s in seqs)],
+        "off": [off.tobytes()],
+    }
     for ext, chunks in parts.items():
         path = os.path.join(folder, f"{name}.{ext}")
         with open(path + ".part", "wb") as f:
             f.writelines(chunks)
         os.rename(path + ".part", path)
-    print(f"{name}: {len(seqs)} sequences, {off[-1]} tokens, {sum(s[2].count(1) for s in seqs)} to learn,"
-          f" longest {max((len(s[2]) for s in seqs), default=0)}")
+    print(
+        f"{name}: {len(seqs)} sequences, {off[-1]} tokens,"
+        f" {sum(s[2].count(1) for s in seqs)} to learn,"
+        f" longest {max((len(s[2]) for s in seqs), default=0)}"
+    )
 
 
 def make_data(out, limit):
@@ -136,7 +143,9 @@ def make_data(out, limit):
         write_split(folder, name, seqs)
     with open(os.path.join(folder, "meta.json"), "w") as f:
         json.dump({"vocab": t.size, "prefix_len": len(ids)}, f)
-    print(f"vocabulary {t.size}, preamble {len(ids)} tokens, {dropped} sequences over {limit} dropped")
+    print(
+        f"vocabulary {t.size}, preamble {len(ids)} tokens, {dropped} sequences over {limit} dropped"
+    )
 
 
 def main():

@@ -55,7 +55,9 @@ TOOLS_TAIL = "\n</functions>\n"
 
 def load_tools():
     """Profile demo's tools, as `agentctl tool list --profile demo --json` prints them."""
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools.json"), encoding="utf-8") as f:
+    with open(
+        os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools.json"), encoding="utf-8"
+    ) as f:
         return json.load(f)
 
 
@@ -89,7 +91,7 @@ class Segments:
                 return
             self.text(s[:at])
             self.literal(lit)
-            s = s[at + len(lit):]
+            s = s[at + len(lit) :]
 
     def own(self, target):
         self.flush()
@@ -135,8 +137,11 @@ def turn(g, request, steps, live):
         g.literal(EOS)
         g.own(False)
         if "call" in step:
-            g.text("\n\n<function_results>\n<result>" + step["result"] +
-                   "</result>\n</function_results>\n\n")
+            g.text(
+                "\n\n<function_results>\n<result>"
+                + step["result"]
+                + "</result>\n</function_results>\n\n"
+            )
             g.literal(THINK if live else ENDTHINK)
 
 
@@ -144,7 +149,7 @@ def example(record, last, tools):
     """The segments of turn `last` of a record, the turns before it as history."""
     g = Segments()
     preamble(g, tools)
-    for i, t in enumerate(record["turns"][:last + 1]):
+    for i, t in enumerate(record["turns"][: last + 1]):
         turn(g, t["request"], t["steps"], i == last)
     g.flush()
     return g.out

@@ -69,8 +69,9 @@ class Tools:
         self.serve.ask(reset=True)
 
     def call(self, name, args):
-        return self.serve.ask(tool=name, args=dict(args), profile="demo", workspace=self.dir,
-                              index=self.dir)["text"]
+        return self.serve.ask(
+            tool=name, args=dict(args), profile="demo", workspace=self.dir, index=self.dir
+        )["text"]
 
 
 def prepare(env, seed, base):
@@ -102,11 +103,21 @@ def play(env, tools, seed, base):
         turns.append({"request": request, "steps": steps})
     if not step.get("done"):
         raise RuntimeError(f"{env.env} {seed}: the oracle goes on after its last answer")
-    done = [{"turn": i + 1, "name": s["call"]["name"], "result": s["result"]}
-            for i, t in enumerate(turns) for s in t["steps"] if "call" in s]
+    done = [
+        {"turn": i + 1, "name": s["call"]["name"], "result": s["result"]}
+        for i, t in enumerate(turns)
+        for s in t["steps"]
+        if "call" in s
+    ]
     verdict = env.ask(op="verify", dir=work, answers=answers, calls=done)
     shutil.rmtree(work)
-    record = {"env": env.env, "family": env.meta["family"], "kind": task["kind"], "seed": seed, "turns": turns}
+    record = {
+        "env": env.env,
+        "family": env.meta["family"],
+        "kind": task["kind"],
+        "seed": seed,
+        "turns": turns,
+    }
     return record, verdict["score"], verdict["details"]
 
 
@@ -132,7 +143,10 @@ def main():
                         continue
                     record, score, why = play(env, tools, seed, base)
                     if score != 1:
-                        sys.exit(f"{o.env} seed {seed} ({record['kind']}): the oracle fails: {why}\n{json.dumps(record)}")
+                        sys.exit(
+                            f"{o.env} seed {seed} ({record['kind']}): the oracle fails: {why}\n"
+                            f"{json.dumps(record)}"
+                        )
                     f.write(json.dumps(record, ensure_ascii=False) + "\n")
             os.rename(path + ".part", path)
 

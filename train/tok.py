@@ -16,16 +16,33 @@ import render
 SPLIT = regex.compile(r"(\p{N}{1,3}|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+)")
 PIECE = regex.compile(
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
-    r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""")
+    r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
 PRE_TOKENIZER = {
     "type": "Sequence",
     "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}"}, "behavior": "Isolated", "invert": False},
-        {"type": "Split", "pattern": {"Regex": "[一-龥\u3040-ゟ゠-ヿ]+"}, "behavior": "Isolated", "invert": False},
-        {"type": "Split", "pattern": {"Regex":
-            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-            "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-         "behavior": "Isolated", "invert": False},
+        {
+            "type": "Split",
+            "pattern": {"Regex": r"\p{N}{1,3}"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        {
+            "type": "Split",
+            "pattern": {"Regex": "[一-龥\u3040-ゟ゠-ヿ]+"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        {
+            "type": "Split",
+            "pattern": {
+                "Regex": "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+                "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+                "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+            },
+            "behavior": "Isolated",
+            "invert": False,
+        },
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ],
 }
@@ -106,7 +123,23 @@ def learn(words, n, known):
 
 LETTERS = regex.compile(r"[A-Za-z]+")
 # Short words that may take a blank; others would also begin random names.
-SHORT = ("the", "of", "in", "to", "is", "and", "I", "it", "has", "was", "one", "for", "use", "you", "It")
+SHORT = (
+    "the",
+    "of",
+    "in",
+    "to",
+    "is",
+    "and",
+    "I",
+    "it",
+    "has",
+    "was",
+    "one",
+    "for",
+    "use",
+    "you",
+    "It",
+)
 OTHER = regex.compile(r"^[^A-Za-z0-9]+$")
 
 
@@ -130,13 +163,18 @@ def train(texts, size, cap=400, n_words=320, n_other=90):
     merges = learn({spell(w): min(c, cap) for w, c in letters.items()}, n_letters, known)
     merges += learn({spell(w): c for w, c in other.items() if len(w.encode()) > 1}, n_other, known)
     room = size - 256 - len(render.LITERALS) - len(merges)
-    words = [w for w, _ in sorted(spaced.items(), key=lambda x: (-x[1], x[0]))
-             if w in known and (len(w) > 3 or w in SHORT)]
+    words = [
+        w
+        for w, _ in sorted(spaced.items(), key=lambda x: (-x[1], x[0]))
+        if w in known and (len(w) > 3 or w in SHORT)
+    ]
     merges += [(SPACE, w) for w in words[:room]]
 
     vocab = {}
+
     def add(token):
         vocab[token] = len(vocab) + 2
+
     for b in range(256):
         add(BYTE[b])
     for a, b in merges:
@@ -144,15 +182,41 @@ def train(texts, size, cap=400, n_words=320, n_other=90):
     special = [render.BOS, render.EOS] + render.LITERALS[2:]
     ids = [0, 1] + [len(vocab) + 2 + i for i in range(len(special) - 2)]
     return {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": i, "content": s, "single_word": False, "lstrip": False,
-                          "rstrip": False, "normalized": False, "special": True}
-                         for i, s in zip(ids, special)],
-        "normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                  "vocab": vocab, "merges": [f"{a} {b}" for a, b in merges]},
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": s,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for i, s in zip(ids, special)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": PRE_TOKENIZER,
+        "post_processor": None,
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocab,
+            "merges": [f"{a} {b}" for a, b in merges],
+        },
     }
 
 
