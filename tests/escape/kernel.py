@@ -340,4 +340,5 @@ def t28_limits(w):
 
 if __name__ == "__main__":
     main([t19_network, t21_families, t22_namespaces, t23_interfaces, t24_filter, t25_terminal,
-          t26_privilege, t27_machine, t28_limits])
+          t26_privilege, t27_machine, t28_limits],
+         plain="" if os.environ.get("AGENTD_LONG") else "t22|t26|t28")
