@@ -229,6 +229,8 @@ class Python(Case):
         self.assertTrue(got["state_lost"])
 
     def test_forged_answers_end_the_interpreter(self):
+        got = self.python("import os, time\nos.write(100, b'f00 -1 -1 -1 -1\\n')\ntime.sleep(3)")
+        self.assertIn("broke its protocol", got["text"])
         got = self.python("import os\nos.write(100, b'f00 -1 -1 -1 -1\\n')")
         self.assertIn("broke its protocol", got["text"])
         got = self.python("import os\nos.write(100, b'x' * 1000)")
