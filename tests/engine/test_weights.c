@@ -10,6 +10,7 @@
 
 #include "base/io.h"
 #include "engine/model.h"
+#include "engine/model_file.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 #include "engine/testmodel.h"
@@ -164,6 +165,92 @@ static void both_containers_agree(void **state)
         }
         weights_close(a);
     }
+}
+
+/* --- old spellings ---------------------------------------------------------------------------- */
+
+static void put_rows(struct buf *data, const struct tensor *t)
+{
+    float x[1024];
+    for (uint64_t r = 0; r < tensor_n_rows(t); r++) {
+        tensor_read_row(t, r, x);
+        buf_add(data, x, t->ne[0] * sizeof *x);
+    }
+}
+
+/* A file as old converters wrote it: kv_b whole, and gate and up of an expert in one stack. */
+static void write_old(const struct weights *a, const struct weights *b, const char *to)
+{
+    struct err err = {0};
+    struct gguf_head h;
+    struct buf file, data;
+    const struct hparams *hp = &a->hp;
+    const struct tensors *list = weights_tensors(b);
+    gguf_head_init(&h);
+    buf_init(&file, 0);
+    buf_init(&data, 0);
+    ASSERT_OK(model_put_meta(&h, a, NULL, &err), &err);
+    for (uint32_t i = 0; i < list->n; i++) {
+        const struct tensor *t = &list->item[i];
+        struct str name = str_c(t->name);
+        char other[96];
+        unsigned l = 0;
+        sscanf(t->name, "blk.%u.", &l);
+        size_t before = data.len;
+        if (str_ends(name, STR("attn_v_b.weight")) || str_ends(name, STR("ffn_up_exps.weight")))
+            continue;
+        if (str_ends(name, STR("attn_k_b.weight"))) {
+            const struct tensor *kv = &a->layer[l].kv_b;
+            put_rows(&data, kv);
+            snprintf(other, sizeof other, "blk.%u.attn_kv_b.weight", l);
+            gguf_put_tensor(&h, other, QUANT_F32, 2, kv->ne, data.len - before);
+        } else if (str_ends(name, STR("ffn_gate_exps.weight"))) {
+            for (uint32_t e = 0; e < hp->n_routed_experts; e++) {
+                put_rows(&data, &a->layer[l].experts[e].gate);
+                put_rows(&data, &a->layer[l].experts[e].up);
+            }
+            snprintf(other, sizeof other, "blk.%u.ffn_gate_up_exps.weight", l);
+            gguf_put_tensor(&h, other, QUANT_F32, 3, (uint64_t[]){hp->dim,
+                            2 * hp->moe_inter_dim, hp->n_routed_experts}, data.len - before);
+        } else {
+            buf_add(&data, t->data, t->bytes);
+            gguf_put_tensor(&h, t->name, t->type, t->n_dims, t->ne, t->bytes);
+        }
+        while (data.len % GGUF_ALIGN)
+            buf_putc(&data, 0);
+    }
+    ASSERT_OK(gguf_head_finish(&h, &file, &err), &err);
+    buf_str(&file, buf_view(&data));
+    ASSERT_OK(io_write_file(at(to), buf_view(&file), 0644, &err), &err);
+    gguf_head_done(&h);
+    buf_done(&file);
+    buf_done(&data);
+}
+
+static void legacy_names(void **state)
+{
+    (void)state;
+    make("l", "tiny-v32", false, 1);
+    convert("l", "l.gguf", "f32");
+    struct weights *a = open_at("l"), *b = open_at("l.gguf");
+    write_old(a, b, "old.gguf");
+    struct weights *c = open_at("old.gguf");
+    for (uint32_t l = 0; l < a->hp.n_layers + a->hp.n_mtp_layers; l++) {
+        assert_false(tensor_exists(&c->layer[l].k_b));
+        compare(&a->layer[l].kv_b, &c->layer[l].kv_b, 0);
+        for (uint32_t e = 0; a->hp.moe[l] && e < a->hp.n_routed_experts; e++) {
+            compare(&a->layer[l].experts[e].gate, &c->layer[l].experts[e].gate, 0);
+            compare(&a->layer[l].experts[e].up, &c->layer[l].experts[e].up, 0);
+            compare(&a->layer[l].experts[e].down, &c->layer[l].experts[e].down, 0);
+        }
+    }
+    convert("old.gguf", "new.gguf", "f32"); /* and the old form converts to the new one */
+    struct weights *d = open_at("new.gguf");
+    compare_models(a, d, 0);
+    weights_close(a);
+    weights_close(b);
+    weights_close(c);
+    weights_close(d);
 }
 
 /* GGUF to GGUF of the same type is a copy. */
@@ -382,6 +469,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_containers_agree), cmocka_unit_test(gguf_to_gguf),
+        cmocka_unit_test(legacy_names),
         cmocka_unit_test(fp8_and_shards),        cmocka_unit_test(damage_has_names),
         cmocka_unit_test(nan_has_a_place),       cmocka_unit_test(mtp_may_be_missing),
         cmocka_unit_test(any_allocation_may_fail),
