@@ -92,6 +92,10 @@ static void print_info(const json_t *i)
     json_array_foreach(json_object_get(tensors, "by_type"), k, v)
         printf("  %-10s %8" PRIu64 "  %12s\n", json_string_value(json_object_get(v, "type")),
                get_u64(v, "count"), bytes_text(get_u64(v, "bytes"), a));
+    if (get_u64(tensors, "unused"))
+        printf("  warning: %" PRIu64 " are of no use to this engine, such as '%s'\n",
+               get_u64(tensors, "unused"),
+               json_string_value(json_object_get(tensors, "first_unused")));
     printf("\n%10s  %12s %12s %12s  %s\n", "context", "cache f32", "cache f16", "cache fp8",
            "weights + f16 cache");
     json_array_foreach(json_object_get(i, "memory"), k, v)

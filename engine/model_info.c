@@ -128,8 +128,11 @@ static json_t *numbers(const struct hparams *hp)
     return o;
 }
 
-static json_t *by_type(const struct tensors *list)
+static json_t *by_type(const struct weights *w)
 {
+    const struct tensors *list = weights_tensors(w);
+    const char *first = "";
+    uint32_t unused = weights_unused(w, &first);
     json_t *a = json_array();
     uint64_t total = 0;
     for (uint32_t type = 0; type <= QUANT_OTHER; type++) {
@@ -145,8 +148,8 @@ static json_t *by_type(const struct tensors *list)
                                                quant_type_name(type), "count", (json_int_t)n,
                                                "bytes", (json_int_t)bytes));
     }
-    return json_pack("{s:i, s:I, s:o}", "count", list->n, "bytes", (json_int_t)total,
-                     "by_type", a);
+    return json_pack("{s:i, s:I, s:o, s:i, s:s}", "count", list->n, "bytes",
+                     (json_int_t)total, "by_type", a, "unused", unused, "first_unused", first);
 }
 
 /* Bytes of one position in all layers; the FP8 row carries a scale per 128 values. */
@@ -214,7 +217,7 @@ static json_t *describe(const struct weights *w, json_t *tokenizer)
         weights_gguf(w) ? "gguf" : "safetensors", "arch", w->hp.arch, "rule", w->hp.rule,
         "note", w->hp.note, "fingerprint", hex, "parameters", "total",
         (json_int_t)c.all.elements, "active", (json_int_t)active, "numbers", numbers(&w->hp),
-        "tensors", by_type(weights_tensors(w)), "bytes_per_token", "always",
+        "tensors", by_type(w), "bytes_per_token", "always",
         (json_int_t)c.always.bytes, "routed", (json_int_t)c.routed.bytes, "total",
         (json_int_t)(c.always.bytes + c.routed.bytes), "memory", memory(&w->hp, c.all.bytes),
         "tokenizer", tokenizer);

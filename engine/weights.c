@@ -31,6 +31,7 @@ struct weights_file {
     struct safetensors *st;    /* owned */
     char *path, *name;         /* owned; weights.path and .name borrow them */
     struct ffn_weights *experts[HPARAMS_LAYERS_MAX]; /* owned; layers borrow them */
+    bool *used;                                      /* owned; see struct binder */
 };
 
 /* --- binding ------------------------------------------------------------------------------ */
@@ -38,6 +39,26 @@ struct weights_file {
 static bool full_name(const struct binder *b, const char *tail, char name[256])
 {
     return snprintf(name, 256, "%s%s%s", b->prefix, b->at, tail) < 256;
+}
+
+/* A block-scaled tensor uses its scales as well. */
+static void mark(struct binder *b, const struct tensor *x)
+{
+    char scales[TENSOR_NAME_MAX + 16];
+    b->used[x - b->list->item] = true;
+    if (!x->scale)
+        return;
+    snprintf(scales, sizeof scales, "%s_scale_inv", x->name);
+    const struct tensor *s = tensors_find(b->list, scales);
+    if (s)
+        b->used[s - b->list->item] = true;
+}
+
+void bind_skip(struct binder *b, const char *tail)
+{
+    const struct tensor *x = bind_peek(b, tail);
+    if (b->rc == 0 && x)
+        mark(b, x);
 }
 
 const struct tensor *bind_peek(const struct binder *b, const char *tail)
@@ -75,6 +96,7 @@ static void bind(struct binder *b, struct tensor *to, const char *tail, const ui
                         n_dims == 1 ? "f32, f16 or bf16" : "a type of the table in quant.h");
         return;
     }
+    mark(b, x);
     *to = *x;
     to->n_dims = n_dims; /* a file may give trailing ones */
 }
@@ -163,6 +185,16 @@ const struct gguf *weights_gguf(const struct weights *w)
     return w->file ? w->file->gguf : NULL;
 }
 
+uint32_t weights_unused(const struct weights *w, const char **first)
+{
+    const struct tensors *list = weights_tensors(w);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < list->n; i++)
+        if (!w->file->used[i] && n++ == 0)
+            *first = list->item[i].name;
+    return n;
+}
+
 int weights_scan(const struct weights *w, void (*progress)(void *arg, double done), void *arg,
                  struct err *err)
 {
@@ -232,10 +264,12 @@ static int read_json(const char *folder, const char *file, bool must, json_t **o
     return rc;
 }
 
-static int alloc_layers(struct weights *w, struct err *err)
+static int alloc_layers(struct binder *b)
 {
+    struct weights *w = b->w;
     w->layer = mem_array(w->hp.n_layers + w->hp.n_mtp_layers, sizeof *w->layer);
-    return w->layer ? 0 : err_nomem(err);
+    b->used = w->file->used = mem_array(b->list->n, sizeof *b->used);
+    return w->layer && b->used ? 0 : err_nomem(b->err);
 }
 
 /* The config may promise an MTP layer that a derivative has dropped. */
@@ -273,7 +307,7 @@ static int open_folder(struct weights *w, struct err *err)
     if (tensors_find(b.list, "language_model.model.embed_tokens.weight"))
         b.prefix = "language_model.";
     drop_missing_mtp(&b);
-    b.rc = alloc_layers(w, err);
+    b.rc = alloc_layers(&b);
     weights_bind_hf(&b, tied);
     return b.rc < 0 ? err_prefix(err, "'%s'", w->path) : 0;
 }
@@ -283,11 +317,10 @@ static int open_gguf(struct weights *w, struct err *err)
     int rc = gguf_open(&w->file->gguf, w->path, err);
     if (rc < 0)
         return rc;
-    rc = hparams_from_gguf(&w->hp, w->file->gguf, err);
-    if (rc == 0)
-        rc = alloc_layers(w, err);
-    struct binder b = {.list = gguf_tensors(w->file->gguf), .prefix = "", .w = w, .rc = rc,
-                       .err = err};
+    struct binder b = {.list = gguf_tensors(w->file->gguf), .prefix = "", .w = w, .err = err};
+    b.rc = hparams_from_gguf(&w->hp, w->file->gguf, err);
+    if (b.rc == 0)
+        b.rc = alloc_layers(&b);
     weights_bind_gguf(&b);
     return b.rc < 0 ? err_prefix(err, "'%s'", w->path) : 0;
 }
@@ -358,6 +391,8 @@ void weights_close(struct weights *w)
         mem_free(w->file->name);
     }
     mem_free(w->layer);
+    if (w->file)
+        mem_free(w->file->used);
     mem_free(w->file);
     mem_free(w);
 }

@@ -13,6 +13,7 @@ struct binder {
     const char *prefix; /* "" or "language_model.": goes before every name */
     char at[64];        /* "model.layers.3." or "blk.3." */
     struct weights *w;
+    bool *used; /* one per tensor of the list: some place in the model wants it */
     int rc; /* remembered failure: after the first, finding does nothing */
     struct err *err;
 };
@@ -26,6 +27,9 @@ void bind_cube(struct binder *b, struct tensor *to, const char *tail, uint64_t n
                uint64_t ne1, uint64_t ne2);
 /* The tensor at `tail`, or NULL. */
 const struct tensor *bind_peek(const struct binder *b, const char *tail);
+
+/* Known, and wanted in another form: a copy of what is bound elsewhere. */
+void bind_skip(struct binder *b, const char *tail);
 
 /* Binds everything; w->hp is complete and w->layer allocated. */
 void weights_bind_hf(struct binder *b, bool tied);

@@ -95,6 +95,8 @@ static void bind_mtp(struct binder *b)
     bind_vector(b, &m->hnorm, "hnorm.weight", hp->dim);
     bind_matrix(b, &m->eh_proj, "eh_proj.weight", 2 * (uint64_t)hp->dim, hp->dim);
     bind_vector(b, &m->norm, "shared_head.norm.weight", hp->dim);
+    bind_skip(b, "embed_tokens.weight");
+    bind_skip(b, "shared_head.head.weight");
     m->embed = b->w->embed;
     m->head = b->w->head;
 }

@@ -9,6 +9,8 @@
 const struct tensors *weights_tensors(const struct weights *w);
 /* The GGUF file, or NULL when the model is a safetensors folder. */
 const struct gguf *weights_gguf(const struct weights *w);
+/* How many listed tensors no place in the model wanted; *first names one of them. */
+uint32_t weights_unused(const struct weights *w, const char **first);
 /* Reads every element; -ERR_CORRUPT names the first that is not finite. progress(0..1). */
 NODISCARD int weights_scan(const struct weights *w, void (*progress)(void *arg, double done),
                            void *arg, struct err *err);

@@ -28,6 +28,10 @@ json info.json "d['arch'] == 'deepseek32' and d['format'] == 'safetensors'"
 json info.json "d['numbers']['index_topk'] == 16 and d['numbers']['n_mtp_layers'] == 1"
 json info.json "sum(t['count'] for t in d['tensors']['by_type']) == d['tensors']['count'] == 196"
 json info.json "d['bytes_per_token']['total'] < d['tensors']['bytes']"
+json info.json "d['tensors']['unused'] == 0"
+sed 's/"num_nextn_predict_layers":1/"num_nextn_predict_layers":0/' m/config.json >c &&
+    mkdir mtp0 && cp c mtp0/config.json && ln m/model.safetensors mtp0/
+"$ctl" model info mtp0 | grep -q "warning: .* are of no use.*'model.layers.4" || fail "no warning"
 # 64 latent + 16 rope + 32 index values, 4 layers, 256 positions
 json info.json "d['memory'][-1]['cache_f32'] == 256 * 4 * (64 + 16 + 32) * 4"
 "$ctl" model info m | grep -q 'index_topk *16' || fail "info as text"

@@ -72,10 +72,11 @@ python3 make.py; rc=$?
 python3 - <<'PY'
 import json, sys
 d = json.load(open("info.json"))
-got = (d["tensors"]["count"], d["tensors"]["bytes"], d["numbers"]["n_mtp_layers"])
+got = (d["tensors"]["count"], d["tensors"]["bytes"], d["numbers"]["n_mtp_layers"],
+       d["tensors"]["unused"])
 params, active = d["parameters"]["total"] / 1e9, d["parameters"]["active"] / 1e9
 print(got, "parameters %.3fe9, %.3fe9 per token" % (params, active))
-fine = got == (92425, 689469018240, 1) and abs(params - (671.878 + 11.62)) < 0.01
+fine = got == (92425, 689469018240, 1, 0) and abs(params - (671.878 + 11.62)) < 0.01
 fine = fine and abs(active - 37.48) < 0.01 and abs(d["numbers"]["attn_scale"] - 0.135233779) < 1e-7
 # a position costs 61 * 1408 bytes in 16 bits
 fine = fine and d["memory"][-1]["cache_f16"] == 163840 * 61 * 1408
