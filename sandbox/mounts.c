@@ -327,10 +327,13 @@ static int step_shadow(struct build *b, const char *place)
     struct stat st;
     if (fstatat(b->root, place, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -1;
-    int fd = S_ISDIR(st.st_mode)
-                 ? new_tmpfs(4096, 2, 0555, b->plan->two_ids ? 0 : b->plan->uid,
-                             MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-                 : open_tree(b->root, "dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    struct mount_attr a = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                       MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+    int fd = open_tree(b->root, S_ISDIR(st.st_mode) ? PLAN_EMPTY + 1 : "dev/null",
+                       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd >= 0 && S_ISDIR(st.st_mode) &&
+        mount_setattr(fd, "", AT_EMPTY_PATH, &a, sizeof a) < 0)
+        return fail(fd);
     if (fd < 0)
         return -1;
     if (move_mount(fd, "", b->root, place, MOVE_MOUNT_F_EMPTY_PATH) < 0)
@@ -409,7 +412,7 @@ int mounts_step(struct build *b, unsigned i)
     case DO_DIR:
         return step_dir(b, s, place);
     case DO_LINK:
-        return symlinkat(s->b, b->root, place);
+        return make_parents(b->root, place) < 0 ? -1 : symlinkat(s->b, b->root, place);
     case DO_FILE:
         return step_file(b, s, place);
     case DO_BIND:

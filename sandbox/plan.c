@@ -93,9 +93,7 @@ static void add_tmpfs(struct plan *p, const char *path, uint64_t bytes, uint64_t
 /* What the distribution keeps outside /usr, shown as it is where it exists. */
 static const char *const etc_shown[] = {
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs", "/etc/ssl/openssl.cnf",
-    "/etc/ca-certificates", "/etc/localtime", "/etc/mime.types", "/etc/magic", "/etc/perl",
-    "/etc/python3", "/etc/java-17-openjdk", "/etc/debian_version", "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d", "/etc/protocols", "/etc/services", NULL};
+    "/etc/protocols",   "/etc/services",     "/etc/java-17-openjdk", NULL};
 
 static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
                                       "/dev/urandom", NULL};
@@ -151,6 +149,7 @@ static void plan_dev_proc(struct plan *p, const struct sandbox_spec *spec,
     add_tmpfs(p, "/dev/shm", spec->limits.tmp_bytes, spec->limits.tmp_inodes, 01777, 0);
     add(p, DO_PROC, "/proc", NULL, 0);
     add(p, DO_READONLY, "/proc/sys", NULL, 0);
+    add_dir(p, PLAN_EMPTY, 0555, 0);
     for (unsigned i = 0; i < PROBE_SHADOWS; i++)
         if (h->shadow[i])
             add(p, DO_SHADOW, probe_shadows[i], NULL, 0);
@@ -161,8 +160,7 @@ static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
     const struct sandbox_limits *l = &spec->limits;
     add_tmpfs(p, "/tmp", l->tmp_bytes, l->tmp_inodes, 01777, 0);
     add_dir(p, SANDBOX_HOME, 0700, PLAN_OWNED);
-    add_dir(p, "/var", 0755, 0);
-    add_tmpfs(p, "/var/tmp", l->tmp_bytes, l->tmp_inodes, 01777, 0);
+    add(p, DO_LINK, "/var/tmp", "/tmp", 0);
     switch (spec->work) {
     case SANDBOX_WORK_DIR:
         add(p, DO_BIND, SANDBOX_WORKSPACE, spec->workspace,
@@ -215,7 +213,6 @@ static void plan_landlock(struct plan *p, const struct sandbox_spec *spec)
     add_rule(p, "/dev", LANDLOCK_READ | LANDLOCK_DEVICE);
     add_rule(p, "/dev/shm", all);
     add_rule(p, "/tmp", all);
-    add_rule(p, "/var/tmp", all);
     add_rule(p, SANDBOX_WORKSPACE, all);
     for (uint32_t i = 0; i < spec->n_binds; i++)
         add_rule(p, spec->bind[i].inside, spec->bind[i].write ? all : rx);

@@ -47,6 +47,8 @@ struct plan_step {
     const char *a, *b;   /* place inside and source, or text; in the plan's arena */
 };
 
+#define PLAN_EMPTY "/var/empty" /* shadows the folders below /proc that nobody shall see */
+
 enum { PLAN_STEPS_MAX = 160, PLAN_RULES_MAX = 48 };
 
 struct plan {
