@@ -148,8 +148,8 @@ static int send_msg(struct spawner *s, const struct spawn_msg *m, const void *bl
 
 /* ---- start and end ---- */
 
-/* agentd-tool beside the binary that is running, or beside the one that is named. */
-static void default_tool(char out[SANDBOX_PATH_MAX], const char *exe)
+/* A program beside the binary that is running, or beside the one that is named. */
+static void beside(char out[SANDBOX_PATH_MAX], const char *exe, const char *name)
 {
     char self[SANDBOX_PATH_MAX];
     ssize_t n = 0;
@@ -162,7 +162,7 @@ static void default_tool(char out[SANDBOX_PATH_MAX], const char *exe)
     char *slash = strrchr(self, '/');
     if (slash)
         *slash = '\0';
-    if (!slash || snprintf(out, SANDBOX_PATH_MAX, "%s/agentd-tool", self) >= SANDBOX_PATH_MAX ||
+    if (!slash || snprintf(out, SANDBOX_PATH_MAX, "%s/%s", self, name) >= SANDBOX_PATH_MAX ||
         access(out, X_OK) < 0)
         out[0] = '\0';
 }
@@ -181,12 +181,14 @@ static _Noreturn void exec_spawner(const char *exe, int fd)
 
 int spawner_start(struct spawner **out, const struct spawner_opts *o, struct err *err)
 {
-    const char *exe = o->exe ? o->exe : "/proc/self/exe";
+    char small[SANDBOX_PATH_MAX];
+    beside(small, NULL, "agentd-spawner");
+    const char *exe = o->exe ? o->exe : small[0] ? small : "/proc/self/exe";
     struct spawn_hello hello = {.uid_base = o->uid_base};
     if (o->tool)
         snprintf(hello.tool, sizeof hello.tool, "%s", o->tool);
     else
-        default_tool(hello.tool, o->exe);
+        beside(hello.tool, o->exe, "agentd-tool");
     snprintf(hello.state_dir, sizeof hello.state_dir, "%s", o->state_dir ? o->state_dir : "");
     struct spawner *s = mem_zalloc(sizeof *s);
     if (!s)

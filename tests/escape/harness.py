@@ -174,7 +174,7 @@ def main(cases, plain=""):
     copy = tempfile.mkdtemp(prefix="agentd-escape-bin-", dir="/var/tmp")
     code = 0
     try:
-        for name in ("agentctl", "agentd-tool"):
+        for name in ("agentctl", "agentd-tool", "agentd-spawner"):
             shutil.copy2(os.path.join(bin_dir, name), copy)
         shutil.copytree(os.path.join(src, "policies"), os.path.join(copy, "policies"))
         here = os.path.dirname(os.path.abspath(sys.argv[0]))
