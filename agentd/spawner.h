@@ -31,7 +31,7 @@ struct spawner;
 struct cell;
 
 struct spawner_opts {
-    const char *exe;       /* takes --role spawner; NULL = agentd-spawner beside us, else ourselves */
+    const char *exe;  /* takes --role spawner; NULL = agentd-spawner beside us, or we */
     const char *tool;      /* agentd-tool, shown at SANDBOX_TOOL; NULL = beside exe */
     const char *state_dir; /* never visible inside, never a workspace; may be NULL */
     uint32_t uid_base;     /* as root: first id of our range; 0 = 700000 */
