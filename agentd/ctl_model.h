@@ -17,8 +17,10 @@ struct ctl_choice {
 };
 extern const struct ctl_choice ctl_cache_choices[];
 /* 0 and *out, or -1 after a sentence on stderr. */
-int ctl_choose(const struct ctl_choice *c, const char *option, const char *text, int *out);
+int ctl_choose(const struct ctl_choice *c, const char *option, const char *text,
+               int *out);
 /* "1,2,3": ids are owned by the caller, on failure too. */
-NODISCARD int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n, struct err *err);
+NODISCARD int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n,
+                            struct err *err);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * ctl_model_generate.c - agentctl model generate: text after a prompt, without daemon, tools
- * or turns. What it prints is what the model wrote, nothing else.
+ * ctl_model_generate.c - agentctl model generate: text after a prompt, without daemon,
+ * tools or turns. What it prints is what the model wrote, nothing else.
  */
 #include <stdio.h>
 #include <string.h>
@@ -65,7 +65,9 @@ static int prefill(struct generate *g, const float **logits, struct err *err)
     uint32_t batch = engine_info(g->e)->max_batch;
     for (uint32_t at = 0; at < g->prompt.n; at += batch) {
         uint32_t m = g->prompt.n - at < batch ? g->prompt.n - at : batch;
-        struct engine_work w = {.seq = g->s, .tok = g->prompt.id + at, .n = m,
+        struct engine_work w = {.seq = g->s,
+                                .tok = g->prompt.id + at,
+                                .n = m,
                                 .n_logits = at + m == g->prompt.n};
         int rc = engine_step(g->e, &w, 1, err);
         if (rc < 0)
@@ -75,7 +77,8 @@ static int prefill(struct generate *g, const float **logits, struct err *err)
     return 0;
 }
 
-static int plain_step(struct generate *g, int32_t id, const float **logits, struct err *err)
+static int plain_step(struct generate *g, int32_t id, const float **logits,
+                      struct err *err)
 {
     struct engine_work w = {.seq = g->s, .tok = &id, .n = 1, .n_logits = 1};
     int rc = engine_step(g->e, &w, 1, err);
@@ -84,8 +87,8 @@ static int plain_step(struct generate *g, int32_t id, const float **logits, stru
 }
 
 /*
- * One draft after `id`: guess, verify both in one step, and leave in *logits what the next
- * draw starts from. *more is false when the text has ended on the way.
+ * One draft after `id`: guess, verify both in one step, and leave in *logits what the
+ * next draw starts from. *more is false when the text has ended on the way.
  */
 static int draft_step(struct generate *g, int32_t *id, const float **logits, bool *more,
                       struct err *err)
@@ -102,8 +105,8 @@ static int draft_step(struct generate *g, int32_t *id, const float **logits, boo
     struct engine_work w = {.seq = g->s, .tok = pair, .n = 2, .n_logits = 2};
     rc = engine_step(g->e, &w, 1, err);
     if (rc == 0)
-        rc = engine_sample_verify(g->e, w.logits, d.logits, r.id, &g->sample, &g->rng, &kept, &r,
-                                  err);
+        rc = engine_sample_verify(g->e, w.logits, d.logits, r.id, &g->sample, &g->rng,
+                                  &kept, &r, err);
     if (rc < 0)
         return rc;
     g->n_drafted++;
@@ -168,11 +171,12 @@ static int report(const struct generate *g, struct err *err)
     json_t *o = json_pack("{s:o, s:o, s:s, s:i, s:i, s:f, s:f, s:f}", "text",
                           json_text(buf_view(&g->text)), "tokens", ids, "stop", g->why,
                           "prompt_tokens", (int)g->prompt.n, "generated", (int)g->n_out,
-                          "prefill_seconds", pre, "decode_seconds", dec, "tokens_per_second",
-                          dec > 0 ? g->n_out / dec : 0.0);
+                          "prefill_seconds", pre, "decode_seconds", dec,
+                          "tokens_per_second", dec > 0 ? g->n_out / dec : 0.0);
     if (o && g->drafts)
-        json_object_set_new(o, "drafts", json_pack("{s:i, s:i}", "made", (int)g->n_drafted,
-                                                   "kept", (int)g->n_kept));
+        json_object_set_new(
+            o, "drafts",
+            json_pack("{s:i, s:i}", "made", (int)g->n_drafted, "kept", (int)g->n_kept));
     buf_init(&b, 0);
     int rc = o ? json_write(o, &b, err) : err_nomem(err);
     if (rc == 0 && puts(buf_cstr(&b)) < 0)
@@ -182,8 +186,8 @@ static int report(const struct generate *g, struct err *err)
     return rc;
 }
 
-static int read_prompt(struct generate *g, const char *file, const char *tokens, bool special,
-                       struct err *err)
+static int read_prompt(struct generate *g, const char *file, const char *tokens,
+                       bool special, struct err *err)
 {
     if (tokens)
         return ctl_parse_ids(tokens, &g->prompt.id, &g->prompt.n, err);
@@ -235,7 +239,8 @@ int ctl_model_generate(int argc, char **argv)
     const struct opt opts[] = {
         {"prompt-file", 'f', OPT_STR, &file, "FILE", "the prompt; - is standard input"},
         {"tokens", 't', OPT_STR, &tokens, "IDS", "the prompt as ids, instead: 1,2,3"},
-        {"special", 0, OPT_FLAG, &special, NULL, "literals of special tokens count as such"},
+        {"special", 0, OPT_FLAG, &special, NULL,
+         "literals of special tokens count as such"},
         {"count", 'n', OPT_INT, &n, "N", "tokens at most (default 256)"},
         {"past-eos", 0, OPT_FLAG, &on, NULL, "do not stop at the end-of-sentence token"},
         {"temperature", 0, OPT_NUM, &temperature, "T", "0 is greedy (default)"},
@@ -243,35 +248,51 @@ int ctl_model_generate(int argc, char **argv)
         {"min-p", 0, OPT_NUM, &min_p, "P", "drop what is below P times the best"},
         {"top-k", 0, OPT_INT, &top_k, "K", "keep the K best"},
         {"seed", 0, OPT_INT, &seed, "N", "of the draws (default 0)"},
-        {"drafts", 0, OPT_FLAG, &drafts, NULL, "guess ahead with the MTP layer; same output"},
-        {"cache", 0, OPT_STR, &cache, "TYPE", "KV storage: f16 (default), f32, bf16, fp8"},
+        {"drafts", 0, OPT_FLAG, &drafts, NULL,
+         "guess ahead with the MTP layer; same output"},
+        {"cache", 0, OPT_STR, &cache, "TYPE",
+         "KV storage: f16 (default), f32, bf16, fp8"},
         {"context", 0, OPT_INT, &ctx, "N", "positions (default: the model's)"},
         {"threads", 0, OPT_INT, &threads, "N", "default: every core"},
         {"json", 0, OPT_FLAG, &json, NULL, "print one JSON object at the end"},
     };
     const struct opt_cmd cmd = {
-        .name = "agentctl model generate", .args = "MODEL", .opts = opts,
-        .n_opts = ARRAY_LEN(opts), .min_args = 1, .max_args = 1,
+        .name = "agentctl model generate",
+        .args = "MODEL",
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 1,
+        .max_args = 1,
         .summary = "Continue a prompt.",
         .more = "Exit codes: 0 fine, 1 a sentence on stderr says why not, 2 usage.",
     };
     int code, c, at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
         return code;
-    if (!file == !tokens || ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 || n < 1 ||
-        n > 1 << 24 || threads < 0 || threads > 256 || top_k < 0 || ctx < 0 || ctx > 1 << 24) {
+    if (!file == !tokens || ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 ||
+        n < 1 || n > 1 << 24 || threads < 0 || threads > 256 || top_k < 0 || ctx < 0 ||
+        ctx > 1 << 24) {
         fprintf(stderr, "agentctl: give --prompt-file or --tokens, and numbers in range; "
                         "see --help\n");
         return EXIT_USAGE;
     }
-    struct engine_opts o = {.path = argv[at], .n_threads = (uint32_t)threads, .mtp = drafts,
-                            .n_ctx = (uint32_t)ctx, .cache = (enum engine_cache)c};
-    struct generate g = {.max_new = (uint32_t)n, .drafts = drafts, .quiet = json,
-                         .stop = on ? -1 : 0, .why = "length"};
-    g.sample = (struct sample_opts){.temperature = (float)temperature, .top_p = (float)top_p,
-                                    .min_p = (float)min_p, .top_k = (uint32_t)top_k};
+    struct engine_opts o = {.path = argv[at],
+                            .n_threads = (uint32_t)threads,
+                            .mtp = drafts,
+                            .n_ctx = (uint32_t)ctx,
+                            .cache = (enum engine_cache)c};
+    struct generate g = {.max_new = (uint32_t)n,
+                         .drafts = drafts,
+                         .quiet = json,
+                         .stop = on ? -1 : 0,
+                         .why = "length"};
+    g.sample = (struct sample_opts){.temperature = (float)temperature,
+                                    .top_p = (float)top_p,
+                                    .min_p = (float)min_p,
+                                    .top_k = (uint32_t)top_k};
     g.draft_sample = g.sample;
     sample_seed(&g.rng, (uint64_t)seed);
     struct err err = {0};
-    return open_and_run(&g, &o, file, tokens, special, &err) < 0 ? ctl_fail(&err) : EXIT_OK;
+    return open_and_run(&g, &o, file, tokens, special, &err) < 0 ? ctl_fail(&err)
+                                                                 : EXIT_OK;
 }

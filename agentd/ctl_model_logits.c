@@ -1,6 +1,6 @@
 /*
- * ctl_model_logits.c - agentctl model logits: one forward pass over given ids, printed whole:
- * for comparing this engine with another, bit by bit where need be.
+ * ctl_model_logits.c - agentctl model logits: one forward pass over given ids, printed
+ * whole: for comparing this engine with another, bit by bit where need be.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -19,11 +19,16 @@ const struct ctl_choice ctl_cache_choices[] = {
     {"bf16", ENGINE_CACHE_BF16}, {"fp8", ENGINE_CACHE_FP8}, {NULL, 0},
 };
 static const struct ctl_choice form_choices[] = {
-    {"auto", ENGINE_FORM_AUTO}, {"mha", ENGINE_FORM_MHA}, {"mqa", ENGINE_FORM_MQA}, {NULL, 0},
+    {"auto", ENGINE_FORM_AUTO},
+    {"mha", ENGINE_FORM_MHA},
+    {"mqa", ENGINE_FORM_MQA},
+    {NULL, 0},
 };
 static const struct ctl_choice select_choices[] = {
-    {"indexer", ENGINE_SELECT_INDEXER}, {"dense", ENGINE_SELECT_DENSE},
-    {"recent", ENGINE_SELECT_RECENT}, {NULL, 0},
+    {"indexer", ENGINE_SELECT_INDEXER},
+    {"dense", ENGINE_SELECT_DENSE},
+    {"recent", ENGINE_SELECT_RECENT},
+    {NULL, 0},
 };
 
 int ctl_choose(const struct ctl_choice *c, const char *option, const char *text, int *out)
@@ -95,8 +100,8 @@ static void put_selected(void *arg, const struct model_selected *s)
     if (!r->all && s->pos != r->n - 1)
         return;
     struct buf *b = &r->selected;
-    buf_printf(b, "%s{\"layer\": %u, \"pos\": %u, \"set\": [", b->len ? ", " : "", s->layer,
-               s->pos);
+    buf_printf(b, "%s{\"layer\": %u, \"pos\": %u, \"set\": [", b->len ? ", " : "",
+               s->layer, s->pos);
     for (uint32_t i = 0; i < s->n_set; i++)
         buf_printf(b, i ? ", %u" : "%u", s->set[i]);
     buf_puts(b, "], \"scores\": [");
@@ -191,29 +196,41 @@ static int open_and_run(struct logits_run *r, struct engine_opts *o, const char 
 
 int ctl_model_logits(int argc, char **argv)
 {
-    const char *tokens = "", *cache = "f32", *form = "auto", *select = "indexer", *raw = NULL;
+    const char *tokens = "", *cache = "f32", *form = "auto", *select = "indexer",
+               *raw = NULL;
     int64_t chunk = 0, threads = 0;
     bool all = false, selected = false, mtp = false, json = true, faithful = false;
     const struct opt opts[] = {
         {"tokens", 't', OPT_STR, &tokens, "IDS", "the prompt, as ids: 1,2,3"},
         {"all", 'a', OPT_FLAG, &all, NULL, "every position; without it the last"},
-        {"cache", 0, OPT_STR, &cache, "TYPE", "KV storage: f32 (default), f16, bf16, fp8"},
+        {"cache", 0, OPT_STR, &cache, "TYPE",
+         "KV storage: f32 (default), f16, bf16, fp8"},
         {"form", 0, OPT_STR, &form, "FORM", "attention: mha, mqa, auto (default)"},
-        {"select", 0, OPT_STR, &select, "HOW", "indexer (default); dense and recent to compare"},
+        {"select", 0, OPT_STR, &select, "HOW",
+         "indexer (default); dense and recent to compare"},
         {"chunk", 'c', OPT_INT, &chunk, "N", "positions per step (default: up to 512)"},
         {"threads", 0, OPT_INT, &threads, "N", "default: every core"},
-        {"selected", 's', OPT_FLAG, &selected, NULL, "print selected positions and scores"},
+        {"selected", 's', OPT_FLAG, &selected, NULL,
+         "print selected positions and scores"},
         {"mtp", 0, OPT_FLAG, &mtp, NULL, "print the draft layer's rows as well"},
-        {"faithful-fp8", 0, OPT_FLAG, &faithful, NULL, "round latents as the reference does"},
-        {"raw", 0, OPT_STR, &raw, "FILE", "write rows as f32 little-endian into FILE instead"},
+        {"faithful-fp8", 0, OPT_FLAG, &faithful, NULL,
+         "round latents as the reference does"},
+        {"raw", 0, OPT_STR, &raw, "FILE",
+         "write rows as f32 little-endian into FILE instead"},
         {"json", 0, OPT_FLAG, &json, NULL, "print JSON; it always does"},
     };
     const struct opt_cmd cmd = {
-        .name = "agentctl model logits", .args = "MODEL", .opts = opts,
-        .n_opts = ARRAY_LEN(opts), .min_args = 1, .max_args = 1,
+        .name = "agentctl model logits",
+        .args = "MODEL",
+        .opts = opts,
+        .n_opts = ARRAY_LEN(opts),
+        .min_args = 1,
+        .max_args = 1,
         .summary = "Print the logits of a prompt.",
-        .more = "Prints {\"positions\": [..], \"logits\": [[..]]}; --selected adds \"selected\":\n"
-                "[{\"layer\", \"pos\", \"set\", \"scores\"}], --mtp adds \"mtp\": {\"positions\",\n"
+        .more = "Prints {\"positions\": [..], \"logits\": [[..]]}; --selected adds "
+                "\"selected\":\n"
+                "[{\"layer\", \"pos\", \"set\", \"scores\"}], --mtp adds \"mtp\": "
+                "{\"positions\",\n"
                 "\"logits\"}. With --raw the rows (draft rows last) go to FILE.\n"
                 "Exit codes: 0 fine, 1 a sentence on stderr says why not, 2 usage.",
     };
@@ -229,11 +246,16 @@ int ctl_model_logits(int argc, char **argv)
         fprintf(stderr, "agentctl: --chunk goes to 65536 and --threads to 256\n");
         return EXIT_USAGE;
     }
-    struct engine_opts o = {.path = argv[at], .n_threads = (uint32_t)threads, .mtp = mtp,
-                            .cache = (enum engine_cache)c, .form = (enum engine_form)fo,
-                            .select = (enum engine_select)se, .faithful_fp8 = faithful};
+    struct engine_opts o = {.path = argv[at],
+                            .n_threads = (uint32_t)threads,
+                            .mtp = mtp,
+                            .cache = (enum engine_cache)c,
+                            .form = (enum engine_form)fo,
+                            .select = (enum engine_select)se,
+                            .faithful_fp8 = faithful};
     struct logits_run r = {.all = all, .mtp = mtp, .chunk = (uint32_t)chunk};
     struct err err = {0};
     buf_init(&r.selected, 0);
-    return open_and_run(&r, &o, tokens, selected, raw, &err) < 0 ? ctl_fail(&err) : EXIT_OK;
+    return open_and_run(&r, &o, tokens, selected, raw, &err) < 0 ? ctl_fail(&err)
+                                                                 : EXIT_OK;
 }

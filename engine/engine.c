@@ -1,6 +1,6 @@
 /*
- * engine.c - the face: opening a model, seqs, the step, drafts. Everything is sized here, at
- * open; a step and a draft allocate nothing.
+ * engine.c - the face: opening a model, seqs, the step, drafts. Everything is sized here,
+ * at open; a step and a draft allocate nothing.
  */
 #include "engine/engine.h"
 
@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "engine/engine_impl.h"
 
-/* --- opening ------------------------------------------------------------------------------- */
+/* --- opening
+ * ------------------------------------------------------------------------------- */
 
 static void fill_info(struct engine *e, const struct engine_opts *o)
 {
@@ -76,7 +77,8 @@ static int open_buffers(struct engine *e, struct err *err)
         e->draft_logits = mem_aligned(64, logits);
         e->mtp_hidden = mem_aligned(64, n * dim * sizeof(float));
     }
-    bool ok = e->logits && e->tok && e->run && (!e->mtp || (e->draft_logits && e->mtp_hidden));
+    bool ok =
+        e->logits && e->tok && e->run && (!e->mtp || (e->draft_logits && e->mtp_hidden));
     return ok ? 0 : err_nomem(err);
 }
 
@@ -85,21 +87,26 @@ static int open_parts(struct engine *e, const struct engine_opts *o, struct err 
     const struct hparams *hp = &e->w->hp;
     uint32_t n_ids, n_ctx = o->n_ctx ? o->n_ctx : hp->n_ctx;
     if (n_ctx > hp->n_ctx)
-        return err_set(err, ERR_LIMIT,
-                       "a context of %u is longer than the model's %u positions; ask for less",
-                       n_ctx, hp->n_ctx);
+        return err_set(
+            err, ERR_LIMIT,
+            "a context of %u is longer than the model's %u positions; ask for less",
+            n_ctx, hp->n_ctx);
     if (o->mtp && !hp->n_mtp_layers)
-        return err_set(err, ERR_UNSUPPORTED, "'%s' has no MTP layer to draft with", e->w->path);
+        return err_set(err, ERR_UNSUPPORTED, "'%s' has no MTP layer to draft with",
+                       e->w->path);
     e->mtp = o->mtp;
     tell(o, "tokenizer", 0.5);
     int rc = open_tokenizer(e, &n_ids, err);
     if (rc < 0)
         return rc;
     tell(o, "buffers", 0.8);
-    struct kvcache_opts kv = {.type = o->cache, .bytes = o->cache_bytes, .n_ctx = n_ctx,
-                              .mtp = o->mtp, .faithful_fp8 = o->faithful_fp8};
-    struct forward_opts fo = {.max_rows = e->max_batch, .n_ctx = n_ctx, .form = o->form,
-                              .select = o->select};
+    struct kvcache_opts kv = {.type = o->cache,
+                              .bytes = o->cache_bytes,
+                              .n_ctx = n_ctx,
+                              .mtp = o->mtp,
+                              .faithful_fp8 = o->faithful_fp8};
+    struct forward_opts fo = {
+        .max_rows = e->max_batch, .n_ctx = n_ctx, .form = o->form, .select = o->select};
     rc = pool_open(&e->pool, o->n_threads, err);
     if (rc == 0)
         rc = kernel_open(&e->k, e->w, e->pool, e->max_batch, err);
@@ -172,7 +179,8 @@ void engine_cache_usage(const struct engine *e, size_t *used, size_t *limit)
     kvcache_usage(e->kv, used, limit);
 }
 
-/* --- text ---------------------------------------------------------------------------------- */
+/* --- text
+ * ---------------------------------------------------------------------------------- */
 
 void engine_tokens_done(struct engine_tokens *t)
 {
@@ -225,7 +233,8 @@ bool engine_token_is_special(const struct engine *e, int32_t id)
     return type == TOKEN_CONTROL || type == TOKEN_USER;
 }
 
-/* --- sequences ----------------------------------------------------------------------------- */
+/* --- sequences
+ * ----------------------------------------------------------------------------- */
 
 int engine_seq_new(struct engine_seq **out, struct engine *e, struct err *err)
 {
@@ -275,7 +284,8 @@ int engine_seq_fork(struct engine_seq **out, struct engine_seq *src, uint32_t n,
     if (rc < 0)
         return rc;
     memcpy(s->tok, src->tok, n * sizeof *s->tok);
-    memcpy(s->hidden, src->hidden, (size_t)HIDDEN_KEPT * src->e->w->hp.dim * sizeof *s->hidden);
+    memcpy(s->hidden, src->hidden,
+           (size_t)HIDDEN_KEPT * src->e->w->hp.dim * sizeof *s->hidden);
     s->n_hidden = src->n_hidden;
     s->mtp_len = src->mtp_len;
     s->kv.len = src->kv.len;
@@ -306,17 +316,18 @@ const int32_t *engine_seq_tokens(const struct engine_seq *s)
     return s->tok;
 }
 
-/* --- the step ------------------------------------------------------------------------------ */
+/* --- the step
+ * ------------------------------------------------------------------------------ */
 
-static int check_work(const struct engine *e, const struct engine_work *w, uint32_t n_work,
-                      struct err *err)
+static int check_work(const struct engine *e, const struct engine_work *w,
+                      uint32_t n_work, struct err *err)
 {
     uint64_t rows = 0;
     for (uint32_t i = 0; i < n_work; i++) {
         rows += w[i].n;
         if (w[i].n == 0 || w[i].n_logits > w[i].n)
-            return err_set(err, ERR_STATE, "seq %u: a run of %u rows with %u logits", i, w[i].n,
-                           w[i].n_logits);
+            return err_set(err, ERR_STATE, "seq %u: a run of %u rows with %u logits", i,
+                           w[i].n, w[i].n_logits);
         if (w[i].n > e->info.n_ctx - w[i].seq->kv.len)
             return err_set(err, ERR_LIMIT,
                            "seq %u: %u positions and %u more exceed the context of %u", i,
@@ -341,8 +352,8 @@ static void give_back(struct engine_work *w, uint32_t n_work)
         kvseq_truncate(&w[i].seq->kv, w[i].seq->kv.len);
 }
 
-/* The hidden state at the last position, or zeros where a truncation lost it: drafts may be
- * a little worse there, output is the same. */
+/* The hidden state at the last position, or zeros where a truncation lost it: drafts may
+ * be a little worse there, output is the same. */
 static void last_hidden(const struct engine_seq *s, float *out)
 {
     size_t dim = s->e->w->hp.dim;
@@ -368,8 +379,9 @@ static void keep_hidden(struct engine_seq *s, const float *rows, uint32_t n)
 }
 
 /*
- * Fills the draft layer's cache behind a step, before lengths change: entry len-1, which now
- * knows its next token, and entries len..len+n-2. The new hidden states are kept on the way.
+ * Fills the draft layer's cache behind a step, before lengths change: entry len-1, which
+ * now knows its next token, and entries len..len+n-2. The new hidden states are kept on
+ * the way.
  */
 static int fill_drafts(struct engine *e, struct engine_work *w, uint32_t n_work,
                        struct err *err)
@@ -390,8 +402,8 @@ static int fill_drafts(struct engine *e, struct engine_work *w, uint32_t n_work,
             e->tok[rows++] = w[i].tok[j + 1];
         }
         if (rows > first)
-            e->run[n_runs++] = (struct forward_run){&s->kv, first, rows - first,
-                                                    ahead ? len : len - 1};
+            e->run[n_runs++] =
+                (struct forward_run){&s->kv, first, rows - first, ahead ? len : len - 1};
         keep_hidden(s, e->f->hidden + row * dim, w[i].n);
     }
     int rc = rows ? forward_mtp(e->f, e->run, n_runs, e->tok, e->mtp_hidden, err) : 0;
@@ -470,7 +482,8 @@ int engine_draft(struct engine *e, struct engine_draft *d, uint32_t n, struct er
     for (uint32_t i = 0; i < n; i++) {
         struct engine_seq *s = d[i].seq;
         if (s->kv.len == 0 || d[i].next < 0 || (uint32_t)d[i].next >= e->info.n_vocab)
-            return err_set(err, ERR_LIMIT, "seq %u: no draft for token %d after %u positions", i,
+            return err_set(err, ERR_LIMIT,
+                           "seq %u: no draft for token %d after %u positions", i,
                            d[i].next, s->kv.len);
         int rc = kvseq_reserve(&s->kv, s->kv.len - 1, s->kv.len, err);
         if (rc < 0)
@@ -493,7 +506,8 @@ int engine_draft(struct engine *e, struct engine_draft *d, uint32_t n, struct er
     return 0;
 }
 
-/* --- sampling ------------------------------------------------------------------------------ */
+/* --- sampling
+ * ------------------------------------------------------------------------------ */
 
 int engine_sample(struct engine *e, const float *logits, const struct sample_opts *o,
                   struct sample_rng *rng, struct sample_result *out, struct err *err)
@@ -508,7 +522,8 @@ int engine_sample_verify(struct engine *e, const float *p, const float *q, int32
     return sampler_verify(e->sampler, p, q, draft, o, rng, kept, out, err);
 }
 
-/* --- looking at a pass --------------------------------------------------------------------- */
+/* --- looking at a pass
+ * --------------------------------------------------------------------- */
 
 void model_watch_selection(struct engine *e, model_selected_fn *fn, void *arg)
 {
@@ -516,8 +531,8 @@ void model_watch_selection(struct engine *e, model_selected_fn *fn, void *arg)
     e->f->watch_arg = arg;
 }
 
-int model_mtp_logits(struct engine *e, const int32_t *tok, uint32_t n, model_logits_fn *fn,
-                     void *arg, struct err *err)
+int model_mtp_logits(struct engine *e, const int32_t *tok, uint32_t n,
+                     model_logits_fn *fn, void *arg, struct err *err)
 {
     struct engine_seq *s = NULL;
     int rc = engine_seq_new(&s, e, err);

@@ -1,4 +1,5 @@
-/* engine_impl.h - what stands behind engine.h's handles; for engine.c and kvfile.c alone. */
+/* engine_impl.h - what stands behind engine.h's handles; for engine.c and kvfile.c alone.
+ */
 #ifndef ENGINE_ENGINE_IMPL_H
 #define ENGINE_ENGINE_IMPL_H
 
@@ -10,7 +11,9 @@
 #include "engine/sampler.h"
 #include "engine/tokenizer.h"
 
-enum { HIDDEN_KEPT = 2 }; /* a verified draft may fall, and then the row before it counts */
+enum {
+    HIDDEN_KEPT = 2
+}; /* a verified draft may fall, and then the row before it counts */
 
 struct engine {
     struct weights *w;
@@ -22,7 +25,8 @@ struct engine {
     struct forward *f;
     struct sampler *sampler;
     struct engine_info info;
-    struct hash128 fingerprint; /* of the weights and everything that shapes cached rows */
+    struct hash128
+        fingerprint; /* of the weights and everything that shapes cached rows */
     bool mtp;
     uint32_t max_batch;
     float *logits, *draft_logits; /* (max_batch, n_vocab) */
@@ -32,9 +36,9 @@ struct engine {
 };
 
 /*
- * A timeline. With MTP on, its draft layer's cache holds entries 0..mtp_len-1, where entry i
- * was made of the hidden state at i and token i+1; mtp_len is len-1, or len when a draft has
- * run ahead with `drafted` as the token to come.
+ * A timeline. With MTP on, its draft layer's cache holds entries 0..mtp_len-1, where
+ * entry i was made of the hidden state at i and token i+1; mtp_len is len-1, or len when
+ * a draft has run ahead with `drafted` as the token to come.
  */
 struct engine_seq {
     struct engine *e; /* borrowed */

@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "engine/rope.h"
 
-/* --- opening ----------------------------------------------------------------------------- */
+/* --- opening
+ * ----------------------------------------------------------------------------- */
 
 /* Copies a vector of any float type; NULL for one that does not exist. */
 static float *vector(const struct tensor *t, float **at)
@@ -66,7 +67,8 @@ static int load_vectors(struct forward *f, struct err *err)
 static bool rows(void *out, size_t n, size_t width, size_t size)
 {
     size_t bytes;
-    void *p = mem_mul(n, width, &n) && mem_mul(n, size, &bytes) ? mem_aligned(64, bytes) : NULL;
+    void *p =
+        mem_mul(n, width, &n) && mem_mul(n, size, &bytes) ? mem_aligned(64, bytes) : NULL;
     memcpy(out, &p, sizeof p);
     return p != NULL;
 }
@@ -91,7 +93,8 @@ static bool open_scratch(struct forward *f)
            rows(&f->kv, n, hp->kv_lora_rank + 2 * half, 4) &&
            rows(&f->o_in, n, heads * hp->v_head_dim, 4) &&
            rows(&f->iq, n, (size_t)hp->index_n_heads * hp->index_head_dim, 4) &&
-           rows(&f->ik, n, hp->index_head_dim, 4) && rows(&f->iw, n, hp->index_n_heads, 4) &&
+           rows(&f->ik, n, hp->index_head_dim, 4) &&
+           rows(&f->iw, n, hp->index_n_heads, 4) &&
            rows(&f->set, n, topk, sizeof(uint32_t)) && rows(&f->n_set, n, 1, 4) &&
            rows(&f->scores, hp->index_topk ? SCORE_ROWS : 1, f->o.n_ctx, 4) &&
            rows(&f->router, n, hp->n_routed_experts, 4) &&
@@ -128,16 +131,18 @@ void forward_close(struct forward *f)
 {
     if (!f)
         return;
-    void *owned[] = {f->vectors, f->vec, f->row_run, f->row_pos, f->cos,  f->sin,    f->x,
-                     f->a,       f->y,   f->hidden,  f->pair,    f->cq,   f->q,      f->qa,
-                     f->kv,      f->o_in, f->iq,     f->ik,      f->iw,   f->set,    f->n_set,
-                     f->scores,  f->router, f->pick, f->weight,  f->thread};
+    void *owned[] = {f->vectors, f->vec,   f->row_run, f->row_pos, f->cos,    f->sin,
+                     f->x,       f->a,     f->y,       f->hidden,  f->pair,   f->cq,
+                     f->q,       f->qa,    f->kv,      f->o_in,    f->iq,     f->ik,
+                     f->iw,      f->set,   f->n_set,   f->scores,  f->router, f->pick,
+                     f->weight,  f->thread};
     for (unsigned i = 0; i < ARRAY_LEN(owned); i++)
         mem_free(owned[i]);
     mem_free(f);
 }
 
-/* --- rows --------------------------------------------------------------------------------- */
+/* --- rows
+ * --------------------------------------------------------------------------------- */
 
 void forward_rows(struct forward *f, pool_fn *fn, void *arg)
 {
@@ -156,7 +161,8 @@ static void norm_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
     struct norm_job *j = arg;
     uint32_t dim = j->f->hp->dim;
     for (uint64_t i = first; i < last; i++)
-        j->f->ops->rmsnorm(j->out + i * dim, j->x + i * dim, j->w, dim, j->f->hp->rms_eps);
+        j->f->ops->rmsnorm(j->out + i * dim, j->x + i * dim, j->w, dim,
+                           j->f->hp->rms_eps);
 }
 
 static void norm(struct forward *f, float *out, const float *x, const float *w)
@@ -211,11 +217,12 @@ static int finish(struct forward *f, const float *w, struct err *err)
         for (uint32_t c = 0; c < dim; c++)
             sum += fabsf(f->hidden[(size_t)i * dim + c]);
         if (!isfinite(sum))
-            return err_set(err, ERR_CORRUPT,
-                           "the model computed a number that is not finite at position %u: "
-                           "its weights hold NaN or infinity, or overflow; check the file "
-                           "with 'agentctl model info'",
-                           f->row_pos[i]);
+            return err_set(
+                err, ERR_CORRUPT,
+                "the model computed a number that is not finite at position %u: "
+                "its weights hold NaN or infinity, or overflow; check the file "
+                "with 'agentctl model info'",
+                f->row_pos[i]);
     }
     return 0;
 }

@@ -4,7 +4,8 @@
  * A batch is a list of runs; a run's rows are consecutive positions of one seq. All state
  * of a pass is the one scratch struct below, sized at open, so that a pass allocates
  * nothing. A row's numbers depend on its seq and, where prefill and decode may differ in
- * the order of additions, on the length of its own run; never on other runs or on threads.
+ * the order of additions, on the length of its own run; never on other runs or on
+ * threads.
  */
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H
@@ -44,7 +45,7 @@ struct layer_vectors {
 struct forward {
     const struct weights *w; /* borrowed */
     const struct hparams *hp;
-    struct kernel *k;         /* borrowed */
+    struct kernel *k; /* borrowed */
     const struct kernel_ops *ops;
     struct pool *pool;
     struct forward_opts o;
@@ -63,19 +64,21 @@ struct forward {
     float *cos, *sin;            /* (rows, rope/2) */
 
     /* Activations, one row each. */
-    float *x;      /* (dim) residual stream */
-    float *a;      /* (dim) normed input of a block */
-    float *y;      /* (dim) output of a block */
-    float *cq;     /* (q_lora_rank) then its norm, qr */
-    float *q;      /* (n_heads, nope + rope) */
-    float *qa;     /* (n_heads, kv_lora_rank) absorbed queries, then weighted latents */
-    float *kv;     /* (kv_lora_rank + rope) */
-    float *o_in;   /* (n_heads, v) */
-    float *iq, *ik, *iw; /* (index_n_heads, index_head_dim), (index_head_dim), (index_n_heads) */
-    uint32_t *set, *n_set; /* (index_topk) selected positions; SET_ALL = every one so far */
-    float *scores;         /* (SCORE_ROWS, n_ctx) */
-    float *router;         /* (n_routed_experts) */
-    uint32_t *pick;        /* (n_activated_experts) */
+    float *x;    /* (dim) residual stream */
+    float *a;    /* (dim) normed input of a block */
+    float *y;    /* (dim) output of a block */
+    float *cq;   /* (q_lora_rank) then its norm, qr */
+    float *q;    /* (n_heads, nope + rope) */
+    float *qa;   /* (n_heads, kv_lora_rank) absorbed queries, then weighted latents */
+    float *kv;   /* (kv_lora_rank + rope) */
+    float *o_in; /* (n_heads, v) */
+    float *iq, *ik,
+        *iw; /* (index_n_heads, index_head_dim), (index_head_dim), (index_n_heads) */
+    uint32_t *set,
+        *n_set;     /* (index_topk) selected positions; SET_ALL = every one so far */
+    float *scores;  /* (SCORE_ROWS, n_ctx) */
+    float *router;  /* (n_routed_experts) */
+    uint32_t *pick; /* (n_activated_experts) */
     float *weight;
     float *hidden; /* (dim) after the final norm */
     float *pair;   /* (2 dim) embedding and hidden state, the draft layer's input */
@@ -86,29 +89,32 @@ struct forward {
 };
 #define SET_ALL UINT32_MAX
 
-NODISCARD int forward_open(struct forward **out, const struct weights *w, struct kernel *k,
-                           const struct kvcache *kv, const struct forward_opts *o,
-                           struct err *err);
+NODISCARD int forward_open(struct forward **out, const struct weights *w,
+                           struct kernel *k, const struct kvcache *kv,
+                           const struct forward_opts *o, struct err *err);
 void forward_close(struct forward *f);
 
 /*
- * Runs all layers over the rows and leaves the final norm's output in f->hidden. Pages are
- * reserved; tok has one id per row, below n_vocab. -ERR_CORRUPT when a row is not finite.
+ * Runs all layers over the rows and leaves the final norm's output in f->hidden. Pages
+ * are reserved; tok has one id per row, below n_vocab. -ERR_CORRUPT when a row is not
+ * finite.
  */
-NODISCARD int forward_main(struct forward *f, const struct forward_run *run, uint32_t n_runs,
-                           const int32_t *tok, struct err *err);
+NODISCARD int forward_main(struct forward *f, const struct forward_run *run,
+                           uint32_t n_runs, const int32_t *tok, struct err *err);
 /*
- * The MTP layer over rows: row i reads `hidden` (rows of dim, the final norm's output at its
- * position) and tok[i], the token one further. Output, after shared_head.norm, in f->hidden;
- * `hidden` may be f->hidden itself.
+ * The MTP layer over rows: row i reads `hidden` (rows of dim, the final norm's output at
+ * its position) and tok[i], the token one further. Output, after shared_head.norm, in
+ * f->hidden; `hidden` may be f->hidden itself.
  */
-NODISCARD int forward_mtp(struct forward *f, const struct forward_run *run, uint32_t n_runs,
-                          const int32_t *tok, const float *hidden, struct err *err);
+NODISCARD int forward_mtp(struct forward *f, const struct forward_run *run,
+                          uint32_t n_runs, const int32_t *tok, const float *hidden,
+                          struct err *err);
 /* logits (n, n_vocab) of n rows of hidden state. */
 void forward_head(struct forward *f, const struct tensor *head, const float *hidden,
                   uint32_t n, float *logits);
 
-/* --- the parts, one file each ------------------------------------------------------------ */
+/* --- the parts, one file each
+ * ------------------------------------------------------------ */
 
 /* f->y = attention of f->a; stores the rows in the cache. */
 void mla_layer(struct forward *f, uint32_t layer);

@@ -33,8 +33,8 @@ static uint32_t rank_key(float x)
 }
 
 /*
- * The k-th largest key, found 11, 11 and 10 bits at a time: after each pass `prefix` holds
- * the bits known so far and `left` how many of the k lie within that prefix.
+ * The k-th largest key, found 11, 11 and 10 bits at a time: after each pass `prefix`
+ * holds the bits known so far and `left` how many of the k lie within that prefix.
  */
 static uint32_t kth_key(const float *scores, uint32_t n, uint32_t k, uint32_t *left)
 {
@@ -72,7 +72,8 @@ void indexer_topk(const float *scores, uint32_t n, uint32_t k, uint32_t *out)
     }
 }
 
-/* --- scores ------------------------------------------------------------------------------ */
+/* --- scores
+ * ------------------------------------------------------------------------------ */
 
 /* A stretch of the rows whose scores are being made, all in one run. */
 struct segment {
@@ -114,8 +115,8 @@ static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t las
                 continue;
             f->ops->index_scores(f->scores + (size_t)(row - j->row) * f->o.n_ctx + from,
                                  f->iq + row * width, f->iw + row * hp->index_n_heads,
-                                 hp->index_n_heads, keys, seen - from < n ? seen - from : n,
-                                 hp->index_head_dim);
+                                 hp->index_n_heads, keys,
+                                 seen - from < n ? seen - from : n, hp->index_head_dim);
         }
     }
 }
@@ -154,7 +155,9 @@ static void tell(struct forward *f, const struct score_job *j)
         uint32_t *set = f->set + (size_t)row * k;
         for (uint32_t s = 0; n <= k && s < n; s++)
             set[s] = s;
-        struct model_selected out = {.layer = j->layer, .pos = n - 1, .set = set,
+        struct model_selected out = {.layer = j->layer,
+                                     .pos = n - 1,
+                                     .set = set,
                                      .n_set = n > k ? k : n,
                                      .scores = f->scores + (size_t)i * f->o.n_ctx};
         f->watch(f->watch_arg, &out);
@@ -172,7 +175,10 @@ static void build_segments(struct forward *f, struct score_job *j)
         struct segment *s = &j->seg[j->n_segs++];
         uint32_t end = f->row_pos[row] + n; /* positions that the last query sees */
         bool any = needs_scores(f, row + n - 1);
-        *s = (struct segment){.run = run, .row = row, .n = n, .first_task = tasks,
+        *s = (struct segment){.run = run,
+                              .row = row,
+                              .n = n,
+                              .first_task = tasks,
                               .tiles = any ? (end + KV_PAGE - 1) / KV_PAGE : 0};
         tasks += s->tiles;
         i += n;

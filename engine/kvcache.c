@@ -59,8 +59,8 @@ static size_t default_bytes(void)
     return pages > 0 && size > 0 ? (size_t)pages * (size_t)size / 4 : (size_t)1 << 30;
 }
 
-int kvcache_open(struct kvcache **out, const struct hparams *hp, const struct kvcache_opts *o,
-                 struct err *err)
+int kvcache_open(struct kvcache **out, const struct hparams *hp,
+                 const struct kvcache_opts *o, struct err *err)
 {
     struct kvcache *kv = mem_zalloc(sizeof *kv);
     if (!kv)
@@ -89,10 +89,11 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp, const struct kv
     kv->n_pages = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
     int rc = 0;
     if (kv->n_pages == 0) {
-        rc = err_set(err, ERR_LIMIT,
-                     "a KV cache of %zu bytes holds no page: one page of %d positions takes "
-                     "%zu bytes in this model",
-                     bytes, KV_PAGE, kv->page_bytes);
+        rc = err_set(
+            err, ERR_LIMIT,
+            "a KV cache of %zu bytes holds no page: one page of %d positions takes "
+            "%zu bytes in this model",
+            bytes, KV_PAGE, kv->page_bytes);
         goto fail;
     }
     kv->refs = mem_array(kv->n_pages, sizeof *kv->refs);
@@ -150,7 +151,8 @@ size_t kvcache_row_bytes(const struct kvcache *kv)
     return sum;
 }
 
-/* --- pages ------------------------------------------------------------------------------ */
+/* --- pages
+ * ------------------------------------------------------------------------------ */
 
 static uint8_t *page_at(const struct kvcache *kv, uint32_t page)
 {
@@ -238,7 +240,8 @@ int kvseq_reserve(struct kvseq *s, uint32_t from, uint32_t to, struct err *err)
     return 0;
 }
 
-/* --- rows ------------------------------------------------------------------------------- */
+/* --- rows
+ * ------------------------------------------------------------------------------- */
 
 static uint8_t *latent_at(const struct kvseq *s, uint32_t layer, uint32_t pos)
 {

@@ -2,12 +2,13 @@
  * kvcache.h - latents, rotary keys and index keys of all positions, in pages.
  *
  * A page holds KV_PAGE consecutive positions of every layer, so that one reference count
- * covers them: forks share pages, and the first side to write into a shared page copies it.
- * Within a page each layer has its latent rows (latent, then rotary key) and, where it runs
- * an indexer, its index keys, apart from the latents because scoring streams them.
+ * covers them: forks share pages, and the first side to write into a shared page copies
+ * it. Within a page each layer has its latent rows (latent, then rotary key) and, where
+ * it runs an indexer, its index keys, apart from the latents because scoring streams
+ * them.
  *
- * Storage: f32, f16, bf16, or FP8 rows: e4m3 with one f32 scale per 128 latents, rotary key
- * in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding.
+ * Storage: f32, f16, bf16, or FP8 rows: e4m3 with one f32 scale per 128 latents, rotary
+ * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding.
  */
 #ifndef ENGINE_KVCACHE_H
 #define ENGINE_KVCACHE_H
@@ -28,8 +29,8 @@ struct kvcache_opts {
     enum engine_cache type; /* AUTO = f16 */
     size_t bytes;           /* all pages together */
     uint32_t n_ctx;
-    bool mtp;               /* a further layer for the drafts */
-    bool faithful_fp8;      /* latents through e4m3 with power-of-two scales first */
+    bool mtp;          /* a further layer for the drafts */
+    bool faithful_fp8; /* latents through e4m3 with power-of-two scales first */
 };
 NODISCARD int kvcache_open(struct kvcache **out, const struct hparams *hp,
                            const struct kvcache_opts *o, struct err *err);
@@ -58,7 +59,8 @@ void kvseq_truncate(struct kvseq *s, uint32_t n);
 NODISCARD int kvseq_reserve(struct kvseq *s, uint32_t from, uint32_t to, struct err *err);
 
 /* Stores one row: latent then rotary key (kv_lora_rank + qk_rope_head_dim), which the
- * faithful mode rounds in place; an index key (index_head_dim). Rows may go in parallel. */
+ * faithful mode rounds in place; an index key (index_head_dim). Rows may go in parallel.
+ */
 void kvseq_put(struct kvseq *s, uint32_t layer, uint32_t pos, float *row);
 void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float *ik);
 /* Rows [latent, rotary key] of n positions: those of `set`, or first..first+n-1. */

@@ -6,10 +6,10 @@
  *            rows and index rows, only as many as the seq has
  *   trailer  XXH3-128 chained over the header and all chunk heads
  *
- * A chunk head holds the hash of its stored bytes, so that every byte of the file is under a
- * hash, and nothing is decoded before its hash agrees. Chunks are stored as byte planes
- * through zstd where that is smaller. All integers are little-endian. The same seq always
- * makes the same bytes. The file appears under its name whole or not at all.
+ * A chunk head holds the hash of its stored bytes, so that every byte of the file is
+ * under a hash, and nothing is decoded before its hash agrees. Chunks are stored as byte
+ * planes through zstd where that is smaller. All integers are little-endian. The same seq
+ * always makes the same bytes. The file appears under its name whole or not at all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -59,7 +59,8 @@ static size_t element_bytes(const struct engine *e)
     return t == ENGINE_CACHE_F32 ? 4 : t == ENGINE_CACHE_FP8 ? 1 : 2;
 }
 
-static int file_init(struct file *f, struct engine_seq *s, const char *path, struct err *err)
+static int file_init(struct file *f, struct engine_seq *s, const char *path,
+                     struct err *err)
 {
     const struct engine *e = s->e;
     *f = (struct file){.s = s, .fd = -1, .path = path};
@@ -80,7 +81,8 @@ static void file_done(struct file *f)
     mem_free(f->stored);
 }
 
-/* Byte j of every element together: exponents next to exponents compress, mixed bytes do not. */
+/* Byte j of every element together: exponents next to exponents compress, mixed bytes do
+ * not. */
 static void to_planes(uint8_t *out, const uint8_t *in, size_t n, size_t size)
 {
     size_t each = n / size;
@@ -99,7 +101,8 @@ static void from_planes(uint8_t *out, const uint8_t *in, size_t n, size_t size)
     memcpy(out + each * size, in + each * size, n - each * size);
 }
 
-/* --- writing ------------------------------------------------------------------------------- */
+/* --- writing
+ * ------------------------------------------------------------------------------- */
 
 static int put_chunk(struct file *f, uint32_t kind, size_t size, struct err *err)
 {
@@ -108,7 +111,8 @@ static int put_chunk(struct file *f, uint32_t kind, size_t size, struct err *err
     const uint8_t *bytes = f->raw;
     struct chunk c = {.kind = kind, .codec = CODEC_RAW, .bytes = n, .stored = n};
     to_planes(planes, f->raw, n, size);
-    size_t packed = ZSTD_compress(f->stored, ZSTD_compressBound(f->room), planes, n, ZSTD_LEVEL);
+    size_t packed =
+        ZSTD_compress(f->stored, ZSTD_compressBound(f->room), planes, n, ZSTD_LEVEL);
     if (!ZSTD_isError(packed) && packed < n) {
         c.codec = CODEC_PLANES;
         c.stored = packed;
@@ -152,7 +156,9 @@ static uint32_t page_rows(const struct engine_seq *s, uint32_t page)
 static int write_seq(struct file *f, struct err *err)
 {
     struct engine_seq *s = f->s;
-    struct header h = {.version = VERSION, .n_tokens = s->kv.len, .n_hidden = s->n_hidden,
+    struct header h = {.version = VERSION,
+                       .n_tokens = s->kv.len,
+                       .n_hidden = s->n_hidden,
                        .page_rows = KV_PAGE};
     memcpy(h.magic, magic, sizeof h.magic);
     memcpy(h.fingerprint, &s->e->fingerprint, sizeof h.fingerprint);
@@ -182,7 +188,8 @@ static int sync_folder(const char *path, struct err *err)
 {
     const char *slash = strrchr(path, '/');
     char folder[4096];
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1,
+             slash ? path : ".");
     int fd = open(folder[0] ? folder : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = fd < 0 || fsync(fd) < 0 ? err_sys(err, "sync folder '%s'", folder) : 0;
     io_close(&fd);
@@ -212,11 +219,13 @@ int engine_seq_save(struct engine_seq *s, const char *path, struct err *err)
     return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------------- */
+/* --- reading
+ * ------------------------------------------------------------------------------- */
 
 static int damaged(const struct file *f, const char *what, struct err *err)
 {
-    return err_set(err, ERR_CORRUPT, "snapshot '%s' is damaged: %s; delete it", f->path, what);
+    return err_set(err, ERR_CORRUPT, "snapshot '%s' is damaged: %s; delete it", f->path,
+                   what);
 }
 
 /* Hashes are not checked when fuzzing: the fuzzer could never get past one. */
@@ -237,7 +246,8 @@ static int read_bytes(struct file *f, void *p, size_t n, struct err *err)
 }
 
 /* Reads a chunk of exactly n bytes of this kind into f->raw. */
-static int get_chunk(struct file *f, uint32_t kind, size_t n, size_t size, struct err *err)
+static int get_chunk(struct file *f, uint32_t kind, size_t n, size_t size,
+                     struct err *err)
 {
     struct chunk c;
     int rc = read_bytes(f, &c, sizeof c, err);
@@ -275,15 +285,17 @@ static int read_header(struct file *f, struct header *h, struct err *err)
     if (memcmp(h->magic, magic, sizeof magic) != 0)
         return err_set(err, ERR_PARSE, "'%s' is not a snapshot of a seq", f->path);
     if (h->version != VERSION)
-        return err_set(err, ERR_UNSUPPORTED, "snapshot '%s' has version %u; this program reads %d",
-                       f->path, h->version, VERSION);
+        return err_set(err, ERR_UNSUPPORTED,
+                       "snapshot '%s' has version %u; this program reads %d", f->path,
+                       h->version, VERSION);
     if (memcmp(h->fingerprint, &e->fingerprint, sizeof h->fingerprint) != 0)
         return err_set(err, ERR_UNSUPPORTED,
                        "snapshot '%s' belongs to another model or cache format than '%s'",
                        f->path, e->w->path);
     if (h->n_tokens > e->info.n_ctx)
-        return err_set(err, ERR_LIMIT, "snapshot '%s' has %u positions; the context is %u",
-                       f->path, h->n_tokens, e->info.n_ctx);
+        return err_set(err, ERR_LIMIT,
+                       "snapshot '%s' has %u positions; the context is %u", f->path,
+                       h->n_tokens, e->info.n_ctx);
     if (h->page_rows != KV_PAGE || h->n_hidden > HIDDEN_KEPT || h->n_hidden > h->n_tokens)
         return damaged(f, "the header contradicts itself", err);
     f->chain = hash128(h, sizeof *h);
@@ -327,7 +339,8 @@ static int read_seq(struct file *f, struct err *err)
     s->mtp_len = s->e->mtp && h.n_tokens ? h.n_tokens - 1 : 0;
     for (f->page = 0; f->page * KV_PAGE < h.n_tokens; f->page++) {
         uint32_t n = page_rows(s, f->page);
-        rc = get_chunk(f, CHUNK_PAGE, n * kvcache_row_bytes(s->e->kv), element_bytes(s->e), err);
+        rc = get_chunk(f, CHUNK_PAGE, n * kvcache_row_bytes(s->e->kv),
+                       element_bytes(s->e), err);
         if (rc == 0)
             rc = kvseq_each_block(&s->kv, f->page, n, copy_block, f, err);
         if (rc < 0)
@@ -343,7 +356,8 @@ static int read_seq(struct file *f, struct err *err)
     return 0;
 }
 
-int engine_seq_load(struct engine_seq **out, struct engine *e, const char *path, struct err *err)
+int engine_seq_load(struct engine_seq **out, struct engine *e, const char *path,
+                    struct err *err)
 {
     struct engine_seq *s = NULL;
     struct file f = {.fd = -1};

@@ -4,10 +4,11 @@
  *   absorbed (MQA)  z = scale * ((UK^T q_nope) . c + q_pe . k_pe),  o = UV (sum p c)
  *   expanded (MHA)  z = scale * (q_nope . (UK c) + q_pe . k_pe),    o = sum p (UV c)
  *
- * Equal in exact arithmetic. Absorbed reads one shared row per position and suits decoding;
- * expanded pays for each key once per chunk and then a third per pair. Either walks the
- * selected positions in tiles with a running maximum, so that scratch does not grow with
- * the context; tiles begin at fixed places, so that no chunking moves an addition.
+ * Equal in exact arithmetic. Absorbed reads one shared row per position and suits
+ * decoding; expanded pays for each key once per chunk and then a third per pair. Either
+ * walks the selected positions in tiles with a running maximum, so that scratch does not
+ * grow with the context; tiles begin at fixed places, so that no chunking moves an
+ * addition.
  */
 #include <math.h>
 #include <string.h>
@@ -26,7 +27,8 @@ struct running {
     float *acc;
 };
 
-/* --- projections ------------------------------------------------------------------------- */
+/* --- projections
+ * ------------------------------------------------------------------------- */
 
 struct project_job {
     struct forward *f;
@@ -97,7 +99,8 @@ static void project(struct forward *f, uint32_t layer)
     struct project_job j = {f, layer};
     uint32_t n = 0, n_q = hp->n_heads * (hp->qk_nope_head_dim + hp->qk_rope_head_dim);
     bool index = hp->index_topk && hp->index_full[layer];
-    part[n++] = (struct kernel_part){&w->kv_a, f->kv, hp->kv_lora_rank + hp->qk_rope_head_dim};
+    part[n++] =
+        (struct kernel_part){&w->kv_a, f->kv, hp->kv_lora_rank + hp->qk_rope_head_dim};
     if (hp->q_lora_rank)
         part[n++] = (struct kernel_part){&w->q_a, f->cq, hp->q_lora_rank};
     else
@@ -119,11 +122,12 @@ static void project(struct forward *f, uint32_t layer)
     forward_rows(f, rotate_queries, &j);
 }
 
-/* --- softmax over tiles ------------------------------------------------------------------ */
+/* --- softmax over tiles
+ * ------------------------------------------------------------------ */
 
 /* Adds n rows (stride ldv, width dv) whose scores are z; z is overwritten. */
-static void running_add(const struct kernel_ops *ops, struct running *r, float *z, uint32_t n,
-                        const float *v, size_t ldv, uint32_t dv)
+static void running_add(const struct kernel_ops *ops, struct running *r, float *z,
+                        uint32_t n, const float *v, size_t ldv, uint32_t dv)
 {
     float max = r->max;
     for (uint32_t i = 0; i < n; i++)
@@ -151,12 +155,13 @@ static const uint32_t *row_set(const struct forward *f, uint64_t i, uint32_t *n)
     return all ? NULL : f->set + i * f->hp->index_topk;
 }
 
-/* --- absorbed ---------------------------------------------------------------------------- */
+/* --- absorbed
+ * ---------------------------------------------------------------------------- */
 
 struct mla_job {
     struct forward *f;
-    uint32_t layer, first, n; /* rows of the batch */
-    uint32_t heads;           /* per task */
+    uint32_t layer, first, n;      /* rows of the batch */
+    uint32_t heads;                /* per task */
     const struct forward_run *run; /* expanded form only */
 };
 
@@ -174,7 +179,8 @@ static struct tensor head_uv(const struct hparams *hp, const struct layer_weight
     if (tensor_exists(&w->v_b))
         return tensor_rows(&w->v_b, (uint64_t)h * hp->v_head_dim, hp->v_head_dim);
     uint32_t rows = hp->qk_nope_head_dim + hp->v_head_dim;
-    return tensor_rows(&w->kv_b, (uint64_t)h * rows + hp->qk_nope_head_dim, hp->v_head_dim);
+    return tensor_rows(&w->kv_b, (uint64_t)h * rows + hp->qk_nope_head_dim,
+                       hp->v_head_dim);
 }
 
 static void absorb_heads(void *arg, uint32_t thread, uint64_t first, uint64_t last)
@@ -287,8 +293,9 @@ static void unabsorb_heads(void *arg, uint32_t thread, uint64_t first, uint64_t 
     size_t ldo = (size_t)hp->n_heads * hp->v_head_dim;
     for (uint64_t h = first; h < last; h++) {
         struct tensor uv = head_uv(hp, &f->w->layer[j->layer], (uint32_t)h);
-        kernel_matmul_local(f->k, thread, &uv, f->qa + j->first * lda + h * hp->kv_lora_rank,
-                            lda, j->n, f->o_in + j->first * ldo + h * hp->v_head_dim, ldo);
+        kernel_matmul_local(f->k, thread, &uv,
+                            f->qa + j->first * lda + h * hp->kv_lora_rank, lda, j->n,
+                            f->o_in + j->first * ldo + h * hp->v_head_dim, ldo);
     }
 }
 
@@ -306,7 +313,8 @@ static void attend_absorbed(struct forward *f, uint32_t layer, uint32_t first, u
     pool_run(f->pool, unabsorb_heads, &j, all, 0);
 }
 
-/* --- expanded ---------------------------------------------------------------------------- */
+/* --- expanded
+ * ---------------------------------------------------------------------------- */
 
 /* UK and UV of head h as floats, (nope + v, rank) row by row. */
 static void load_head(const struct forward *f, const struct layer_weights *w, uint32_t h,
@@ -406,7 +414,8 @@ static void expanded_head(struct mla_job *j, uint32_t thread, uint32_t h)
         for (uint32_t t = 0; t < m; t++) {
             const float *c = x.latent + (size_t)t * width;
             for (uint32_t d = 0; d < nope; d++)
-                x.key[(size_t)t * qk + d] = f->ops->dot(x.head + (size_t)d * rank, c, rank);
+                x.key[(size_t)t * qk + d] =
+                    f->ops->dot(x.head + (size_t)d * rank, c, rank);
             memcpy(x.key + (size_t)t * qk + nope, c + rank, rope * sizeof *c);
             for (uint32_t d = 0; d < v; d++)
                 x.value[(size_t)t * v + d] =
@@ -427,7 +436,8 @@ static void expanded_heads(void *arg, uint32_t thread, uint64_t first, uint64_t 
         expanded_head(arg, thread, (uint32_t)h);
 }
 
-/* --- choice ------------------------------------------------------------------------------ */
+/* --- choice
+ * ------------------------------------------------------------------------------ */
 
 /* Multiply-adds of each form for one run, from its own numbers alone. */
 static bool run_absorbs(const struct forward *f, const struct forward_run *run)
@@ -442,8 +452,9 @@ static bool run_absorbs(const struct forward *f, const struct forward_run *run)
         seen = hp->index_topk;
     double up = (double)(hp->qk_nope_head_dim + hp->v_head_dim) * hp->kv_lora_rank;
     double mqa = run->n * (seen * (2.0 * hp->kv_lora_rank + hp->qk_rope_head_dim) + up);
-    double mha = run->n * seen * (hp->qk_nope_head_dim + hp->qk_rope_head_dim + hp->v_head_dim)
-                 + keys * up;
+    double mha =
+        run->n * seen * (hp->qk_nope_head_dim + hp->qk_rope_head_dim + hp->v_head_dim) +
+        keys * up;
     return mqa <= mha;
 }
 
@@ -456,8 +467,8 @@ void mla_layer(struct forward *f, uint32_t layer)
     for (uint32_t r = 0; r < f->n_runs;) {
         const struct forward_run *run = &f->run[r];
         if (!run_absorbs(f, run)) {
-            struct mla_job j = {.f = f, .layer = layer, .first = run->first, .n = run->n,
-                                .run = run};
+            struct mla_job j = {
+                .f = f, .layer = layer, .first = run->first, .n = run->n, .run = run};
             pool_run(f->pool, expanded_heads, &j, hp->n_heads, 1);
             r++;
             continue;
@@ -468,6 +479,6 @@ void mla_layer(struct forward *f, uint32_t layer)
             n += f->run[r].n;
         attend_absorbed(f, layer, run->first, n);
     }
-    kernel_matmul(f->k, &f->w->layer[layer].o, f->o_in, (size_t)hp->n_heads * hp->v_head_dim,
-                  f->n_rows, f->y, hp->dim);
+    kernel_matmul(f->k, &f->w->layer[layer].o, f->o_in,
+                  (size_t)hp->n_heads * hp->v_head_dim, f->n_rows, f->y, hp->dim);
 }

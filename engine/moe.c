@@ -1,8 +1,8 @@
 /*
  * moe.c - the router, and the feed-forward half of a layer.
  *
- * The router chooses by biased scores and weighs by unbiased ones; groups that are not kept
- * count as minus infinity, not zero. All of it in f32.
+ * The router chooses by biased scores and weighs by unbiased ones; groups that are not
+ * kept count as minus infinity, not zero. All of it in f32.
  */
 #include <math.h>
 #include <string.h>
@@ -91,7 +91,8 @@ void moe_route(const struct hparams *hp, const float *logits, const float *bias,
     for (uint32_t i = 0; i < used; i++)
         sum += weight[i] = s[pick[i]];
     /* V2's code scales only where it does not normalise. */
-    float scale = hp->norm_topk_prob && hp->score_func == SCORE_SOFTMAX ? 1 : hp->route_scale;
+    float scale =
+        hp->norm_topk_prob && hp->score_func == SCORE_SOFTMAX ? 1 : hp->route_scale;
     for (uint32_t i = 0; i < used; i++)
         weight[i] = (hp->norm_topk_prob ? weight[i] / (sum + 1e-20f) : weight[i]) * scale;
 }
@@ -121,12 +122,15 @@ void moe_layer(struct forward *f, uint32_t layer)
         kernel_ffn(f->k, &w->mlp, f->a, dim, f->n_rows, f->y, dim, false);
         return;
     }
-    kernel_matmul(f->k, &w->router, f->a, dim, f->n_rows, f->router, hp->n_routed_experts);
+    kernel_matmul(f->k, &w->router, f->a, dim, f->n_rows, f->router,
+                  hp->n_routed_experts);
     struct route_job j = {f, f->vec[layer].router_bias};
     forward_rows(f, route_rows, &j);
     memset(f->y, 0, f->n_rows * dim * sizeof *f->y);
-    struct kernel_moe m = {.experts = w->experts, .n_experts = hp->n_routed_experts,
-                           .n_used = hp->n_activated_experts, .pick = f->pick,
+    struct kernel_moe m = {.experts = w->experts,
+                           .n_experts = hp->n_routed_experts,
+                           .n_used = hp->n_activated_experts,
+                           .pick = f->pick,
                            .weight = f->weight};
     kernel_moe(f->k, &m, f->a, dim, f->n_rows, f->y, dim);
     if (hp->n_shared_experts)

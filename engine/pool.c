@@ -2,11 +2,11 @@
  * pool.c - worker threads: spin a little for the next job, then sleep on a futex.
  *
  * One 64-bit ticket is the whole agreement: the job's number in the high half, its first
- * untaken item in the low half. A thread takes a run by moving the ticket from what it saw
- * to a run further; that fails when the job has changed meanwhile, and cannot succeed once
- * all items are taken. So a thread that wakes late finds nothing to do, and the caller, who
- * works too and leaves when all items are done, never waits for a thread that the kernel
- * has not scheduled: on a busy machine it does the work alone.
+ * untaken item in the low half. A thread takes a run by moving the ticket from what it
+ * saw to a run further; that fails when the job has changed meanwhile, and cannot succeed
+ * once all items are taken. So a thread that wakes late finds nothing to do, and the
+ * caller, who works too and leaves when all items are done, never waits for a thread that
+ * the kernel has not scheduled: on a busy machine it does the work alone.
  */
 #include "engine/pool.h"
 
@@ -39,7 +39,8 @@ struct worker {
 struct pool {
     uint32_t n_threads;
     _Atomic bool stop;
-    /* The job. Written before its ticket appears, and not again before all items are done. */
+    /* The job. Written before its ticket appears, and not again before all items are
+     * done. */
     _Atomic(pool_fn *) fn;
     _Atomic(void *) arg;
     _Atomic uint32_t n, grain;
@@ -82,7 +83,8 @@ static void take_runs(struct pool *p, uint32_t thread)
         if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + count))
             continue; /* ticket holds what it is now */
         fn(arg, thread, first, first + count);
-        if (atomic_fetch_add(&p->done, count) + count == n && atomic_load(&p->caller_sleeps))
+        if (atomic_fetch_add(&p->done, count) + count == n &&
+            atomic_load(&p->caller_sleeps))
             futex_wake(&p->done, 1);
         ticket = atomic_load(&p->ticket);
     }
@@ -143,8 +145,9 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain
         return;
     }
     assert(n < UINT32_MAX);
-    /* Nobody holds a run of the old job: they were all done. A thread may still be looking,
-     * so the ticket closes before the fields change: who reads a new field sees it closed. */
+    /* Nobody holds a run of the old job: they were all done. A thread may still be
+     * looking, so the ticket closes before the fields change: who reads a new field sees
+     * it closed. */
     uint32_t job = atomic_load_explicit(&p->epoch, memory_order_relaxed) + 1;
     atomic_store(&p->ticket, (uint64_t)job << 32 | UINT32_MAX);
     atomic_store_explicit(&p->fn, fn, memory_order_release);

@@ -1,7 +1,8 @@
 /*
- * pool.h - worker threads that split rows. One caller, which works too; a job is a function
- * over the item range [0, n), cut so that every item is done by exactly one thread. Which
- * thread does it must not change the result: that is the job's promise, not the pool's.
+ * pool.h - worker threads that split rows. One caller, which works too; a job is a
+ * function over the item range [0, n), cut so that every item is done by exactly one
+ * thread. Which thread does it must not change the result: that is the job's promise, not
+ * the pool's.
  */
 #ifndef ENGINE_POOL_H
 #define ENGINE_POOL_H

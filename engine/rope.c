@@ -3,11 +3,13 @@
 
 #include <math.h>
 
-/* The pair index, as a real number, that turns `turns` times within the original context. */
+/* The pair index, as a real number, that turns `turns` times within the original context.
+ */
 static double pair_of(const struct hparams *hp, double turns)
 {
     double d = hp->qk_rope_head_dim;
-    return d * log(hp->yarn_orig_ctx / (2 * M_PI * turns)) / (2 * log((double)hp->rope_theta));
+    return d * log(hp->yarn_orig_ctx / (2 * M_PI * turns)) /
+           (2 * log((double)hp->rope_theta));
 }
 
 void rope_freqs(float *freq, const struct hparams *hp)

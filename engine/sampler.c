@@ -65,7 +65,8 @@ static int best(const struct sampler *s, const float *logits, const struct sampl
 {
     *id = -1;
     for (uint32_t i = 0; i < s->n_ids; i++)
-        if (allowed(o, i) && logits[i] > -INFINITY && (*id < 0 || logits[i] > logits[*id]))
+        if (allowed(o, i) && logits[i] > -INFINITY &&
+            (*id < 0 || logits[i] > logits[*id]))
             *id = (int32_t)i;
     if (*id >= 0)
         return 0;
@@ -73,7 +74,8 @@ static int best(const struct sampler *s, const float *logits, const struct sampl
                    s->n_ids);
 }
 
-/* --- truncation --------------------------------------------------------------------------- */
+/* --- truncation
+ * --------------------------------------------------------------------------- */
 
 /* All but the k largest become 0; ties to the lower id. */
 static void keep_top_k(struct sampler *s, float *p, uint32_t k)
@@ -94,7 +96,8 @@ static void sift(uint32_t *id, const float *p, uint32_t root, uint32_t n)
         uint32_t child = 2 * root + 1;
         if (child >= n)
             return;
-        /* A heap with the smallest on top, so that sorting leaves the largest first. */
+            /* A heap with the smallest on top, so that sorting leaves the largest first.
+             */
 #define BELOW(a, b) (p[a] < p[b] || (p[a] == p[b] && (a) > (b)))
         if (child + 1 < n && BELOW(id[child + 1], id[child]))
             child++;
@@ -127,7 +130,8 @@ static void keep_top_p(struct sampler *s, float *p, double top_p)
     double sum = 0, mass = 0;
     for (uint32_t i = 0; i < s->n_ids; i++)
         sum += (double)p[i];
-    /* All ids below this together weigh less than 1 - top_p: the prefix ends before them. */
+    /* All ids below this together weigh less than 1 - top_p: the prefix ends before them.
+     */
     double floor = (1 - top_p) * sum / s->n_ids;
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->n_ids; i++)
@@ -147,8 +151,9 @@ static void keep_top_p(struct sampler *s, float *p, double top_p)
 }
 
 /* The distribution of the options over all ids, not normalised; returns its sum. */
-static int distribution(struct sampler *s, const float *logits, const struct sample_opts *o,
-                        float *p, double *sum, struct err *err)
+static int distribution(struct sampler *s, const float *logits,
+                        const struct sample_opts *o, float *p, double *sum,
+                        struct err *err)
 {
     int32_t top;
     int rc = best(s, logits, o, &top, err);
@@ -189,10 +194,11 @@ static int32_t draw(const struct sampler *s, const float *p, double sum,
     return last;
 }
 
-/* --- reporting ----------------------------------------------------------------------------- */
+/* --- reporting
+ * ----------------------------------------------------------------------------- */
 
-static void describe(const struct sampler *s, const float *logits, const struct sample_opts *o,
-                     int32_t id, struct sample_result *out)
+static void describe(const struct sampler *s, const float *logits,
+                     const struct sample_opts *o, int32_t id, struct sample_result *out)
 {
     float max = -INFINITY;
     double sum = 0;

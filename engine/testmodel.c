@@ -17,7 +17,8 @@
 /* Sizes that differ between the models; the rest is the same in all. */
 struct sizes {
     const char *name, *config;
-    uint32_t q_lora, index_heads, shared_layer, mtp; /* shared_layer: has no indexer; 0 none */
+    uint32_t q_lora, index_heads, shared_layer,
+        mtp; /* shared_layer: has no indexer; 0 none */
     uint32_t n_experts;
     bool bias;
 };
@@ -46,7 +47,8 @@ enum {
     "\"attention_bias\":false,\"bos_token_id\":0,\"eos_token_id\":1,"                    \
     "\"torch_dtype\":\"bfloat16\","
 #define NOAUX                                                                            \
-    "\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,\"scoring_func\":\"sigmoid\"," \
+    "\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,\"scoring_func\":"            \
+    "\"sigmoid\","                                                                       \
     "\"topk_method\":\"noaux_tc\","
 #define YARN                                                                             \
     "\"rope_theta\":10000,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,"             \
@@ -55,18 +57,18 @@ enum {
 #define INDEXER "\"index_n_heads\":4,\"index_head_dim\":32,\"index_topk\":16,"
 
 static const struct sizes models[TESTMODEL_KINDS] = {
-    [TESTMODEL_V32] =
-        {"tiny-v32",
-         "{\"architectures\":[\"DeepseekV32ForCausalLM\"],\"model_type\":\"deepseek_v32\","
-         COMMON NOAUX YARN INDEXER
-         "\"q_lora_rank\":128,\"n_group\":4,\"topk_group\":2,\"num_nextn_predict_layers\":1,"
-         "\"rms_norm_eps\":1e-6,\"max_position_embeddings\":256}\n",
-         128, 4, 0, 1, 8, true},
+    [TESTMODEL_V32] = {"tiny-v32",
+                       "{\"architectures\":[\"DeepseekV32ForCausalLM\"],\"model_type\":"
+                       "\"deepseek_v32\"," COMMON NOAUX YARN INDEXER
+                       "\"q_lora_rank\":128,\"n_group\":4,\"topk_group\":2,\"num_nextn_"
+                       "predict_layers\":1,"
+                       "\"rms_norm_eps\":1e-6,\"max_position_embeddings\":256}\n",
+                       128, 4, 0, 1, 8, true},
     [TESTMODEL_GLM] =
         {"tiny-glm",
-         "{\"architectures\":[\"GlmMoeDsaForCausalLM\"],\"model_type\":\"glm_moe_dsa\","
-         COMMON NOAUX INDEXER
-         "\"q_lora_rank\":128,\"n_group\":1,\"topk_group\":1,\"num_nextn_predict_layers\":1,"
+         "{\"architectures\":[\"GlmMoeDsaForCausalLM\"],\"model_type\":\"glm_moe_"
+         "dsa\"," COMMON NOAUX INDEXER "\"q_lora_rank\":128,\"n_group\":1,\"topk_group\":"
+                                       "1,\"num_nextn_predict_layers\":1,"
          "\"rms_norm_eps\":1e-5,\"max_position_embeddings\":256,"
          "\"indexer_rope_interleave\":true,"
          "\"indexer_types\":[\"full\",\"full\",\"shared\",\"full\"],"
@@ -74,16 +76,15 @@ static const struct sizes models[TESTMODEL_KINDS] = {
          128, 4, 2, 1, 8, true},
     [TESTMODEL_DENSE] =
         {"tiny-dense",
-         "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"deepseek_v3\","
-         COMMON NOAUX
+         "{\"architectures\":[\"DeepseekV3ForCausalLM\"],\"model_type\":\"deepseek_"
+         "v3\"," COMMON NOAUX
          "\"q_lora_rank\":null,\"n_group\":1,\"topk_group\":1,\"rms_norm_eps\":1e-5,"
          "\"rope_theta\":50000,\"max_position_embeddings\":256}\n",
          0, 0, 0, 0, 8, true},
     [TESTMODEL_SOFTMAX] =
         {"tiny-softmax",
-         "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_v2\","
-         COMMON YARN
-         "\"norm_topk_prob\":false,\"routed_scaling_factor\":16.0,"
+         "{\"architectures\":[\"DeepseekV2ForCausalLM\"],\"model_type\":\"deepseek_"
+         "v2\"," COMMON YARN "\"norm_topk_prob\":false,\"routed_scaling_factor\":16.0,"
          "\"scoring_func\":\"softmax\",\"topk_method\":\"group_limited_greedy\","
          "\"q_lora_rank\":128,\"n_group\":4,\"topk_group\":2,\"rms_norm_eps\":1e-6,"
          "\"max_position_embeddings\":256}\n",
@@ -112,7 +113,8 @@ static void add(struct cursor *c, const char *name, uint64_t rows, uint64_t cols
     if (c->at++ != c->want || !c->out)
         return;
     struct testmodel_tensor *t = c->out;
-    *t = (struct testmodel_tensor){.n_dims = cols ? 2 : 1, .shape = {rows, cols ? cols : 1}};
+    *t = (struct testmodel_tensor){.n_dims = cols ? 2 : 1,
+                                   .shape = {rows, cols ? cols : 1}};
     snprintf(t->name, sizeof t->name, "%s%s", c->prefix, name);
     t->f32 = strstr(name, "k_norm.") || strstr(name, "e_score");
 }
@@ -176,7 +178,8 @@ static void add_layer(struct cursor *c, const struct sizes *m, uint32_t l)
     add(c, "shared_head.norm.weight", DIM, 0);
 }
 
-static uint32_t walk(enum testmodel_kind kind, uint32_t want, struct testmodel_tensor *out)
+static uint32_t walk(enum testmodel_kind kind, uint32_t want,
+                     struct testmodel_tensor *out)
 {
     const struct sizes *m = &models[kind];
     struct cursor c = {.want = want, .out = out};

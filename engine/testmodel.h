@@ -1,9 +1,9 @@
 /*
- * testmodel.h - small models whose every weight is a formula: the deterministic test model
- * and its relatives. They exist to be compared with golden numbers, not to talk.
+ * testmodel.h - small models whose every weight is a formula: the deterministic test
+ * model and its relatives. They exist to be compared with golden numbers, not to talk.
  *
- * Element i of tensor `name` comes from splitmix64 of fnv1a64(name) and i, rounded to bf16;
- * see testmodel.c. Nothing is read and nothing is random.
+ * Element i of tensor `name` comes from splitmix64 of fnv1a64(name) and i, rounded to
+ * bf16; see testmodel.c. Nothing is read and nothing is random.
  */
 #ifndef ENGINE_TESTMODEL_H
 #define ENGINE_TESTMODEL_H
@@ -28,8 +28,8 @@ const char *testmodel_name(enum testmodel_kind kind);
 const char *testmodel_config(enum testmodel_kind kind);
 
 struct testmodel_tensor {
-    char name[96];     /* as in a checkpoint: "model.layers.0.self_attn.q_a_proj.weight" */
-    uint32_t n_dims;   /* 1 or 2 */
+    char name[96];   /* as in a checkpoint: "model.layers.0.self_attn.q_a_proj.weight" */
+    uint32_t n_dims; /* 1 or 2 */
     uint64_t shape[2]; /* row-major: {n}, or {outputs, inputs} */
     bool f32;          /* stored as F32 (norm of the indexer, router bias), else BF16 */
 };

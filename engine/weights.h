@@ -24,12 +24,13 @@ struct layer_weights {
     struct tensor kv_a, kv_a_norm;
     /*
      * Either kv_b, {kv_lora_rank, n_heads * (nope + v)}, head h's rows being K then V; or
-     * the split form of GGUF: k_b {nope, kv_lora_rank, n_heads} (already transposed: row c
-     * of a head maps q_nope to its absorbed c) and v_b {kv_lora_rank, v, n_heads}.
+     * the split form of GGUF: k_b {nope, kv_lora_rank, n_heads} (already transposed: row
+     * c of a head maps q_nope to its absorbed c) and v_b {kv_lora_rank, v, n_heads}.
      */
     struct tensor kv_b, k_b, v_b;
     struct tensor o;
-    struct tensor index_q_b, index_k, index_k_norm, index_k_norm_bias, index_proj; /* full only */
+    struct tensor index_q_b, index_k, index_k_norm, index_k_norm_bias,
+        index_proj;         /* full only */
     struct ffn_weights mlp; /* dense layers */
     struct tensor router, router_bias;
     struct ffn_weights *experts; /* n_routed_experts 2-D views; owned by struct weights */
@@ -45,11 +46,11 @@ struct mtp_weights {
 
 struct weights {
     struct hparams hp;
-    const char *path, *name; /* name: general.name, or the folder's */
+    const char *path, *name;         /* name: general.name, or the folder's */
     struct tensor embed, norm, head; /* head = embed when tied */
-    struct layer_weights *layer; /* n_layers + n_mtp_layers */
+    struct layer_weights *layer;     /* n_layers + n_mtp_layers */
     struct mtp_weights mtp;
-    uint8_t fingerprint[16]; /* of hparams, tensor table and samples of the data */
+    uint8_t fingerprint[16];   /* of hparams, tensor table and samples of the data */
     struct weights_file *file; /* the mapping and its owner, private to weights.c */
 };
 

@@ -1,9 +1,11 @@
 /*
- * expf.h - exp for floats that a compiler can turn into vector code: no branches, no calls.
+ * expf.h - exp for floats that a compiler can turn into vector code: no branches, no
+ * calls.
  *
  *   exp(x) = 2^k * exp(r),  k = round(x / ln 2),  |r| <= ln 2 / 2
  *
- * exp(r) by its Taylor polynomial of degree 7 (error below 2^-26). Arguments are clamped to
+ * exp(r) by its Taylor polynomial of degree 7 (error below 2^-26). Arguments are clamped
+ * to
  * [-87, 88], so results below 1.6e-38 become exactly that and are of no weight in a sum.
  */
 #ifndef ENGINE_KERNEL_EXPF_H

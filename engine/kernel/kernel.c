@@ -25,7 +25,8 @@ struct kernel {
     size_t local_bytes;
     float *tile; /* n_threads * tile_floats: a block of outputs of one bucket */
     size_t tile_floats;
-    uint8_t *packed[2]; /* max rows through any matrix: inputs, and a second type of them */
+    uint8_t
+        *packed[2]; /* max rows through any matrix: inputs, and a second type of them */
     size_t packed_bytes;
     float *hidden; /* gated activations: rows of a dense FFN, or assignments of a MoE */
     uint32_t *bucket_row, *bucket_start, *active; /* rows by expert */
@@ -40,7 +41,8 @@ static bool can_run(const struct kernel_ops *o)
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
     if (o == &kernel_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* and F16C */
+        return __builtin_cpu_supports("avx2") &&
+               __builtin_cpu_supports("fma"); /* and F16C */
 #endif
     return o == &kernel_ref;
 }
@@ -49,7 +51,8 @@ const struct kernel_ops *kernel_list(unsigned i)
 {
     static const struct kernel_ops *const all[] = {
 #if defined(__x86_64__)
-        &kernel_avx512, &kernel_avx2,
+        &kernel_avx512,
+        &kernel_avx2,
 #endif
         &kernel_ref,
     };
@@ -115,7 +118,8 @@ int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
     k->n_threads = pool_threads(pool);
     k->max_rows = max_rows;
     uint64_t cols = widest(hp);
-    uint64_t ffn = max64(hp->inter_dim, (uint64_t)hp->moe_inter_dim * hp->n_shared_experts);
+    uint64_t ffn =
+        max64(hp->inter_dim, (uint64_t)hp->moe_inter_dim * hp->n_shared_experts);
     uint64_t spread = (uint64_t)max_rows * hp->n_activated_experts;
     k->work_bytes = KERNEL_WORK(cols);
     /* A packed row is never longer than its floats and a scale per sixteen of them. */
@@ -161,7 +165,8 @@ void kernel_close(struct kernel *k)
     mem_free(k);
 }
 
-/* --- packing ---------------------------------------------------------------------------- */
+/* --- packing
+ * ---------------------------------------------------------------------------- */
 
 struct pack_job {
     const struct kernel_ops *ops;
@@ -212,7 +217,8 @@ static uint64_t n_blocks(uint64_t rows)
     return (rows + BLOCK - 1) / BLOCK;
 }
 
-/* --- dense ------------------------------------------------------------------------------ */
+/* --- dense
+ * ------------------------------------------------------------------------------ */
 
 struct dense_job {
     struct kernel *k;
@@ -241,8 +247,8 @@ static void dense_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t la
     }
 }
 
-void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part, uint32_t n_parts,
-                         const float *x, size_t ldx, uint32_t n)
+void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
+                         uint32_t n_parts, const float *x, size_t ldx, uint32_t n)
 {
     struct acts acts[KERNEL_PARTS_MAX];
     uint32_t type[2] = {0, 0};
@@ -298,7 +304,8 @@ void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor 
     }
 }
 
-/* --- gated FFN -------------------------------------------------------------------------- */
+/* --- gated FFN
+ * -------------------------------------------------------------------------- */
 
 struct ffn_job {
     struct kernel *k;
@@ -312,8 +319,8 @@ struct ffn_job {
 
 /* hidden[i][r0..r1) = silu(gate x) .* up x, for rows that `gate` and `up` describe. */
 static void gate_up(struct kernel *k, uint32_t thread, const struct ffn_weights *f,
-                    const struct acts *gate, const struct acts *up, uint32_t n, uint64_t r0,
-                    uint64_t r1, float *hidden)
+                    const struct acts *gate, const struct acts *up, uint32_t n,
+                    uint64_t r0, uint64_t r1, float *hidden)
 {
     uint64_t inter = f->gate.ne[1];
     void *work = k->work + thread * k->work_bytes;
@@ -332,7 +339,8 @@ static void ffn_up_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t l
     struct ffn_job *j = arg;
     uint64_t inter = j->f->gate.ne[1];
     uint64_t r1 = last * BLOCK < inter ? last * BLOCK : inter;
-    gate_up(j->k, thread, j->f, &j->in[0], &j->in[1], j->n, first * BLOCK, r1, j->k->hidden);
+    gate_up(j->k, thread, j->f, &j->in[0], &j->in[1], j->n, first * BLOCK, r1,
+            j->k->hidden);
 }
 
 static void ffn_down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
@@ -369,7 +377,8 @@ void kernel_ffn(struct kernel *k, const struct ffn_weights *f, const float *x, s
     pool_run(k->pool, ffn_down_blocks, &j, n_blocks(f->down.ne[1]), grain(inter, n));
 }
 
-/* --- experts ---------------------------------------------------------------------------- */
+/* --- experts
+ * ---------------------------------------------------------------------------- */
 
 struct moe_job {
     struct kernel *k;
@@ -407,7 +416,8 @@ static void moe_down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t
         for (uint32_t a = 0; a < j->n_active; a++) {
             uint32_t e = k->active[a];
             const struct tensor *down = &j->m->experts[e].down;
-            uint64_t r = b * BLOCK, to = r + BLOCK < down->ne[1] ? r + BLOCK : down->ne[1];
+            uint64_t r = b * BLOCK,
+                     to = r + BLOCK < down->ne[1] ? r + BLOCK : down->ne[1];
             uint32_t start = k->bucket_start[e], n = k->bucket_start[e + 1] - start;
             struct acts h = j->hidden;
             h.x += start * j->inter;
@@ -451,8 +461,8 @@ void kernel_moe(struct kernel *k, const struct kernel_moe *m, const float *x, si
     const struct ffn_weights *f = &m->experts[0];
     uint64_t dim = f->gate.ne[0], inter = f->gate.ne[1];
     uint32_t spread = n * m->n_used;
-    struct moe_job j = {.k = k, .m = m, .inter = inter, .blocks = n_blocks(inter), .y = y,
-                        .ldy = ldy};
+    struct moe_job j = {
+        .k = k, .m = m, .inter = inter, .blocks = n_blocks(inter), .y = y, .ldy = ldy};
     j.n_active = fill_buckets(k, m, n);
     j.in[0] = packed(k, 0, f->gate.type, x, ldx, dim, n);
     j.in[1] = same_pack(k, f->gate.type, f->up.type, dim)

@@ -1,14 +1,14 @@
 /*
  * kernel.h - arithmetic on rows, behind one table.
  *
- * Callers see matrices and rows of floats; which instruction set runs, whether weights are
- * read as they lie in the file or from a repacked copy, and whether activations are
+ * Callers see matrices and rows of floats; which instruction set runs, whether weights
+ * are read as they lie in the file or from a repacked copy, and whether activations are
  * quantised on the way is decided here, once, when the kernels are opened.
  *
  * Determinism, which every implementation keeps:
  *   - each output element is computed by one thread, in one fixed order of additions;
- *   - y[i][r] depends on row i of x and row r of w alone: not on n, not on the other rows,
- *     not on the number of threads. One row and many give the same bits.
+ *   - y[i][r] depends on row i of x and row r of w alone: not on n, not on the other
+ * rows, not on the number of threads. One row and many give the same bits.
  */
 #ifndef ENGINE_KERNEL_KERNEL_H
 #define ENGINE_KERNEL_KERNEL_H
@@ -33,8 +33,8 @@ struct acts {
 };
 
 /*
- * What differs by instruction set; every function is single-threaded. ref.c is the meaning,
- * and tests hold the others to it.
+ * What differs by instruction set; every function is single-threaded. ref.c is the
+ * meaning, and tests hold the others to it.
  */
 struct kernel_ops {
     const char *name; /* "ref", "avx2", "avx512" */
@@ -68,7 +68,8 @@ struct kernel_ops {
 /* Room for a block of 8 dequantised rows. */
 #define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float))
 
-/* The table for this machine; AGENTD_KERNEL=ref|avx2|avx512 in the environment overrides. */
+/* The table for this machine; AGENTD_KERNEL=ref|avx2|avx512 in the environment overrides.
+ */
 const struct kernel_ops *kernel_best(void);
 extern const struct kernel_ops kernel_ref;
 #if defined(__x86_64__)
@@ -80,11 +81,13 @@ const struct kernel_ops *kernel_list(unsigned i);
 /* One row of any type as floats, exact. */
 void kernel_row(const struct tensor *w, uint64_t row, float *out);
 
-/* --- parallel forms --------------------------------------------------------------------- */
+/* --- parallel forms
+ * --------------------------------------------------------------------- */
 
 struct kernel;
 
-/* Scratch for `max_rows` rows through any matrix of the model; borrows both for its life. */
+/* Scratch for `max_rows` rows through any matrix of the model; borrows both for its life.
+ */
 NODISCARD int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
                           uint32_t max_rows, struct err *err);
 void kernel_close(struct kernel *k);
@@ -101,8 +104,8 @@ struct kernel_part {
     float *y;
     size_t ldy;
 };
-void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part, uint32_t n_parts,
-                         const float *x, size_t ldx, uint32_t n);
+void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
+                         uint32_t n_parts, const float *x, size_t ldx, uint32_t n);
 /* Inside a pool job, on thread `thread` alone. n is at most KERNEL_LOCAL_ROWS. */
 enum { KERNEL_LOCAL_ROWS = 64 };
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,

@@ -1,6 +1,6 @@
 /*
- * ref.c - the meaning of every kernel, in plain C. Additions run in sixteen lanes that are
- * folded at the end: the one order that vector code can keep too.
+ * ref.c - the meaning of every kernel, in plain C. Additions run in sixteen lanes that
+ * are folded at the end: the one order that vector code can keep too.
  */
 #include <math.h>
 #include <stdint.h>

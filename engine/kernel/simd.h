@@ -1,10 +1,10 @@
 /*
- * simd.h - the kernels in vectors of floats, written once and compiled for each instruction
- * set (avx2.c, avx512.c), which includes this file and names the table.
+ * simd.h - the kernels in vectors of floats, written once and compiled for each
+ * instruction set (avx2.c, avx512.c), which includes this file and names the table.
  *
- * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile of
- * outputs is that many chains side by side. So one row and many rows, alone or in a batch,
- * give the same bits.
+ * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile
+ * of outputs is that many chains side by side. So one row and many rows, alone or in a
+ * batch, give the same bits.
  */
 #include <immintrin.h>
 #include <math.h>
@@ -27,8 +27,8 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
 
-/* LANES floats, int8 or f16 at any address as floats. Macros: vectors by value are no part of
- * an ABI. */
+/* LANES floats, int8 or f16 at any address as floats. Macros: vectors by value are no
+ * part of an ABI. */
 #define LOAD(p) (*(const vec *)(p))
 #ifdef __AVX512F__
 #define LOAD_I8(p)                                                                       \
@@ -62,7 +62,8 @@ static inline void load_tail(vec *v, const float *p, size_t n)
     *v = LOAD(t);
 }
 
-/* y[b * ldy + a] = w[a] . x[b]: a small rectangle of outputs, a and b compile-time small. */
+/* y[b * ldy + a] = w[a] . x[b]: a small rectangle of outputs, a and b compile-time small.
+ */
 static inline __attribute__((always_inline)) void tile(const float *const *w, int n_w,
                                                        const float *const *x, int n_x,
                                                        size_t cols, float *y, size_t ldy)
@@ -143,7 +144,8 @@ static void simd_swiglu(float *g, const float *u, size_t n)
         g[i] = g[i] / (1.0f + exp_fast(-g[i])) * u[i];
 }
 
-/* --- weights as floats ------------------------------------------------------------------- */
+/* --- weights as floats
+ * ------------------------------------------------------------------- */
 
 static void widen_bf16(float *y, const uint8_t *x, size_t n)
 {
@@ -208,10 +210,12 @@ static inline const float *row_floats(const struct tensor *w, uint64_t r, float 
     return room;
 }
 
-/* tile() on rows of Q8_0 as they lie: the same additions, without the detour by memory. */
-static inline __attribute__((always_inline)) void tile_q8(const uint8_t *const *w, int n_w,
-                                                          const float *const *x, int n_x,
-                                                          size_t cols, float *y, size_t ldy)
+/* tile() on rows of Q8_0 as they lie: the same additions, without the detour by memory.
+ */
+static inline __attribute__((always_inline)) void tile_q8(const uint8_t *const *w,
+                                                          int n_w, const float *const *x,
+                                                          int n_x, size_t cols, float *y,
+                                                          size_t ldy)
 {
     vec acc[WIDE * TILE_X];
     for (int i = 0; i < n_w * n_x; i++)
@@ -230,7 +234,8 @@ static inline __attribute__((always_inline)) void tile_q8(const uint8_t *const *
             y[(size_t)b * ldy + (size_t)a] = fold(&acc[a * n_x + b]);
 }
 
-/* --- products ---------------------------------------------------------------------------- */
+/* --- products
+ * ---------------------------------------------------------------------------- */
 
 static inline const float *acts_row(const struct acts *x, uint32_t i)
 {
@@ -238,8 +243,8 @@ static inline const float *acts_row(const struct acts *x, uint32_t i)
 }
 
 /* Four rows of w against every row of x. */
-static void four_rows(const float *const *w, const struct acts *x, uint32_t n, size_t cols,
-                      float *y, size_t ldy)
+static void four_rows(const float *const *w, const struct acts *x, uint32_t n,
+                      size_t cols, float *y, size_t ldy)
 {
     uint32_t i = 0;
     for (; i + TILE_X <= n; i += TILE_X) {
@@ -254,7 +259,8 @@ static void four_rows(const float *const *w, const struct acts *x, uint32_t n, s
     }
 }
 
-/* Few rows of x against Q8_0: eight or four rows of w at a time; returns the rows done. */
+/* Few rows of x against Q8_0: eight or four rows of w at a time; returns the rows done.
+ */
 static uint64_t few_q8(const struct tensor *w, uint64_t first, uint64_t last,
                        const struct acts *x, uint32_t n, float *y, size_t ldy)
 {
@@ -286,7 +292,8 @@ static uint64_t few_q8(const struct tensor *w, uint64_t first, uint64_t last,
 }
 
 static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
-                        const struct acts *x, uint32_t n, float *y, size_t ldy, void *work)
+                        const struct acts *x, uint32_t n, float *y, size_t ldy,
+                        void *work)
 {
     size_t cols = (size_t)w->ne[0], room = (cols + 15) & ~(size_t)15;
     float *at = work;
@@ -314,8 +321,8 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
     }
 }
 
-static void simd_index_scores(float *out, const float *q, const float *w, uint32_t n_heads,
-                              const float *k, uint32_t n, uint32_t dim)
+static void simd_index_scores(float *out, const float *q, const float *w,
+                              uint32_t n_heads, const float *k, uint32_t n, uint32_t dim)
 {
     for (uint32_t s = 0; s < n; s++) {
         const float *key = k + (size_t)s * dim;
@@ -323,7 +330,8 @@ static void simd_index_scores(float *out, const float *q, const float *w, uint32
         uint32_t h = 0;
         for (; h + TILE_W <= n_heads; h += TILE_W) {
             const float *qr[TILE_W] = {q + (size_t)h * dim, q + (size_t)(h + 1) * dim,
-                                       q + (size_t)(h + 2) * dim, q + (size_t)(h + 3) * dim};
+                                       q + (size_t)(h + 2) * dim,
+                                       q + (size_t)(h + 3) * dim};
             tile(qr, TILE_W, &key, 1, dim, d, 1);
             for (int a = 0; a < TILE_W; a++)
                 sum += w[h + (uint32_t)a] * (d[a] > 0 ? d[a] : 0);

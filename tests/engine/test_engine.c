@@ -45,7 +45,8 @@ static struct engine_seq *seq_new(struct engine *e)
 }
 
 /* Appends; returns the last row's logits. */
-static const float *feed(struct engine *e, struct engine_seq *s, const int32_t *tok, uint32_t n)
+static const float *feed(struct engine *e, struct engine_seq *s, const int32_t *tok,
+                         uint32_t n)
 {
     struct err err = {0};
     struct engine_work w = {.seq = s, .tok = tok, .n = n, .n_logits = 1};
@@ -68,8 +69,8 @@ static void golden_from_file(void **state)
     int32_t tok[96];
     tiny_prompt(tok, 96);
     for (uint32_t threads = 1; threads <= 2; threads++) {
-        struct engine *e = open_with(v32, (struct engine_opts){.cache = ENGINE_CACHE_F32,
-                                                               .n_threads = threads});
+        struct engine *e = open_with(
+            v32, (struct engine_opts){.cache = ENGINE_CACHE_F32, .n_threads = threads});
         struct engine_seq *s = seq_new(e);
         const float *l = feed(e, s, tok, 96);
         assert_int_equal(argmax(l), 236);
@@ -210,18 +211,21 @@ static void bad_work_is_refused(void **state)
     ASSERT_ERR(engine_step(e, &w, 1, &err), ERR_LIMIT, &err, "context of 100");
     w = (struct engine_work){.seq = s, .tok = &bad, .n = 1};
     ASSERT_ERR(engine_step(e, &w, 1, &err), ERR_LIMIT, &err, "token id 512");
-    struct engine_work twice[] = {{.seq = s, .tok = tok, .n = 1}, {.seq = s, .tok = tok, .n = 1}};
+    struct engine_work twice[] = {{.seq = s, .tok = tok, .n = 1},
+                                  {.seq = s, .tok = tok, .n = 1}};
     ASSERT_ERR(engine_step(e, twice, 2, &err), ERR_STATE, &err, "same");
     assert_int_equal(engine_seq_len(s), 0);
     engine_seq_free(s);
     engine_close(e);
 
     /* Room for two pages: the third position run fails, and nobody has grown. */
-    e = open_with(v32, (struct engine_opts){.cache_bytes = 2 * 65536 + 60000, .n_ctx = 256});
+    e = open_with(v32,
+                  (struct engine_opts){.cache_bytes = 2 * 65536 + 60000, .n_ctx = 256});
     size_t used, limit;
     engine_cache_usage(e, &used, &limit);
     struct engine_seq *a = seq_new(e), *b = seq_new(e);
-    struct engine_work full[] = {{.seq = a, .tok = tok, .n = 64}, {.seq = b, .tok = tok, .n = 64}};
+    struct engine_work full[] = {{.seq = a, .tok = tok, .n = 64},
+                                 {.seq = b, .tok = tok, .n = 64}};
     uint32_t pages = 0;
     while (engine_step(e, full, 2, &err) == 0)
         pages += 2;
@@ -239,11 +243,13 @@ static void bad_work_is_refused(void **state)
     ASSERT_ERR(engine_open(&e, &o, &err), ERR_LIMIT, &err, "holds no page");
 }
 
-/* --- drafts -------------------------------------------------------------------------------- */
+/* --- drafts
+ * -------------------------------------------------------------------------------- */
 
-/* Greedy text of n ids after a prompt, with or without drafts; *kept counts accepted ones. */
-static void greedy(struct engine *e, struct engine_seq *s, uint32_t n, bool drafts, int32_t *out,
-                   uint32_t *kept)
+/* Greedy text of n ids after a prompt, with or without drafts; *kept counts accepted
+ * ones. */
+static void greedy(struct engine *e, struct engine_seq *s, uint32_t n, bool drafts,
+                   int32_t *out, uint32_t *kept)
 {
     struct err err = {0};
     struct sample_opts o = {.temperature = 0};
@@ -272,8 +278,9 @@ static void greedy(struct engine *e, struct engine_seq *s, uint32_t n, bool draf
         int32_t pair[2] = {id, guess};
         struct engine_work w = {.seq = s, .tok = pair, .n = 2, .n_logits = 2};
         ASSERT_OK(engine_step(e, &w, 1, &err), &err);
-        ASSERT_OK(engine_sample_verify(e, w.logits, NULL, guess, &o, NULL, &keep, &r, &err),
-                  &err);
+        ASSERT_OK(
+            engine_sample_verify(e, w.logits, NULL, guess, &o, NULL, &keep, &r, &err),
+            &err);
         out[i++] = id = r.id;
         if (keep && i < n)
             out[i++] = id = argmax(w.logits + 512);
@@ -298,8 +305,8 @@ static void drafts_are_lossless(void **state)
         greedy(e, b, 100, true, y, &kept);
         assert_memory_equal(x, y, sizeof x);
         assert_true(kept > 10);
-        uint32_t len = engine_seq_len(a) < engine_seq_len(b) ? engine_seq_len(a)
-                                                             : engine_seq_len(b);
+        uint32_t len =
+            engine_seq_len(a) < engine_seq_len(b) ? engine_seq_len(a) : engine_seq_len(b);
         engine_seq_truncate(a, len - 3);
         engine_seq_truncate(b, len - 3);
         feed(e, a, x, 3); /* brings the last hidden states in step */
@@ -342,8 +349,8 @@ static void golden_mtp(void **state)
     struct err err = {0};
     uint32_t rows = 0;
     tiny_prompt(tok, 96);
-    struct engine *e = open_with(v32, (struct engine_opts){.mtp = true,
-                                                           .cache = ENGINE_CACHE_F32});
+    struct engine *e =
+        open_with(v32, (struct engine_opts){.mtp = true, .cache = ENGINE_CACHE_F32});
     ASSERT_OK(model_mtp_logits(e, tok, 96, golden_mtp_row, &rows, &err), &err);
     assert_int_equal(rows, 95);
     /* The draft layer's cache filled by whole chunks gives the same row. */
@@ -363,7 +370,8 @@ static void golden_mtp(void **state)
     engine_close(e);
 }
 
-/* --- snapshots ----------------------------------------------------------------------------- */
+/* --- snapshots
+ * ----------------------------------------------------------------------------- */
 
 static const char *snapshot = "/tmp/test_engine.kv";
 
@@ -376,7 +384,8 @@ static void snapshots_round_trip(void **state)
     tiny_prompt(tok, 96);
     for (int cache = ENGINE_CACHE_F32; cache <= ENGINE_CACHE_FP8; cache++)
         for (uint32_t n = 0; n <= 96; n += 32) {
-            struct engine *e = open_with(v32, (struct engine_opts){.cache = cache, .mtp = n > 32});
+            struct engine *e =
+                open_with(v32, (struct engine_opts){.cache = cache, .mtp = n > 32});
             struct engine_seq *a = seq_new(e), *b = NULL;
             if (n)
                 feed(e, a, tok, n);
@@ -452,9 +461,12 @@ static void damaged_snapshots_are_refused(void **state)
 static void foreign_snapshots_are_refused(void **state)
 {
     (void)state;
-    static const struct engine_opts other[] = {
-        {.cache = ENGINE_CACHE_F32}, {.cache = ENGINE_CACHE_BF16}, {.cache = ENGINE_CACHE_FP8},
-        {.faithful_fp8 = true},      {.mtp = true},                {.select = 1}};
+    static const struct engine_opts other[] = {{.cache = ENGINE_CACHE_F32},
+                                               {.cache = ENGINE_CACHE_BF16},
+                                               {.cache = ENGINE_CACHE_FP8},
+                                               {.faithful_fp8 = true},
+                                               {.mtp = true},
+                                               {.select = 1}};
     struct err err = {0};
     struct engine *e = open_with(v32, (struct engine_opts){0});
     struct buf b = saved(e);
@@ -462,24 +474,28 @@ static void foreign_snapshots_are_refused(void **state)
     engine_close(e);
     for (unsigned i = 0; i < ARRAY_LEN(other); i++) {
         e = open_with(v32, other[i]);
-        ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err, "another");
+        ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err,
+                   "another");
         engine_close(e);
     }
     e = open_with(glm, (struct engine_opts){0});
-    ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err, "another model");
-    ASSERT_ERR(load_bytes(e, "hello, this is not a snapshot of anything", 41, &err), ERR_PARSE,
-               &err, "not a snapshot");
+    ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_UNSUPPORTED, &err,
+               "another model");
+    ASSERT_ERR(load_bytes(e, "hello, this is not a snapshot of anything", 41, &err),
+               ERR_PARSE, &err, "not a snapshot");
     engine_close(e);
     e = open_with(v32, (struct engine_opts){.n_ctx = 69});
     ASSERT_OK(io_write_file(snapshot, buf_view(&b), 0600, &err), &err);
     ASSERT_ERR(engine_seq_load(&s, e, snapshot, &err), ERR_LIMIT, &err, "context is 69");
-    ASSERT_ERR(engine_seq_load(&s, e, "/tmp/no/such/file", &err), ERR_SYS, &err, "/tmp/no/such");
+    ASSERT_ERR(engine_seq_load(&s, e, "/tmp/no/such/file", &err), ERR_SYS, &err,
+               "/tmp/no/such");
     engine_close(e);
     buf_done(&b);
     unlink(snapshot);
 }
 
-/* --- memory -------------------------------------------------------------------------------- */
+/* --- memory
+ * -------------------------------------------------------------------------------- */
 
 /* Open, step, save, load with the Nth allocation failing, for every N. */
 static void every_allocation_may_fail(void **state)
@@ -491,8 +507,11 @@ static void every_allocation_may_fail(void **state)
         struct engine *e = NULL;
         struct engine_seq *s = NULL, *fork = NULL, *loaded = NULL;
         struct err err = {0};
-        struct engine_opts o = {.path = v32, .cache_bytes = 16 << 20, .max_batch = 32,
-                                .n_threads = 2, .mtp = true};
+        struct engine_opts o = {.path = v32,
+                                .cache_bytes = 16 << 20,
+                                .max_batch = 32,
+                                .n_threads = 2,
+                                .mtp = true};
         mem_fail_at(n);
         int rc = engine_open(&e, &o, &err);
         if (rc == 0)

@@ -1,7 +1,8 @@
 /*
- * test_faults.c - proof that the golden numbers can fail: a twin of the forward pass makes
- * each classic mistake in turn, and each leaves its known fingerprint, which is not the
- * engine's. Then the twin, free of faults, judges the engine on the model's relatives.
+ * test_faults.c - proof that the golden numbers can fail: a twin of the forward pass
+ * makes each classic mistake in turn, and each leaves its known fingerprint, which is not
+ * the engine's. Then the twin, free of faults, judges the engine on the model's
+ * relatives.
  */
 #include "engine/forward.h"
 #include "test.h"
@@ -19,29 +20,34 @@ struct fingerprint {
 static const struct fingerprint table[] = {
     {"none", TWIN_RIGHT, 236, 6.728762, -0.321845, -0.673572, 0.421970, 2.057456},
     {"index rope in pairs", TWIN_INDEX_PAIRS, 344, 6.744509, -0.360656, -0.290104, 0, 0},
-    {"index rope on the last dims", TWIN_INDEX_ROPE_LAST, 361, 6.781682, 0.950818, -1.906398, 0,
-     0},
+    {"index rope on the last dims", TWIN_INDEX_ROPE_LAST, 361, 6.781682, 0.950818,
+     -1.906398, 0, 0},
     {"no relu", TWIN_INDEX_NO_RELU, 341, 6.720416, -0.559511, -1.624230, 0, 0},
     {"k_norm as rmsnorm", TWIN_INDEX_RMSNORM, 105, 6.717806, 0.545506, -1.280353, 0, 0},
     {"k_norm without bias", TWIN_INDEX_NO_BIAS, 236, 6.715175, 0.407065, -1.417283, 0, 0},
-    {"head weights ignored", TWIN_INDEX_NO_WEIGHTS, 149, 6.807629, 0.466444, -1.442977, 0, 0},
+    {"head weights ignored", TWIN_INDEX_NO_WEIGHTS, 149, 6.807629, 0.466444, -1.442977, 0,
+     0},
     {"dense", TWIN_DENSE, 236, 6.733904, -0.276709, -1.936635, 0, 0},
     {"last 16", TWIN_RECENT, 236, 6.696811, 0.137544, -1.078700, 0, 0},
     {"mla rope in halves", TWIN_MLA_HALVES, 236, 6.765564, -0.273893, -0.641449, 0.037784,
      1.934380},
     {"no yarn", TWIN_NO_YARN, 269, 6.747394, -0.987467, -2.397723, 0.412461, 2.159378},
-    {"no softmax correction", TWIN_NO_MSCALE, 236, 6.742141, -0.408556, -1.489709, 0.888987,
-     1.722294},
-    {"no kv_a norm", TWIN_NO_KV_NORM, 236, 6.723540, 0.145318, -1.155908, -0.198225, 1.796839},
-    {"groups masked with 0", TWIN_GROUPS_ZERO, 236, 6.743708, 0.024870, -0.270769, 0.552696,
-     1.553764},
-    {"no group limit", TWIN_NO_GROUPS, 236, 6.734320, -0.070639, -0.323957, 0.418234, 1.357437},
+    {"no softmax correction", TWIN_NO_MSCALE, 236, 6.742141, -0.408556, -1.489709,
+     0.888987, 1.722294},
+    {"no kv_a norm", TWIN_NO_KV_NORM, 236, 6.723540, 0.145318, -1.155908, -0.198225,
+     1.796839},
+    {"groups masked with 0", TWIN_GROUPS_ZERO, 236, 6.743708, 0.024870, -0.270769,
+     0.552696, 1.553764},
+    {"no group limit", TWIN_NO_GROUPS, 236, 6.734320, -0.070639, -0.323957, 0.418234,
+     1.357437},
     {"group score = max", TWIN_GROUP_MAX, 236, 6.748261, -0.207778, -0.798580, 0.803134,
      1.634767},
-    {"biased weight", TWIN_BIASED_WEIGHT, 236, 6.736822, 0.490042, 0.435581, 0.334869, -0.414505},
-    {"no normalisation", TWIN_NO_NORM, 236, 6.729735, -0.643196, -0.722815, -0.120458, 0.458865},
-    {"shared expert omitted", TWIN_NO_SHARED, 236, 6.765050, 0.118744, -0.791123, 0.413448,
-     1.531462},
+    {"biased weight", TWIN_BIASED_WEIGHT, 236, 6.736822, 0.490042, 0.435581, 0.334869,
+     -0.414505},
+    {"no normalisation", TWIN_NO_NORM, 236, 6.729735, -0.643196, -0.722815, -0.120458,
+     0.458865},
+    {"shared expert omitted", TWIN_NO_SHARED, 236, 6.765050, 0.118744, -0.791123,
+     0.413448, 1.531462},
 };
 
 static void each_fault_leaves_its_fingerprint(void **state)
@@ -66,8 +72,8 @@ static void each_fault_leaves_its_fingerprint(void **state)
         if (best != f->argmax || fabs(log(sum) - f->log_sum) > 2e-6 ||
             fabs(out[1][0] - f->last0) > 2e-6 || fabs(out[1][1] - f->last1) > 2e-6 ||
             fabs(out[0][0] - p0) > 2e-6 || fabs(out[0][1] - p1) > 2e-6)
-            fail_msg("%s: argmax %d lse %.6f logits %.6f %.6f prefix %.6f %.6f", f->what, best,
-                     log(sum), out[1][0], out[1][1], out[0][0], out[0][1]);
+            fail_msg("%s: argmax %d lse %.6f logits %.6f %.6f prefix %.6f %.6f", f->what,
+                     best, log(sum), out[1][0], out[1][1], out[0][0], out[0][1]);
         /* Ten times the golden tolerance away: no fault hides in it. */
         if (f->fault != TWIN_RIGHT)
             assert_true(fabs(f->last0 - table[0].last0) > 2e-4 ||
@@ -120,7 +126,8 @@ static void relatives_agree_with_the_twin(void **state)
         for (int i = 0; i < 2; i++)
             for (int v = 0; v < 512; v++)
                 worst = fmax(worst, fabs((double)got[i][v] - want[i][v]));
-        print_message("%s: largest difference of a logit %.2g\n", testmodel_name(kind), worst);
+        print_message("%s: largest difference of a logit %.2g\n", testmodel_name(kind),
+                      worst);
         assert_true(worst < 5e-5);
         tiny_close(t);
     }

@@ -79,8 +79,8 @@ static int argmax(const float *x, int n)
 
 static void check_golden(const float *logits)
 {
-    static const double last[8] = {-0.321845, -0.673572, 1.096172, 0.660294,
-                                   -0.251731, 0.859864, -0.401682, 0.719831};
+    static const double last[8] = {-0.321845, -0.673572, 1.096172,  0.660294,
+                                   -0.251731, 0.859864,  -0.401682, 0.719831};
     static const double tenth[6] = {-0.275286, 1.212502, 1.462562,
                                     -0.252969, 0.245629, -0.312636};
     const float *l = logits + 95 * 512;
@@ -105,7 +105,8 @@ static void golden_logits(void **state)
         for (int masked = 0; masked < 2; masked++)
             for (unsigned c = 0; c < ARRAY_LEN(chunks); c++) {
                 struct rig r;
-                rig_open(&r, TESTMODEL_V32, 1, (struct kvcache_opts){.type = ENGINE_CACHE_F32},
+                rig_open(&r, TESTMODEL_V32, 1,
+                         (struct kvcache_opts){.type = ENGINE_CACHE_F32},
                          (struct forward_opts){.form = form, .masked = masked});
                 rig_run(&r, tok, N, chunks[c], logits, NULL);
                 check_golden(logits);
@@ -114,7 +115,8 @@ static void golden_logits(void **state)
     mem_free(logits);
 }
 
-/* --- selections ---------------------------------------------------------------------------- */
+/* --- selections
+ * ---------------------------------------------------------------------------- */
 
 struct watched {
     uint32_t set[5][N][N], n_set[5][N];
@@ -130,8 +132,9 @@ static void watch(void *arg, const struct model_selected *s)
         w->score[s->layer][s->pos][i] = s->scores[i];
 }
 
-static void run_watched(struct watched *w, enum testmodel_kind kind, struct kvcache_opts c,
-                        struct forward_opts o, uint32_t chunk, uint32_t threads, float *logits)
+static void run_watched(struct watched *w, enum testmodel_kind kind,
+                        struct kvcache_opts c, struct forward_opts o, uint32_t chunk,
+                        uint32_t threads, float *logits)
 {
     int32_t tok[N];
     struct rig r;
@@ -155,8 +158,10 @@ static void golden_selections(void **state)
 {
     (void)state;
     static const uint32_t a[] = {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 16, 19, 20};
-    static const uint32_t b[] = {2, 4, 7, 16, 17, 18, 20, 22, 23, 28, 29, 31, 36, 37, 39, 40};
-    static const uint32_t c[] = {17, 30, 32, 42, 46, 47, 48, 56, 58, 60, 62, 67, 76, 77, 81, 83};
+    static const uint32_t b[] = {2,  4,  7,  16, 17, 18, 20, 22,
+                                 23, 28, 29, 31, 36, 37, 39, 40};
+    static const uint32_t c[] = {17, 30, 32, 42, 46, 47, 48, 56,
+                                 58, 60, 62, 67, 76, 77, 81, 83};
     static const double ia[] = {-1.171046, -0.602718, 0.0, -0.400792};
     static const double ic[] = {-0.409782, -0.207385, 0.644749, 0.0};
     struct watched *w = mem_alloc(sizeof *w), *first = mem_alloc(sizeof *w);
@@ -164,8 +169,8 @@ static void golden_selections(void **state)
     for (int mode = 0; mode < 6; mode++)
         for (unsigned k = 0; k < ARRAY_LEN(chunks); k++) {
             struct forward_opts o = {.form = mode % 3, .masked = mode >= 3};
-            run_watched(w, TESTMODEL_V32, (struct kvcache_opts){.type = ENGINE_CACHE_F32}, o,
-                        chunks[k], 1 + (uint32_t)mode % 2, logits);
+            run_watched(w, TESTMODEL_V32, (struct kvcache_opts){.type = ENGINE_CACHE_F32},
+                        o, chunks[k], 1 + (uint32_t)mode % 2, logits);
             check_set(w, 0, 20, a, ARRAY_LEN(a));
             check_set(w, 1, 40, b, ARRAY_LEN(b));
             check_set(w, 3, 95, c, ARRAY_LEN(c));
@@ -180,7 +185,8 @@ static void golden_selections(void **state)
     mem_free(logits);
 }
 
-/* Layer 2 of the GLM shape has no indexer; it reads what layer 1 chose, and is not reported. */
+/* Layer 2 of the GLM shape has no indexer; it reads what layer 1 chose, and is not
+ * reported. */
 static void shared_layers_reuse_the_set(void **state)
 {
     (void)state;
@@ -220,19 +226,22 @@ static void topk_against_sorting(void **state)
     }
 }
 
-/* --- properties ---------------------------------------------------------------------------- */
+/* --- properties
+ * ---------------------------------------------------------------------------- */
 
 static void threads_do_not_change_a_bit(void **state)
 {
     (void)state;
     int32_t tok[N];
-    float *one = mem_array(N * 512, sizeof *one), *many = mem_array(N * 512, sizeof *many);
+    float *one = mem_array(N * 512, sizeof *one),
+          *many = mem_array(N * 512, sizeof *many);
     tiny_prompt(tok, N);
     for (int kind = 0; kind < TESTMODEL_KINDS; kind++)
         for (uint32_t chunk = 1; chunk <= 96; chunk += 95)
             for (uint32_t threads = 1; threads <= 4; threads++) {
                 struct rig r;
-                rig_open(&r, kind, threads, (struct kvcache_opts){.type = ENGINE_CACHE_F16},
+                rig_open(&r, kind, threads,
+                         (struct kvcache_opts){.type = ENGINE_CACHE_F16},
                          (struct forward_opts){0});
                 rig_run(&r, tok, N, chunk, threads == 1 ? one : many, NULL);
                 rig_close(&r);
@@ -254,9 +263,11 @@ static void run_topk(uint32_t topk, enum engine_select select, float *logits)
              (struct forward_opts){0});
     forward_close(r.f);
     r.t->w.hp.index_topk = topk;
-    ASSERT_OK(forward_open(&r.f, &r.t->w, r.k, r.kv,
-                           &(struct forward_opts){.max_rows = 128, .n_ctx = 256,
-                                                  .select = select}, &e), &e);
+    ASSERT_OK(forward_open(
+                  &r.f, &r.t->w, r.k, r.kv,
+                  &(struct forward_opts){.max_rows = 128, .n_ctx = 256, .select = select},
+                  &e),
+              &e);
     rig_run(&r, tok, N, 96, logits, NULL);
     rig_close(&r);
 }
@@ -273,7 +284,8 @@ static void topk_edges(void **state)
         assert_true(isfinite(a[i]));
     assert_memory_equal(a, b, 512 * sizeof *a); /* position 0 sees itself either way */
     run_topk(16, ENGINE_SELECT_RECENT, a);
-    assert_true(fabsf(a[95 * 512] - 0.137544f) < 2e-5f); /* the fingerprint of "last 16" */
+    assert_true(fabsf(a[95 * 512] - 0.137544f) <
+                2e-5f); /* the fingerprint of "last 16" */
     run_topk(16, ENGINE_SELECT_DENSE, a);
     assert_true(fabsf(a[95 * 512] + 0.276709f) < 2e-5f);
     mem_free(a);
@@ -323,13 +335,15 @@ static void cache_storage_errors(void **state)
                    {"fp8", ENGINE_CACHE_FP8, false, 0.5},
                    {"f32, faithful fp8 latents", ENGINE_CACHE_F32, true, 0.5}};
     int32_t tok[N];
-    float *want = mem_array(N * 512, sizeof *want), *got = mem_array(N * 512, sizeof *got);
+    float *want = mem_array(N * 512, sizeof *want),
+          *got = mem_array(N * 512, sizeof *got);
     struct watched *ref = mem_alloc(sizeof *ref), *w = mem_alloc(sizeof *w);
     tiny_prompt(tok, N);
     run_watched(ref, TESTMODEL_V32, (struct kvcache_opts){.type = ENGINE_CACHE_F32},
                 (struct forward_opts){0}, 96, 1, want);
     for (unsigned i = 0; i < ARRAY_LEN(storage); i++) {
-        struct kvcache_opts c = {.type = storage[i].type, .faithful_fp8 = storage[i].faithful};
+        struct kvcache_opts c = {.type = storage[i].type,
+                                 .faithful_fp8 = storage[i].faithful};
         double sum = 0, max = 0, early = 0;
         uint32_t sets = 0, same = 0;
         run_watched(w, TESTMODEL_V32, c, (struct forward_opts){0}, 96, 1, got);
@@ -344,9 +358,10 @@ static void cache_storage_errors(void **state)
             for (int p = 16; p < N; p++, sets++)
                 same += memcmp(w->set[l][p], ref->set[l][p], 64) == 0;
         double rms = sqrt(sum / (N * 512));
-        print_message("cache %s: RMS error of logits %.3g, largest %.3g (%.3g before position "
-                      "16), %u of %u selections the same\n", storage[i].name, rms, max, early,
-                      same, sets);
+        print_message(
+            "cache %s: RMS error of logits %.3g, largest %.3g (%.3g before position "
+            "16), %u of %u selections the same\n",
+            storage[i].name, rms, max, early, same, sets);
         assert_true(rms < storage[i].most && rms > 0);
     }
     mem_free(want);
@@ -377,7 +392,8 @@ static void hadamard_is_orthogonal(void **state)
         assert_true(fabsf(k[i] - back[i]) < 1e-5f);
 }
 
-/* An unquantised cache may hold rotated index keys or not: the goldens hold either way. */
+/* An unquantised cache may hold rotated index keys or not: the goldens hold either way.
+ */
 static void rotation_is_a_no_op(void **state)
 {
     (void)state;

@@ -53,7 +53,8 @@ static void vectors_agree_with_ref(void **state)
                 assert_true(near(y[j], z[j], 2));
             for (size_t j = 0; j < n; j++)
                 y[j] = z[j] = j % 5 == 3 ? -INFINITY : a[j] * 30;
-            assert_true(near(o->exp_sum(y, n, 30), kernel_ref.exp_sum(z, n, 30), (double)n));
+            assert_true(
+                near(o->exp_sum(y, n, 30), kernel_ref.exp_sum(z, n, 30), (double)n));
             double sum = 0;
             for (size_t j = 0; j < n; j++) {
                 double e = j % 5 == 3 ? 0 : exp((double)(a[j] * 30 - 30));
@@ -64,8 +65,9 @@ static void vectors_agree_with_ref(void **state)
             memcpy(z, a, n * sizeof *a);
             o->swiglu(y, b, n);
             for (size_t j = 0; j < n; j++)
-                assert_true(near(y[j], (float)((double)a[j] / (1 + exp((double)-a[j])) *
-                                               (double)b[j]), 1));
+                assert_true(near(
+                    y[j], (float)((double)a[j] / (1 + exp((double)-a[j])) * (double)b[j]),
+                    1));
             mem_free(a);
             mem_free(b);
             mem_free(x);
@@ -75,7 +77,8 @@ static void vectors_agree_with_ref(void **state)
 }
 
 /* A random matrix of a type. */
-static struct tensor random_tensor(uint32_t type, uint64_t cols, uint64_t rows, void **owned)
+static struct tensor random_tensor(uint32_t type, uint64_t cols, uint64_t rows,
+                                   void **owned)
 {
     const struct quant_traits *q = quant_traits(type);
     uint64_t row_bytes;
@@ -90,13 +93,18 @@ static struct tensor random_tensor(uint32_t type, uint64_t cols, uint64_t rows, 
         q->quantize(data + r * row_bytes, x, cols);
     }
     mem_free(x);
-    return (struct tensor){.name = "w", .type = type, .n_dims = 2, .ne = {cols, rows, 1, 1},
-                           .data = data, .bytes = row_bytes * rows, .row_bytes = row_bytes};
+    return (struct tensor){.name = "w",
+                           .type = type,
+                           .n_dims = 2,
+                           .ne = {cols, rows, 1, 1},
+                           .data = data,
+                           .bytes = row_bytes * rows,
+                           .row_bytes = row_bytes};
 }
 
 /* Packs rows as kernel.c would. */
-static struct acts pack(const struct kernel_ops *o, uint32_t type, const float *x, uint64_t cols,
-                        uint32_t n, uint8_t **owned)
+static struct acts pack(const struct kernel_ops *o, uint32_t type, const float *x,
+                        uint64_t cols, uint32_t n, uint8_t **owned)
 {
     struct acts a = {.x = x, .ldx = cols};
     a.ldp = (o->pack_bytes(type, cols) + 63) & ~(size_t)63;
@@ -107,13 +115,14 @@ static struct acts pack(const struct kernel_ops *o, uint32_t type, const float *
     return a;
 }
 
-static void one_matmul(const struct kernel_ops *o, uint32_t type, uint64_t cols, uint64_t rows,
-                       uint32_t n)
+static void one_matmul(const struct kernel_ops *o, uint32_t type, uint64_t cols,
+                       uint64_t rows, uint32_t n)
 {
     void *wp, *work = mem_aligned(64, KERNEL_WORK(cols));
     uint8_t *packed, *none;
     struct tensor w = random_tensor(type, cols, rows, &wp);
-    float *x = random_rows(n * cols), *y = random_rows(n * rows), *z = random_rows(n * rows);
+    float *x = random_rows(n * cols), *y = random_rows(n * rows),
+          *z = random_rows(n * rows);
     float *alone = random_rows(rows);
     struct acts a = pack(o, type, x, cols, n, &packed);
     struct acts plain = pack(&kernel_ref, type, x, cols, n, &none);
@@ -148,15 +157,16 @@ static void one_matmul(const struct kernel_ops *o, uint32_t type, uint64_t cols,
 static void matmuls_agree_with_ref(void **state)
 {
     (void)state;
-    static const uint32_t types[] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_Q8_0, QUANT_Q4_K,
-                                     QUANT_Q6_K, QUANT_Q5_0, QUANT_IQ4_NL};
+    static const uint32_t types[] = {QUANT_F32,  QUANT_F16,  QUANT_BF16, QUANT_Q8_0,
+                                     QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0, QUANT_IQ4_NL};
     static const uint64_t rows[] = {1, 2, 5, 8, 16, 33};
     static const uint32_t ns[] = {1, 2, 3, 4, 5, 9, 16, 33};
     const struct kernel_ops *o;
     for (unsigned t = 0; (o = kernel_list(t)); t++)
         for (unsigned q = 0; q < ARRAY_LEN(types); q++) {
             const struct quant_traits *tr = quant_traits(types[q]);
-            for (uint64_t cols = tr->block; tr && cols <= 768; cols = cols * 2 + tr->block)
+            for (uint64_t cols = tr->block; tr && cols <= 768;
+                 cols = cols * 2 + tr->block)
                 for (unsigned r = 0; r < ARRAY_LEN(rows); r++)
                     for (unsigned n = 0; n < ARRAY_LEN(ns); n++)
                         one_matmul(o, types[q], cols, rows[r], ns[n]);

@@ -39,7 +39,8 @@ static void each_item_once(void **state)
             for (uint64_t i = 0; i < MOST; i++)
                 if (j.seen[i] != (i < n))
                     fail_msg("item %llu of %llu ran %u times with %u threads",
-                             (unsigned long long)i, (unsigned long long)n, j.seen[i], threads);
+                             (unsigned long long)i, (unsigned long long)n, j.seen[i],
+                             threads);
             assert_int_equal(j.bad_thread, 0);
         }
         pool_close(p);

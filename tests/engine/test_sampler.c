@@ -1,6 +1,6 @@
 /*
- * test_sampler.c - greedy ties, truncation, masks, seeds, log-probabilities; and that draws
- * and verified drafts follow the distribution they should.
+ * test_sampler.c - greedy ties, truncation, masks, seeds, log-probabilities; and that
+ * draws and verified drafts follow the distribution they should.
  */
 #include "engine/sampler.h"
 
@@ -18,7 +18,8 @@ static struct sampler *open_sampler(uint32_t n_vocab, uint32_t n_ids)
     return s;
 }
 
-static int32_t pick(struct sampler *s, const float *l, struct sample_opts o, uint64_t seed)
+static int32_t pick(struct sampler *s, const float *l, struct sample_opts o,
+                    uint64_t seed)
 {
     struct sample_rng rng;
     struct sample_result r;
@@ -121,8 +122,11 @@ static void logprobs_are_of_the_whole(void **state)
     for (int i = 0; i < 6; i++)
         sum += exp((double)l[i]);
     sample_seed(&rng, 1);
-    ASSERT_OK(sampler_pick(s, l, &(struct sample_opts){.temperature = 0.3f, .allow = &allow,
-                                                       .n_top = 4}, &rng, &r, &e), &e);
+    ASSERT_OK(sampler_pick(
+                  s, l,
+                  &(struct sample_opts){.temperature = 0.3f, .allow = &allow, .n_top = 4},
+                  &rng, &r, &e),
+              &e);
     assert_int_equal(r.id, 1);
     assert_true(fabs((double)r.logprob - (2 - log(sum))) < 1e-5);
     assert_int_equal(r.n_top, 4);
@@ -132,7 +136,8 @@ static void logprobs_are_of_the_whole(void **state)
     sampler_close(s);
 }
 
-/* Whatever the draft's distribution, kept and replaced tokens together follow the model's. */
+/* Whatever the draft's distribution, kept and replaced tokens together follow the
+ * model's. */
 static void verified_drafts_follow_the_model(void **state)
 {
     (void)state;
@@ -158,8 +163,9 @@ static void verified_drafts_follow_the_model(void **state)
                 bool kept;
                 if (!greedy_draft)
                     ASSERT_OK(sampler_pick(s, lq, &o, &rng, &r, &e), &e);
-                ASSERT_OK(sampler_verify(s, lp, greedy_draft ? NULL : lq, r.id, &o, &rng, &kept,
-                                         &r, &e), &e);
+                ASSERT_OK(sampler_verify(s, lp, greedy_draft ? NULL : lq, r.id, &o, &rng,
+                                         &kept, &r, &e),
+                          &e);
                 share[r.id] += 1.0 / ROUNDS;
                 n_kept += kept;
             }
@@ -186,7 +192,8 @@ static void greedy_verification(void **state)
     assert_true(kept && r.id == 1);
     ASSERT_OK(sampler_verify(s, l, NULL, 3, &o, NULL, &kept, &r, &e), &e);
     assert_true(!kept && r.id == 1);
-    ASSERT_ERR(sampler_verify(s, l, NULL, V, &o, NULL, &kept, &r, &e), ERR_LIMIT, &e, "8");
+    ASSERT_ERR(sampler_verify(s, l, NULL, V, &o, NULL, &kept, &r, &e), ERR_LIMIT, &e,
+               "8");
     sampler_close(s);
 }
 

@@ -1,6 +1,6 @@
 /*
- * tiny.h - the deterministic test models as struct weights in memory, without a file: what
- * tests of the forward pass start from, so that they do not depend on a loader.
+ * tiny.h - the deterministic test models as struct weights in memory, without a file:
+ * what tests of the forward pass start from, so that they do not depend on a loader.
  */
 #ifndef TESTS_ENGINE_TINY_H
 #define TESTS_ENGINE_TINY_H
@@ -36,8 +36,11 @@ static struct tensor tiny_find(struct tiny *t, const char *fmt, ...)
         const struct testmodel_tensor *in = &t->info[i];
         if (strcmp(in->name, name) != 0)
             continue;
-        struct tensor out = {.name = in->name, .type = QUANT_F32, .n_dims = in->n_dims,
-                             .ne = {1, 1, 1, 1}, .data = t->data[i]};
+        struct tensor out = {.name = in->name,
+                             .type = QUANT_F32,
+                             .n_dims = in->n_dims,
+                             .ne = {1, 1, 1, 1},
+                             .data = t->data[i]};
         out.ne[0] = in->n_dims == 2 ? in->shape[1] : in->shape[0];
         out.ne[1] = in->n_dims == 2 ? in->shape[0] : 1;
         out.row_bytes = out.ne[0] * 4;
@@ -51,19 +54,45 @@ static void tiny_hparams(struct hparams *hp, enum testmodel_kind kind)
 {
     bool index = kind == TESTMODEL_V32 || kind == TESTMODEL_GLM;
     *hp = (struct hparams){
-        .n_vocab = 512, .dim = 256, .n_layers = 4, .n_mtp_layers = index, .n_ctx = 256,
-        .n_heads = 4, .q_lora_rank = kind == TESTMODEL_DENSE ? 0 : 128, .kv_lora_rank = 64,
-        .qk_nope_head_dim = 32, .qk_rope_head_dim = 16, .v_head_dim = 32, .rms_eps = 1e-6f,
-        .n_dense_layers = 1, .inter_dim = 320, .moe_inter_dim = 96, .n_routed_experts = 8,
-        .n_shared_experts = 1, .n_activated_experts = 3, .n_expert_groups = 4,
-        .n_limited_groups = 2, .norm_topk_prob = true, .route_scale = 2.5f,
-        .index_n_heads = index ? 4 : 0, .index_head_dim = index ? 32 : 0,
-        .index_topk = index ? 16 : 0, .rope_theta = 10000, .yarn = true, .yarn_factor = 4,
-        .yarn_beta_fast = 32, .yarn_beta_slow = 1, .yarn_orig_ctx = 64, .rope_mul = 1,
-        .bos = 0, .eos = 1, .temperature = 1, .top_p = 1,
+        .n_vocab = 512,
+        .dim = 256,
+        .n_layers = 4,
+        .n_mtp_layers = index,
+        .n_ctx = 256,
+        .n_heads = 4,
+        .q_lora_rank = kind == TESTMODEL_DENSE ? 0 : 128,
+        .kv_lora_rank = 64,
+        .qk_nope_head_dim = 32,
+        .qk_rope_head_dim = 16,
+        .v_head_dim = 32,
+        .rms_eps = 1e-6f,
+        .n_dense_layers = 1,
+        .inter_dim = 320,
+        .moe_inter_dim = 96,
+        .n_routed_experts = 8,
+        .n_shared_experts = 1,
+        .n_activated_experts = 3,
+        .n_expert_groups = 4,
+        .n_limited_groups = 2,
+        .norm_topk_prob = true,
+        .route_scale = 2.5f,
+        .index_n_heads = index ? 4 : 0,
+        .index_head_dim = index ? 32 : 0,
+        .index_topk = index ? 16 : 0,
+        .rope_theta = 10000,
+        .yarn = true,
+        .yarn_factor = 4,
+        .yarn_beta_fast = 32,
+        .yarn_beta_slow = 1,
+        .yarn_orig_ctx = 64,
+        .rope_mul = 1,
+        .bos = 0,
+        .eos = 1,
+        .temperature = 1,
+        .top_p = 1,
     };
     snprintf(hp->arch, sizeof hp->arch, "%s",
-             kind == TESTMODEL_V32 ? "deepseek32"
+             kind == TESTMODEL_V32   ? "deepseek32"
              : kind == TESTMODEL_GLM ? "glm-dsa"
                                      : "deepseek2");
     for (int l = 0; l < 5; l++) {

@@ -62,7 +62,8 @@ static void twin_mat(const struct tensor *t, const double *x, double *y)
     }
 }
 
-static void twin_rms(const double *x, const struct tensor *w, double *y, int n, double eps)
+static void twin_rms(const double *x, const struct tensor *w, double *y, int n,
+                     double eps)
 {
     double s = 0;
     for (int i = 0; i < n; i++)
@@ -71,7 +72,8 @@ static void twin_rms(const double *x, const struct tensor *w, double *y, int n, 
         y[i] = x[i] / sqrt(s / n + eps) * (double)twin_row(w, 0)[i];
 }
 
-static void twin_index_norm(const struct twin *t, const struct layer_weights *l, double *x)
+static void twin_index_norm(const struct twin *t, const struct layer_weights *l,
+                            double *x)
 {
     int n = (int)t->hp->index_head_dim;
     double mean = 0, var = 0;
@@ -84,7 +86,8 @@ static void twin_index_norm(const struct twin *t, const struct layer_weights *l,
     for (int i = 0; i < n; i++)
         var += (x[i] - mean) * (x[i] - mean) / n;
     for (int i = 0; i < n; i++) {
-        x[i] = (x[i] - mean) / sqrt(var + 1e-6) * (double)twin_row(&l->index_k_norm, 0)[i];
+        x[i] =
+            (x[i] - mean) / sqrt(var + 1e-6) * (double)twin_row(&l->index_k_norm, 0)[i];
         if (t->fault != TWIN_INDEX_NO_BIAS)
             x[i] += (double)twin_row(&l->index_k_norm_bias, 0)[i];
     }
@@ -96,10 +99,12 @@ static double twin_freq(const struct twin *t, int i)
     double d = hp->qk_rope_head_dim, b = (double)hp->rope_theta, f = pow(b, -2.0 * i / d);
     if (!hp->yarn || t->fault == TWIN_NO_YARN)
         return f;
-    double lo = floor(d * log(hp->yarn_orig_ctx / (2 * M_PI * (double)hp->yarn_beta_fast)) /
-                      (2 * log(b)));
-    double hi = ceil(d * log(hp->yarn_orig_ctx / (2 * M_PI * (double)hp->yarn_beta_slow)) /
-                     (2 * log(b)));
+    double lo =
+        floor(d * log(hp->yarn_orig_ctx / (2 * M_PI * (double)hp->yarn_beta_fast)) /
+              (2 * log(b)));
+    double hi =
+        ceil(d * log(hp->yarn_orig_ctx / (2 * M_PI * (double)hp->yarn_beta_slow)) /
+             (2 * log(b)));
     lo = lo > 0 ? lo : 0;
     hi = hi < d - 1 ? hi : d - 1;
     if (lo == hi)
@@ -161,8 +166,8 @@ static void twin_select(struct twin *w, const struct layer_weights *l, const dou
     }
 }
 
-static void twin_attend(struct twin *w, const struct layer_weights *l, const double *q, int t,
-                        double *out)
+static void twin_attend(struct twin *w, const struct layer_weights *l, const double *q,
+                        int t, double *out)
 {
     const struct hparams *hp = w->hp;
     int nope = (int)hp->qk_nope_head_dim, rope = (int)hp->qk_rope_head_dim;
@@ -171,7 +176,8 @@ static void twin_attend(struct twin *w, const struct layer_weights *l, const dou
     if (w->fault == TWIN_NO_MSCALE)
         scale = pow(nope + rope, -0.5);
     for (uint32_t h = 0; h < hp->n_heads; h++) {
-        double z[TWIN_N], mix[TWIN_W] = {0}, max = -1e300, sum = 0, absorbed[TWIN_W] = {0};
+        double z[TWIN_N], mix[TWIN_W] = {0}, max = -1e300, sum = 0,
+                          absorbed[TWIN_W] = {0};
         const double *qh = q + h * (nope + rope);
         for (int d = 0; d < nope; d++)
             for (int c = 0; c < rank; c++)
@@ -194,13 +200,14 @@ static void twin_attend(struct twin *w, const struct layer_weights *l, const dou
         for (int d = 0; d < v; d++) {
             out[h * v + d] = 0;
             for (int c = 0; c < rank; c++)
-                out[h * v + d] += (double)twin_row(&l->kv_b, h * (nope + v) + nope + d)[c] *
-                                  mix[c];
+                out[h * v + d] +=
+                    (double)twin_row(&l->kv_b, h * (nope + v) + nope + d)[c] * mix[c];
         }
     }
 }
 
-static void twin_attention(struct twin *w, uint32_t layer, int t, const double *a, double *y)
+static void twin_attention(struct twin *w, uint32_t layer, int t, const double *a,
+                           double *y)
 {
     const struct hparams *hp = w->hp;
     const struct layer_weights *l = &w->w->layer[layer];
@@ -251,7 +258,8 @@ static void twin_ffn(const struct ffn_weights *f, const double *x, double *y)
 static void twin_groups(const struct twin *w, double *c)
 {
     const struct hparams *hp = w->hp;
-    int n = (int)hp->n_expert_groups, per = (int)(hp->n_routed_experts / hp->n_expert_groups);
+    int n = (int)hp->n_expert_groups,
+        per = (int)(hp->n_routed_experts / hp->n_expert_groups);
     double gs[64];
     int max_rule = hp->group_score == GROUP_MAX || w->fault == TWIN_GROUP_MAX;
     for (int g = 0; g < n; g++) {
@@ -284,7 +292,8 @@ static void twin_moe(const struct twin *w, uint32_t layer, const double *x, doub
     for (int e = 0; e < n; e++)
         sum += exp(s[e] - max);
     for (int e = 0; e < n; e++) {
-        s[e] = hp->score_func == SCORE_SIGMOID ? 1 / (1 + exp(-s[e])) : exp(s[e] - max) / sum;
+        s[e] = hp->score_func == SCORE_SIGMOID ? 1 / (1 + exp(-s[e]))
+                                               : exp(s[e] - max) / sum;
         c[e] = s[e] + (l->router_bias.data ? (double)twin_row(&l->router_bias, 0)[e] : 0);
     }
     if (hp->n_expert_groups > 1 && w->fault != TWIN_NO_GROUPS)
@@ -347,7 +356,8 @@ static void twin_run(const struct weights *weights, const int32_t *tok, int n,
         }
     }
     for (int i = 0; i < 2; i++) {
-        twin_rms(w->x[i ? n - 1 : at], &weights->norm, a, (int)dim, (double)w->hp->rms_eps);
+        twin_rms(w->x[i ? n - 1 : at], &weights->norm, a, (int)dim,
+                 (double)w->hp->rms_eps);
         twin_mat(&weights->head, a, out[i]);
     }
     free(w);

@@ -1,7 +1,7 @@
 /*
  * fuzz_kvfile.c - snapshots of a seq as a stranger might write them. The model is the
- * deterministic test model; checksums are off in fuzzing builds. A snapshot that loads must
- * also survive a step, whatever numbers it holds.
+ * deterministic test model; checksums are off in fuzzing builds. A snapshot that loads
+ * must also survive a step, whatever numbers it holds.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,10 +21,16 @@ static void open_engine(void)
 {
     struct err err = {0};
     char dir[] = "/tmp/fuzz_kvfile.XXXXXX", path[64];
-    struct engine_opts o = {.path = dir, .n_threads = 1, .n_ctx = 200, .max_batch = 8,
-                            .cache_bytes = 8 << 20, .cache = ENGINE_CACHE_FP8, .mtp = true};
+    struct engine_opts o = {.path = dir,
+                            .n_threads = 1,
+                            .n_ctx = 200,
+                            .max_batch = 8,
+                            .cache_bytes = 8 << 20,
+                            .cache = ENGINE_CACHE_FP8,
+                            .mtp = true};
     struct model_make_test m = {.dir = dir, .variant = "tiny-v32"};
-    if (!mkdtemp(dir) || model_make_test(&m, &err) < 0 || engine_open(&engine, &o, &err) < 0) {
+    if (!mkdtemp(dir) || model_make_test(&m, &err) < 0 ||
+        engine_open(&engine, &o, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
