@@ -74,7 +74,7 @@ def encode(t, segments, ids, mask):
 def tokenized(path, t, tools, pre, limit):
     """The sequences of one shard, from its cache beside the records when that is newer.
     -> [(family, ids, mask)], number dropped"""
-    cache = path[: -len(".jsonl")] + ".tok"
+    cache = f"{path[: -len('.jsonl')]}.{limit}.tok"
     try:
         if os.path.getmtime(cache) > max(os.path.getmtime(path), t.made):
             with open(cache, "rb") as f:
@@ -153,7 +153,7 @@ def main():
     p.add_argument("what", choices=["tokenizer", "data"])
     p.add_argument("--out", default=os.path.join(HERE, "out"))
     p.add_argument("--size", type=int, default=2048)
-    p.add_argument("--limit", type=int, default=2048)
+    p.add_argument("--limit", type=int, default=2500, help="tokens of the longest sequence kept")
     o = p.parse_args()
     if o.what == "tokenizer":
         make_tokenizer(o.out, o.size)

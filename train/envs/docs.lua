@@ -136,13 +136,15 @@ local function find_on(ctx, think, cursor, f)
 end
 
 -- search, open the page of that title, find. -> value, cursor, line; nil when nothing fits
-function docs.find_fact(ctx, e, f, lead)
-  local results = ctx.call((lead or "") .. "I need " .. f.rel[3] .. ". I will search for " .. e.query .. ".", "search", { { "query", e.query } })
+-- `lead` stands before the first thought; `after` names what is to be looked up next.
+function docs.find_fact(ctx, e, f, lead, after)
+  local need = "I need " .. f.rel[3] .. (after and ", then " .. after.rel[3] or "") .. ". "
+  local results = ctx.call((lead or "") .. need .. "I will search for " .. e.query .. ".", "search", { { "query", e.query } })
   local id = hit(results, e)
   if not id then return nil end
   local page = ctx.call(e.title .. " is result " .. id .. ". I will open it.", "open", { { "id", id }, { "cursor", cursor_of(results) } })
   e.cursor = cursor_of(page)
-  local v, line = find_on(ctx, "I need " .. f.rel[3] .. ". I will find it on the page.", e.cursor, f)
+  local v, line = find_on(ctx, need .. "I will find it on the page.", e.cursor, f)
   return v, e.cursor, line
 end
 

@@ -36,7 +36,7 @@ kind("hop", 16, function(r)
     requests = { r:ask({ "Where was the builder of {e} born?", "In which town was the builder of {e} born?", "Find the birthplace of the builder of {e}." }, { e = e.the }) },
     docs = w.docs,
     solve = function(ctx)
-      local name = docs.find_fact(ctx, e, e.builder)
+      local name = docs.find_fact(ctx, e, e.builder, nil, f)
       docs.lookup(ctx, p, f, "The builder is " .. name .. ". ")
     end,
     check = function(world) return docs.cited(world, 1, f.value) end,
