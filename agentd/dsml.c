@@ -88,7 +88,7 @@ void dsml_fault(struct dsml *d, bool call, enum dsml_code code, const char *sent
 
 struct str dsml_rest(const struct dsml *d)
 {
-    return str_of(d->window.data + d->at, d->window.len - d->at);
+    return str_sub(buf_view(&d->window), d->at, SIZE_MAX);
 }
 
 /* --- reading -------------------------------------------------------------------------- */

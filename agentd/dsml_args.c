@@ -79,7 +79,8 @@ void dsml_param_add(struct dsml *d, struct str window)
         jsontext_escape(&d->args, buf_view(&d->value));
         tell_args(d);
     }
-    if (d->args.len + d->value.len > LIMIT_ARGUMENTS_BYTES)
+    size_t judged = d->value_streams ? 0 : d->value.len;
+    if (d->args.len + judged > LIMIT_ARGUMENTS_BYTES)
         dsml_fault(d, true, DSML_TOO_LONG,
                    "The arguments are too long. Split the work into several calls.");
 }

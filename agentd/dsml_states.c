@@ -345,6 +345,8 @@ static bool step_after(struct dsml *d)
     return true;
 }
 
+enum { ATTRIBUTE_BYTES = LIMIT_NAME_BYTES + 32 };
+
 /*
  * The attributes of a tag: everything up to `">`, which they end in. True when complete;
  * otherwise *again says whether the step made progress (it faulted) or waits.
@@ -353,19 +355,21 @@ static bool read_attributes(struct dsml *d, enum dsml_code broken, struct str *o
 {
     struct str s = dsml_rest(d);
     size_t n = str_find(s, STR("\">"), 0);
-    size_t seen = n == STR_NONE ? s.n : n, mark = 0;
+    /* A quote at the very end may be half of what is looked for: not yet part of a name. */
+    size_t seen = n == STR_NONE ? s.n - str_ends(s, STR("\"")) : n, mark = 0;
+    size_t judged = seen < ATTRIBUTE_BYTES ? seen : ATTRIBUTE_BYTES;
     bool call = d->state == DSML_STATE_KEY;
     *again = true;
-    while (mark < seen && !is_mark(s.p[mark]))
+    while (mark < judged && !is_mark(s.p[mark]))
         mark++;
-    if (mark < seen && ends_here(d, s.p[mark])) {
+    if (mark < judged && ends_here(d, s.p[mark])) {
         d->at += mark;
         end_at_mark(d);
-    } else if (mark < seen) {
+    } else if (mark < judged) {
         dsml_fault(d, call, broken,
                    call ? "A marker stands inside a parameter tag. Write the call as shown."
                         : "A marker stands inside an invoke tag. Write the call as shown.");
-    } else if (seen > LIMIT_NAME_BYTES + 32) {
+    } else if (seen > ATTRIBUTE_BYTES) {
         dsml_fault(d, call, DSML_TOO_LONG, "A name in a call is too long.");
     } else if (n == STR_NONE) {
         *again = starved(d);

@@ -307,8 +307,7 @@ static int by_place(const void *a, const void *b)
 static bool merge_duplicates(struct rewriter *r, struct member *m, size_t n)
 {
     bool any = false;
-    if (n > 1)
-        qsort_r(m, n, sizeof(*m), by_key, r);
+    qsort_r(m, n, sizeof(*m), by_key, r); /* n is at least 2 */
     for (size_t first = 0, i = 1; i < n; i++) {
         if (!str_eq(key_of(r, &m[first]), key_of(r, &m[i]))) {
             first = i;
@@ -402,7 +401,7 @@ static int container(struct rewriter *r, bool object)
     }
     r->at++;
     size_t n = r->n_members - base;
-    if (object && merge_duplicates(r, r->member + base, n)) {
+    if (n > 1 && merge_duplicates(r, r->member + base, n)) {
         int rc = rewrite_object(r, start, r->member + base, n);
         if (rc < 0)
             return rc;

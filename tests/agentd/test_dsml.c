@@ -242,6 +242,20 @@ static void caps_hold(void **state)
     trace_run(&t, &o, buf_view(&b), 100, 3);
     assert_int_equal(t.code, DSML_TOO_LONG);
     trace_done(&t);
+    /* At its cap to the byte, a name is the same however it is cut. */
+    for (size_t n = LIMIT_NAME_BYTES; n < LIMIT_NAME_BYTES + 40; n++) {
+        struct trace cut;
+        buf_reset(&b);
+        buf_puts(&b, "<" D "invoke name=\"");
+        for (size_t i = 0; i < n; i++)
+            buf_putc(&b, 'n');
+        buf_puts(&b, "\">\n</" D "invoke>");
+        trace_run(&t, &o, buf_view(&b), 0, 1);
+        trace_run(&cut, &o, buf_view(&b), 1, 1);
+        trace_same(&t, &cut);
+        trace_done(&t);
+        trace_done(&cut);
+    }
     buf_reset(&b);
     buf_puts(&b, "<" D "invoke name=\"f\"><" D "parameter name=\"a\" string=\"true\">");
     for (size_t i = 0; i < LIMIT_ARGUMENTS_BYTES / 16 + 1; i++)
