@@ -187,7 +187,7 @@ int ctl_doctor(int argc, char **argv)
         "agentctl doctor", "",
         "Say what this host, its sandbox, store and model can do, by trying.",
         "Exit codes: 0 level full, 3 nolimits (no control groups), 5 nothing can be\n"
-        "confined, 1 the examination failed, or store or model cannot be used.",
+        "confined, 1 the examination failed, or the store or model named cannot be used.",
         opts, ARRAY_LEN(opts), 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
@@ -206,7 +206,8 @@ int ctl_doctor(int argc, char **argv)
     sandbox_host_close(h);
     if (try_cell(&d, &err) < 0)
         return ctl_fail(&err);
-    bool usable = doctor_look_at_store(&d, state);
+    /* The exit code is the level's; what was asked for by name must be usable too. */
+    bool usable = doctor_look_at_store(&d, state) || !state;
     if (model && !doctor_look_at_model(&d, model))
         usable = false;
     if (json && print_json(&d) < 0)
