@@ -388,7 +388,7 @@ static void to_cell(struct spawnd *d, unsigned i, struct spawn_msg *m, size_t n_
         break;
     case SPAWN_END:
         ask(c, WIRE_END, 0, m->w.a, 0);
-        c->overdue = io_mono_ns() + 5000 * MS;
+        c->overdue = io_mono_ns() + 15000 * MS;
         break;
     case SPAWN_KEEP:
         ask(c, WIRE_KEEP, m->w.run, m->w.a, 0);
@@ -477,7 +477,7 @@ static void tick(struct spawnd *d, int64_t now)
                 continue;
             r->timed_out = true;
             ask(c, WIRE_END, r->id, 0, 0);
-            c->overdue = now + 5000 * MS;
+            c->overdue = now + 15000 * MS;
         }
         if (c->active && watches_disk(c) && now >= c->next_disk)
             watch_disk(c, now);

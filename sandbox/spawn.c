@@ -21,7 +21,7 @@
 #include "sandbox/spec.h"
 #include "sandbox/sys.h"
 
-enum { OWNERS = 8, SLOTS = 500, READY_MS = 10000, PROFILES = 3 };
+enum { OWNERS = 8, SLOTS = 500, READY_MS = 30000, PROFILES = 3 };
 
 struct owner {
     uid_t uid;

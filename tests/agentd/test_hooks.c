@@ -141,6 +141,21 @@ static void a_broken_hook_denies(void **state)
     policy_free(p);
 }
 
+static void the_shipped_hook_asks(void **state)
+{
+    (void)state;
+    char path[512], text[4096], why[256];
+    const char *src = getenv("SRC");
+    snprintf(path, sizeof path, "%s/configs/hooks/careful.lua", src ? src : ".");
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    assert_int_equal(decide(text, POLICY_ALLOW, why), POLICY_ASK); /* of rm -rf / */
+    assert_non_null(strstr(why, "removes a tree"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +164,7 @@ int main(void)
         cmocka_unit_test(nothing_reaches_out),
         cmocka_unit_test(hooks_narrow_and_never_widen),
         cmocka_unit_test(a_broken_hook_denies),
+        cmocka_unit_test(the_shipped_hook_asks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

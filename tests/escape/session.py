@@ -216,7 +216,8 @@ def refused(w, case, wrap, reason, remedy):
     w.check(f"T34 {case}: with the reason and the way out",
             reason in said.get("reason", "") and remedy in said.get("remedy", ""), str(said))
     w.check(f"T34 {case}: and nothing ran", not os.path.exists(marker), "the program ran")
-    d = subprocess.run(wrap + [w.ctl, "doctor", "--json"], capture_output=True, text=True, timeout=60)
+    d = subprocess.run(wrap + [w.ctl, "doctor", "--json"], capture_output=True, text=True, timeout=60,
+                       env=dict(os.environ, HOME=w.outside))
     w.check(f"T34 {case}: doctor agrees", d.returncode in (4, 5), f"exit {d.returncode}: {d.stdout[-300:]}")
 
 
