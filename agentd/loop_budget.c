@@ -80,6 +80,8 @@ static int deliver_as_user(struct turn *t, struct err *err)
 static void budget_notes(struct turn *t, struct buf *out)
 {
     const struct budget *b = &t->budget;
+    if (t->final)
+        return; /* said before */
     int64_t left = b->max_tokens - t->completion_tokens;
     int64_t seconds = (io_mono_ns() - t->started_ns) / 1000000000;
     if (t->step + 1 >= b->max_steps)

@@ -119,6 +119,9 @@ NODISCARD int session_render_kept(struct session *s, struct tokens *out, struct 
  * system text and tools. */
 NODISCARD int session_locate(struct session *s, uint32_t token, int64_t *message,
                              struct err *err);
+/* Any list of messages as tokens, for work beside the conversation; chat mode. */
+NODISCARD int session_render_list(struct session *s, const struct prompt_msg *msg, uint32_t n,
+                                  struct tokens *out, struct err *err);
 /* The exact text of the prompt, for prompt.render. */
 NODISCARD int session_render_text(struct session *s, struct buf *out, struct err *err);
 /* Messages for a remote engine, in OpenAI's shape; new reference. */

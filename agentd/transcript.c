@@ -359,6 +359,18 @@ int session_render_kept(struct session *s, struct tokens *out, struct err *err)
     return rc;
 }
 
+int session_render_list(struct session *s, const struct prompt_msg *msg, uint32_t n,
+                        struct tokens *out, struct err *err)
+{
+    struct prompt p;
+    struct prompt_opts o = {.mode = PROMPT_CHAT};
+    int rc = prompt_render(&p, msg, n, &o, err);
+    if (rc == 0)
+        rc = tokenise(s, &p, p.n_pieces, out, err);
+    prompt_done(&p);
+    return rc;
+}
+
 int session_locate(struct session *s, uint32_t token, int64_t *message, struct err *err)
 {
     struct view v;

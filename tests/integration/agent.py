@@ -10,7 +10,7 @@ import tempfile
 import time
 
 BIN = os.environ.get("BIN") or os.path.join(os.path.dirname(__file__), "../../build/ci/bin")
-PATIENCE = 60.0  # seconds; nothing here waits that long unless something is broken
+PATIENCE = 240.0  # seconds; nothing here waits that long unless something is broken
 
 
 class Refused(Exception):
@@ -96,7 +96,9 @@ class Daemon:
         if script is not None:
             engine = "script:" + os.path.join(self.root, "script.json")
             self.script(script)
-        self.argv = [os.path.join(BIN, "agentd"), "--engine", engine, "--socket", self.path,
+        # AGENTD_UNDER="valgrind ..." puts a tool in front of every daemon
+        self.argv = os.environ.get("AGENTD_UNDER", "").split() + [
+                     os.path.join(BIN, "agentd"), "--engine", engine, "--socket", self.path,
                      "--state", os.path.join(self.root, "state"), "--profile", profile,
                      "--sandbox", sandbox, *args]
         self.env = env or {}

@@ -248,5 +248,40 @@ def test_parallel_reads():
     d.close()
 
 
+def overflow(strategy):
+    """A turn whose results pass the context's threshold; returns its resets and its answer."""
+    fill = "head -c 1150 /dev/zero | tr '\\0' x; echo {{steps}}"
+    d = Daemon([{"match": "Work so far", "steps": [{"text": "one file was made"}]},
+                {"match": "What they came to", "steps": [{"text": "{{user}}"}]},
+                {"match": "dropped to make room", "steps": [{"text": "{{user}}"}]},
+                {"match": "go", "steps": [{"think": "t", "calls": [bash(fill)]}] * 2 +
+                 [{"text": "kept"}]}], args=["--set", "engine.context=5200"])
+    c = d.client()
+    s = open_session(c, d, contextStrategy=strategy)
+    r = run(c, s, "go")
+    resets = [e["data"] for e in history(c, s) if e["type"] == "context.reset"]
+    n = len(history(c, s))
+    d.kill()
+    d.start()  # what left the prompt stays out of it after a restart
+    c = d.client()
+    prompt = c.call("prompt.render", sessionId=s)["prompt"]
+    assert len(history(c, s)) == n
+    d.close()
+    return r, resets, prompt
+
+
+def test_context_strategies():
+    r, resets, prompt = overflow("none")
+    assert r["stopReason"] == "context_exhausted" and not resets, r
+    r, resets, prompt = overflow("discard-tools")
+    assert resets[0]["strategy"] == "discard-tools" and len(resets[0]["removed"]) == 2, (r, resets)
+    r, resets, prompt = overflow("discard-all")
+    assert resets[0]["strategy"] == "discard-all" and "- bash" in r["message"], (r, resets)
+    assert "xxxx" not in prompt
+    r, resets, prompt = overflow("summary")
+    assert resets[0]["strategy"] == "summary" and "one file was made" in r["message"], (r, resets)
+    assert "xxxx" not in prompt and "one file was made" in prompt
+
+
 if __name__ == "__main__":
     main(globals())
