@@ -109,7 +109,10 @@ static int pick(const struct split *s, uint64_t *rng)
     int i = (int)rng_below(rng, (uint32_t)s->n);
     double boost = (double)rng_below(rng, 1000000) / 1e6;
     double keep = (double)rng_below(rng, 1000000) / 1e6;
-    int want = boost < s->boost3 ? 3 : boost < s->boost3 + s->boost2 ? 2 : 0;
+    int want = 0;
+    for (int f = 3; f > 0 && !want; f--)
+        if ((boost -= s->boost[f]) < 0)
+            want = f;
     for (int k = 0; want && s->fam[i] != want && k < 64; k++)
         i = (int)rng_below(rng, (uint32_t)s->n);
     if (s->fam[i] == 4 && keep >= s->keep4)

@@ -11,7 +11,7 @@ struct split {
     int n, prefix; /* sequences; tokens all of them share, less one */
     size_t bytes;
     double keep4; /* share of family 4 that is kept */
-    double boost2, boost3; /* share of draws made from families 2 and 3 alone */
+    double boost[4]; /* shares of draws made from families 1, 2 and 3 alone */
 };
 
 /* 0 or -1 when a file is missing or inconsistent (message on stderr) */

@@ -36,9 +36,9 @@ static const char *const keys[] = {"lr",    "lr_muon", "lr_adam",     "wd",     
                                    "synth", "drill",   "sparse",      "topk",         "index_every",
                                    "index_period",     "mtp_period",  "bias",         "threads",
                                    "save",  "micro", "synth_level", "all", "strip", "synth_vocab", "reopen", "keep4", "boost3",
-                                   "boost2"};
+                                   "boost2", "boost1"};
 enum { K_LR, K_MUON, K_ADAM, K_WD, K_ROWS, K_SYNTH, K_DRILL, K_SPARSE, K_TOPK, K_IEVERY, K_IPERIOD,
-       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_REOPEN, K_KEEP4, K_BOOST3, K_BOOST2, K_N };
+       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_REOPEN, K_KEEP4, K_BOOST3, K_BOOST2, K_BOOST1, K_N };
 
 struct plan {
     struct { long step; int key; double v; } e[512];
@@ -226,8 +226,9 @@ static void configure(struct run *r)
     r->reopen = (int)plan_get(p, K_REOPEN, s);
     double keep4 = plan_get(p, K_KEEP4, s);
     r->train.keep4 = keep4 > 0 ? keep4 : 1;
-    r->train.boost2 = plan_get(p, K_BOOST2, s);
-    r->train.boost3 = plan_get(p, K_BOOST3, s);
+    r->train.boost[1] = plan_get(p, K_BOOST1, s);
+    r->train.boost[2] = plan_get(p, K_BOOST2, s);
+    r->train.boost[3] = plan_get(p, K_BOOST3, s);
     r->strip = plan_get(p, K_STRIP, s);
     r->svocab = (int)plan_get(p, K_SVOCAB, s);
     if (r->svocab < 32 || r->svocab > r->m.vocab)
