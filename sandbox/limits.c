@@ -190,21 +190,46 @@ static bool adopt_group(const char *dir)
     return false;
 }
 
+static bool offers(const char *dir)
+{
+    return lists(dir, "cgroup.controllers", "memory") && lists(dir, "cgroup.controllers", "pids");
+}
+
+/* The group above ours, when it was given to us as well: a service whose processes were put
+ * into a leaf (DelegateSubgroup), or root in a login's scope. Cells then stand beside it. */
+static bool probe_above(char dir[LIMITS_PATH], const char *own, const char *top, bool adopt)
+{
+    char above[LIMITS_PATH];
+    snprintf(above, sizeof above, "%s", own);
+    char *slash = strrchr(above, '/');
+    if (!slash || (size_t)(slash - above) <= strlen(top))
+        return false;
+    *slash = '\0';
+    if (!offers(above) || !may_make(above) ||
+        !(controllers_on(above) ||
+          (adopt && put(above, "cgroup.subtree_control", "+memory +pids") == 0)))
+        return false;
+    if (adopt && !lists(above, "cgroup.subtree_control", "cpu"))
+        (void)!put(above, "cgroup.subtree_control", "+cpu");
+    memcpy(dir, above, sizeof above);
+    return true;
+}
+
 static bool probe_v2(struct limits_host *h, bool adopt)
 {
     char own[LIMITS_PATH], root[LIMITS_PATH];
     char *dir = h->dir[0];
     if (!own_dir("", own, sizeof own) || !mounted("", dir, root, sizeof root))
         return false;
-    if (!lists(own, "cgroup.controllers", "memory") ||
-        !lists(own, "cgroup.controllers", "pids")) {
-        if (!(geteuid() == 0 && controllers_on(dir)))
-            return false;
-    } else if (may_make(own) && (controllers_on(own) || !adopt || adopt_group(own))) {
+    if (offers(own) && may_make(own) && (controllers_on(own) || !adopt || adopt_group(own))) {
         snprintf(dir, LIMITS_PATH, "%s", own);
         return true;
     }
-    /* root outside a delegated group: the hierarchy's top may hold both. */
+    char top[LIMITS_PATH];
+    memcpy(top, dir, sizeof top);
+    if (probe_above(dir, own, top, adopt))
+        return true;
+    /* root anywhere else: the hierarchy's top may hold both. */
     return geteuid() == 0 && controllers_on(dir) && may_make(dir);
 }
 
