@@ -206,8 +206,8 @@ static bool probe_above(char dir[LIMITS_PATH], const char *own, const char *top,
         return false;
     *slash = '\0';
     if (!offers(above) || !may_make(above) ||
-        !(controllers_on(above) ||
-          (adopt && put(above, "cgroup.subtree_control", "+memory +pids") == 0)))
+        !(controllers_on(above) || !adopt ||
+          (put(above, "cgroup.subtree_control", "+memory +pids") == 0)))
         return false;
     if (adopt && !lists(above, "cgroup.subtree_control", "cpu"))
         (void)!put(above, "cgroup.subtree_control", "+cpu");
