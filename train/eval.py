@@ -184,7 +184,7 @@ class DaemonRunner:
     """A private daemon on a socket pair: the real loop, sandbox and tools."""
 
     def __init__(self, o):
-        self.o, self.serial = o, 0
+        self.o, self.serial, self.session = o, 0, None
         self.log = open(o.log, "ab+") if o.log else tempfile.TemporaryFile()
         self.log_read = self.log.seek(0, os.SEEK_END)
         self.start()
@@ -253,6 +253,8 @@ class DaemonRunner:
                 events.append(m["params"])
 
     def begin(self, work):
+        if self.session:  # a connection has room for 128 subscriptions
+            self.call("session.unsubscribe", sessionId=self.session)
         self.session = self.call("session.create", cwd=work, profile="demo")[0]["sessionId"]
         self.call("session.subscribe", sessionId=self.session, after=0)
 
