@@ -66,7 +66,10 @@ kind("absent", 10, function(r)
     docs = w.docs,
     solve = function(ctx) docs.lookup(ctx, e, f) end,
     check = function(world)
-      return world.answers[1]:find("nothing about") ~= nil and #world.calls >= 1 and not world.answers[1]:find("【")
+      -- Either way of saying that the documents lack it is true, about the place that was asked for.
+      local said = world.answers[1]
+      local lacks = said:find("nothing about", 1, true) or said:find("do not say", 1, true)
+      return lacks ~= nil and said:find(e.name, 1, true) ~= nil and #world.calls >= 1 and not said:find("【")
     end,
   }
 end)
