@@ -28,7 +28,7 @@ static const struct ctl_command commands[] = {
     {"doctor", ctl_doctor, "Say what this host, its sandbox, store and model can do."},
     {"sandbox", ctl_sandbox, "Run programs confined; explain and try policies."},
     {"completions", ctl_completions, "Print the completion script of a shell."},
-    {"bench", ctl_bench, "Measure this machine: sandbox."},
+    {"bench", ctl_bench, "Measure this machine: engine, sandbox."},
     {"version", ctl_version, "Print the version."},
 };
 

@@ -276,6 +276,57 @@ static int ctl_model_make_test(int argc, char **argv)
     return rc < 0 ? ctl_fail(&err) : EXIT_OK;
 }
 
+/* --- make-random ----------------------------------------------------------------------------- */
+
+static int ctl_model_make_random(int argc, char **argv)
+{
+    bool json = false, quiet = false;
+    const char *size = "tiny", *arch = "deepseek32", *type = "q8_0";
+    int64_t seed = 1;
+    const struct opt opts[] = {
+        {"size", 0, OPT_STR, &size, "S",
+         "tiny (5 million, default), small (0.9 billion) or mid (7.9 billion)"},
+        {"arch", 0, OPT_STR, &arch, "A",
+         "deepseek32 (default), deepseek2 (dense attention) or glm-dsa"},
+        {"type", 't', OPT_STR, &type, "T", "storage type of matrices; default q8_0"},
+        {"seed", 0, OPT_INT, &seed, "N", "another seed is another model; default 1"},
+        {"quiet", 'q', OPT_FLAG, &quiet, NULL, "no progress"},
+        {"json", 0, OPT_FLAG, &json, NULL, "print what was written as JSON"},
+    };
+    const struct opt_cmd cmd = {
+        .name = "agentctl model make-random", .args = "FILE", .opts = opts,
+        .n_opts = ARRAY_LEN(opts), .min_args = 1, .max_args = 1,
+        .summary = "Write a GGUF model of random weights, for measurements.",
+        .more = "Head sizes, ranks, groups and rope are DeepSeek-V3.2's. Files of one size and\n"
+                "seed share every tensor that their architectures have in common. There is no\n"
+                "vocabulary: such a model takes token ids. The work goes to FILE.partial;\n"
+                "interrupted, the same command continues it.\n"
+                "Exit codes: 0 done, 1 failed, 2 usage.",
+    };
+    int code, at = opt_parse(&cmd, argc, argv, false, &code);
+    if (at < 0)
+        return code;
+    if (seed < 0) {
+        fprintf(stderr, "agentctl: --seed is a number from 0\n");
+        return EXIT_USAGE;
+    }
+    struct err err = {0};
+    struct meter meter = {0};
+    const struct model_make_random o = {.dst = argv[at], .size = size, .arch = arch,
+                                        .type = type, .seed = (uint64_t)seed,
+                                        .progress = quiet ? NULL : show_progress,
+                                        .arg = &meter};
+    json_t *info = NULL;
+    int rc = model_make_random(&o, &err);
+    if (rc == 0 && json) {
+        rc = model_info(&info, o.dst, false, NULL, NULL, &err);
+        if (rc == 0)
+            rc = print_json(info, true, &err);
+    }
+    json_decref(info);
+    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+}
+
 /* --- the table -------------------------------------------------------------------------------- */
 
 static const struct ctl_command commands[] = {
@@ -285,6 +336,7 @@ static const struct ctl_command commands[] = {
     {"generate", ctl_model_generate, "Continue a prompt."},
     {"convert", ctl_model_convert, "Write a model as GGUF, in another storage type."},
     {"make-test", ctl_model_make_test, "Write a deterministic test model."},
+    {"make-random", ctl_model_make_random, "Write a model of random weights, to measure."},
 };
 
 int ctl_model(int argc, char **argv)

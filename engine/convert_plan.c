@@ -258,6 +258,10 @@ static void key_row(struct plan *p, const struct out_tensor *t, uint64_t r, floa
 void plan_row(struct plan *p, const struct out_tensor *t, uint64_t r, float *out)
 {
     const struct hparams *hp = &p->w->hp;
+    if (p->fill) {
+        p->fill(p->fill_arg, t, r, out);
+        return;
+    }
     switch (t->kind) {
     case OUT_PLAIN:
         tensor_read_row(t->src, r, out);
@@ -276,8 +280,10 @@ void plan_row(struct plan *p, const struct out_tensor *t, uint64_t r, float *out
     }
 }
 
-const void *plan_raw_row(const struct out_tensor *t, uint64_t r)
+const void *plan_raw_row(const struct plan *p, const struct out_tensor *t, uint64_t r)
 {
+    if (p->fill)
+        return NULL;
     const struct tensor *src = t->kind == OUT_PLAIN ? t->src
                                : t->kind == OUT_STACK
                                    ? part_of(&t->expert[r / t->ne[1]], t->part)

@@ -1,6 +1,6 @@
 /*
  * convert_plan.h - which tensors a converted file will hold, in which type, and how to make
- * a row of each from the weights at hand. Private to the converter.
+ * a row of each from the weights at hand. Private to the converter and randmodel.c.
  */
 #ifndef ENGINE_CONVERT_PLAN_H
 #define ENGINE_CONVERT_PLAN_H
@@ -36,6 +36,9 @@ struct plan {
     float *head;    /* owned scratch: one head of kv_b as floats, for OUT_K_B */
     int64_t head_at; /* which head of which tensor it holds; -1 none */
     const struct out_tensor *head_of;
+    /* Makes every row instead of `src`, from any thread; NULL = rows come from the weights. */
+    void (*fill)(void *arg, const struct out_tensor *t, uint64_t r, float *out);
+    void *fill_arg;
 };
 
 NODISCARD int plan_make(struct plan *p, const struct weights *w,
@@ -44,6 +47,8 @@ void plan_done(struct plan *p);
 /* Row r of an output tensor as ne[0] floats. */
 void plan_row(struct plan *p, const struct out_tensor *t, uint64_t r, float *out);
 /* Where the bytes are the same in both files: the row, else NULL. */
-const void *plan_raw_row(const struct out_tensor *t, uint64_t r);
+const void *plan_raw_row(const struct plan *p, const struct out_tensor *t, uint64_t r);
+/* Writes a plan of o->dst, which is whole or absent; takes up o->dst.partial. */
+NODISCARD int convert_write(struct plan *p, const struct model_convert *o, struct err *err);
 
 #endif

@@ -50,6 +50,29 @@ struct model_make_test {
 };
 NODISCARD int model_make_test(const struct model_make_test *o, struct err *err);
 
+/*
+ * A model of random weights in the shape of a real one, for measurements. Each weight is a
+ * formula of seed, tensor name and place: files of one size and seed share every tensor that
+ * their architectures have in common. No vocabulary: it takes token ids.
+ */
+struct model_make_random {
+    const char *dst;  /* GGUF; written as dst.partial, as by model_convert() */
+    const char *size; /* "tiny", "small", "mid" */
+    const char *arch; /* "deepseek32", "deepseek2" (dense attention), "glm-dsa" */
+    const char *type; /* as model_convert.type */
+    uint64_t seed;
+    void (*progress)(void *arg, uint64_t done, uint64_t total, uint64_t resumed);
+    void *arg;
+};
+NODISCARD int model_make_random(const struct model_make_random *o, struct err *err);
+
+/* --- this machine ------------------------------------------------------------------------- */
+
+/* Bytes per second that n_threads (0 = all cores) read from memory together: the best of
+ * `passes` over a buffer no cache holds. */
+NODISCARD int model_read_rate(double *out, uint32_t n_threads, uint32_t passes,
+                              struct err *err);
+
 /* --- tokens without weights ------------------------------------------------------------- */
 
 struct model_tokens;

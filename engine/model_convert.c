@@ -26,7 +26,7 @@ enum { OUT_BUFFER = 4 << 20 };
 
 struct writer {
     const struct model_convert *o;
-    struct plan plan;
+    struct plan *plan;
     struct buf head;   /* the file's first bytes */
     struct buf out;    /* not yet written */
     struct pool *pool; /* owned */
@@ -57,7 +57,7 @@ static int flush(struct writer *w, struct err *err)
     w->done += w->out.len;
     buf_reset(&w->out);
     if (w->o->progress)
-        w->o->progress(w->o->arg, w->done, w->plan.bytes, w->resumed);
+        w->o->progress(w->o->arg, w->done, w->plan->bytes, w->resumed);
     return 0;
 }
 
@@ -89,8 +89,8 @@ static void make_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
     float *x = r->w->row + thread * r->w->widest;
     for (uint64_t i = first; i < last; i++) {
         uint8_t *to = r->to + i * r->row_bytes;
-        const void *raw = plan_raw_row(t, r->first + i);
-        plan_row(&r->w->plan, t, r->first + i, x);
+        const void *raw = plan_raw_row(r->w->plan, t, r->first + i);
+        plan_row(r->w->plan, t, r->first + i, x);
         if (!is_finite_row(x, t->ne[0])) {
             uint64_t seen = __atomic_load_n(&r->bad, __ATOMIC_RELAXED);
             while (r->first + i < seen &&
@@ -109,7 +109,7 @@ static void make_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 static int blame(struct writer *w, const struct out_tensor *t, uint64_t r, struct err *err)
 {
     uint64_t i = 0;
-    plan_row(&w->plan, t, r, w->row);
+    plan_row(w->plan, t, r, w->row);
     while (i + 1 < t->ne[0] && isfinite(w->row[i]))
         i++;
     return err_set(err, ERR_CORRUPT, "'%s': '%s', row %llu, element %llu is %g, expected a "
@@ -177,8 +177,8 @@ static int open_partial(struct writer *w, uint32_t *first, struct err *err)
     *first = 0;
     if (is_ours(w, &size)) {
         keep = w->head.len;
-        for (; *first < w->plan.n; ++*first) {
-            const struct out_tensor *t = &w->plan.item[*first];
+        for (; *first < w->plan->n; ++*first) {
+            const struct out_tensor *t = &w->plan->item[*first];
             uint64_t end = w->head.len + t->offset +
                            (t->bytes + GGUF_ALIGN - 1) / GGUF_ALIGN * GGUF_ALIGN;
             if (end > size)
@@ -225,12 +225,12 @@ static int make_head(struct writer *w, const struct weights *weights, struct err
         rc = 0; /* a model without vocabulary converts to one without */
     if (rc == 0)
         rc = model_put_meta(&h, weights, tokenizer, err);
-    for (uint32_t i = 0; rc == 0 && i < w->plan.n; i++) {
-        struct out_tensor *t = &w->plan.item[i];
+    for (uint32_t i = 0; rc == 0 && i < w->plan->n; i++) {
+        struct out_tensor *t = &w->plan->item[i];
         t->offset = gguf_put_tensor(&h, t->name, t->type, t->n_dims, t->ne, t->bytes);
         widest = t->ne[0] > widest ? t->ne[0] : widest;
     }
-    w->plan.bytes = h.data_bytes;
+    w->plan->bytes = h.data_bytes;
     if (rc == 0)
         rc = gguf_head_finish(&h, &w->head, err);
     w->widest = widest;
@@ -249,35 +249,42 @@ static int write_all(struct writer *w, struct err *err)
 {
     uint32_t first = 0;
     int rc = open_partial(w, &first, err);
-    for (uint32_t i = first; rc == 0 && i < w->plan.n; i++)
-        rc = write_tensor(w, &w->plan.item[i], err);
+    for (uint32_t i = first; rc == 0 && i < w->plan->n; i++)
+        rc = write_tensor(w, &w->plan->item[i], err);
     if (rc == 0)
         rc = flush(w, err);
     return rc == 0 ? publish(w, err) : rc;
 }
 
+int convert_write(struct plan *p, const struct model_convert *o, struct err *err)
+{
+    struct writer w = {.o = o, .plan = p, .fd = -1};
+    buf_init(&w.head, 0);
+    buf_init(&w.out, 0);
+    int rc = make_head(&w, p->w, err);
+    if (rc == 0)
+        rc = write_all(&w, err);
+    io_close(&w.fd);
+    pool_close(w.pool);
+    mem_free(w.row);
+    buf_done(&w.head);
+    buf_done(&w.out);
+    return rc;
+}
+
 int model_convert(const struct model_convert *o, struct err *err)
 {
     struct weights *weights = NULL;
-    struct writer w = {.o = o, .fd = -1};
-    buf_init(&w.head, 0);
-    buf_init(&w.out, 0);
+    struct plan plan = {0};
     int rc = weights_open(&weights, o->src, err);
     if (rc < 0)
         return rc;
     if (o->name)
         weights->name = o->name;
-    rc = plan_make(&w.plan, weights, o, err);
+    rc = plan_make(&plan, weights, o, err);
     if (rc == 0)
-        rc = make_head(&w, weights, err);
-    if (rc == 0)
-        rc = write_all(&w, err);
-    io_close(&w.fd);
-    pool_close(w.pool);
-    plan_done(&w.plan);
-    mem_free(w.row);
-    buf_done(&w.head);
-    buf_done(&w.out);
+        rc = convert_write(&plan, o, err);
+    plan_done(&plan);
     weights_close(weights);
     return rc;
 }

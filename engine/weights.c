@@ -399,6 +399,8 @@ void weights_close(struct weights *w)
 
 int weights_tokenizer(struct tokenizer **out, const struct weights *w, struct err *err)
 {
+    if (!w->file)
+        return err_set(err, ERR_NOTFOUND, "a made model has no tokenizer");
     if (w->file->gguf) {
         int rc = tokenizer_from_gguf(out, w->file->gguf, err);
         return rc < 0 ? err_prefix(err, "'%s'", w->path) : 0;

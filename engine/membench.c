@@ -1,0 +1,60 @@
+/* membench.c - how fast all threads together read memory: the roof over decoding. */
+#include "base/io.h"
+#include "base/mem.h"
+#include "engine/model.h"
+#include "engine/pool.h"
+
+/* Larger than the caches of desktop and small server machines. */
+enum { BUFFER_BYTES = 512 << 20, LINE = 64 };
+
+struct line {
+    uint64_t v[LINE / sizeof(uint64_t)];
+};
+
+struct read_job {
+    struct line *line;
+    uint64_t sum; /* makes the loads count */
+};
+
+static void touch(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    struct read_job *j = arg;
+    (void)thread;
+    for (uint64_t i = first; i < last; i++)
+        for (unsigned k = 0; k < ARRAY_LEN(j->line[i].v); k++)
+            j->line[i].v[k] = i;
+}
+
+static void read_lines(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    typedef uint64_t lanes __attribute__((vector_size(LINE), may_alias, aligned(8)));
+    struct read_job *j = arg;
+    lanes sum = {0};
+    uint64_t all = 0;
+    (void)thread;
+    for (uint64_t i = first; i < last; i++)
+        sum += *(const lanes *)&j->line[i];
+    for (unsigned k = 0; k < LINE / sizeof all; k++)
+        all += sum[k];
+    __atomic_fetch_add(&j->sum, all, __ATOMIC_RELAXED);
+}
+
+int model_read_rate(double *out, uint32_t n_threads, uint32_t passes, struct err *err)
+{
+    const uint64_t n = BUFFER_BYTES / LINE;
+    struct pool *pool = NULL;
+    struct read_job job = {.line = mem_array(n, sizeof *job.line)};
+    int rc = job.line ? pool_open(&pool, n_threads, err) : err_nomem(err);
+    *out = 0;
+    if (rc == 0)
+        pool_run(pool, touch, &job, n, 0);
+    for (uint32_t i = 0; rc == 0 && i < passes; i++) {
+        int64_t t = io_mono_ns();
+        pool_run(pool, read_lines, &job, n, 0);
+        double rate = BUFFER_BYTES / ((double)(io_mono_ns() - t) / 1e9);
+        *out = rate > *out ? rate : *out;
+    }
+    pool_close(pool);
+    mem_free(job.line);
+    return rc;
+}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# agentctl model make-random and bench engine: the same seed gives the same file, architectures
+# share tensors, nothing half under the final name; every figure is there and positive.
+set -eu
+ctl=$BIN/agentctl
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+fail() { echo "FAIL: $*" >&2; exit 1; }
+make() { "$ctl" model make-random --quiet --size tiny "$@" || fail "make-random $*"; }
+
+make --type q8_0 "$tmp/a.gguf"
+make --type q8_0 "$tmp/b.gguf"
+make --type q8_0 --seed 2 "$tmp/c.gguf"
+cmp "$tmp/a.gguf" "$tmp/b.gguf" || fail "the same seed gives other bytes"
+! cmp -s "$tmp/a.gguf" "$tmp/c.gguf" || fail "another seed gives the same bytes"
+[ ! -e "$tmp/a.gguf.partial" ] || fail "a partial file is left"
+"$ctl" model info --check --json "$tmp/a.gguf" >"$tmp/info.json" || fail "model info"
+
+# Without what the indexer picks, the sparse model is the dense one: its weights agree.
+make --arch deepseek2 --type f32 "$tmp/dense.gguf"
+make --arch deepseek32 --type f32 "$tmp/v32.gguf"
+make --arch glm-dsa --type q4_k "$tmp/glm.gguf"
+tok=5,9,900,33,2047,0,17
+for m in dense v32; do
+    "$ctl" model logits "$tmp/$m.gguf" --tokens $tok --raw "$tmp/$m.raw" >/dev/null
+done
+cmp "$tmp/dense.raw" "$tmp/v32.raw" || fail "architectures do not share their weights"
+"$ctl" model logits "$tmp/glm.gguf" --tokens $tok >/dev/null || fail "glm-dsa does not run"
+
+# Interrupted: only the partial file is there, and the same command completes it.
+head -c 1000000 "$tmp/a.gguf" >"$tmp/d.gguf.partial"
+make --type q8_0 "$tmp/d.gguf"
+cmp "$tmp/a.gguf" "$tmp/d.gguf" || fail "a continued file differs"
+
+"$ctl" bench engine "$tmp/a.gguf" --depths 0,64 --runs 1 --json --csv "$tmp/o.csv" \
+    --svg "$tmp/o.svg" >"$tmp/bench.json" || fail "bench engine"
+python3 - "$tmp" <<'PY' || fail "figures"
+import csv, json, sys, xml.dom.minidom
+tmp = sys.argv[1]
+i = json.load(open(tmp + "/info.json"))
+assert i["arch"] == "deepseek32" and i["numbers"]["index_topk"] == 64, i
+assert 5.1e6 < i["parameters"]["total"] < 5.3e6, i["parameters"]
+assert 3.4e6 < i["parameters"]["active"] < 3.6e6, i["parameters"]
+d = json.load(open(tmp + "/bench.json"))
+assert d["weight_bytes_per_token"] == i["bytes_per_token"]["total"]
+assert d["cpu"] and d["version"] and d["threads"] > 0 and d["runs"] == 1
+assert d["memory_bytes_per_s"] > 0
+assert [r["depth"] for r in d["rows"]] == [0, 64]
+for r in d["rows"]:
+    assert all(v > 0 for k, v in r.items() if k != "depth"), r
+    # Weights, and the f16 cache at the middle of 32 tokens.
+    pos = r["depth"] + 16
+    cache = 3 * 2 * 576 * min(pos, 64) + (3 * 2 * 128 * pos if pos > 64 else 0)
+    assert r["bytes_per_token"] == d["weight_bytes_per_token"] + cache, r
+    assert abs(r["roofline_tokens_per_s"] * r["bytes_per_token"] / d["memory_bytes_per_s"] - 1) < 1e-9
+rows = list(csv.DictReader(open(tmp + "/o.csv", newline="")))
+assert [int(r["depth"]) for r in rows] == [0, 64] and float(rows[1]["decode_tokens_per_s"]) > 0
+assert xml.dom.minidom.parse(tmp + "/o.svg").getElementsByTagName("polyline").length == 3
+PY
+
+# Refusals.
+refuse() { # EXIT TEXT ARGS...
+    local want=$1 text=$2 code=0; shift 2
+    "$ctl" "$@" >/dev/null 2>"$tmp/err" || code=$?
+    [ "$code" = "$want" ] && grep -q -- "$text" "$tmp/err" || fail "$*: $code, $(cat "$tmp/err")"
+}
+refuse 1 "size 'huge'" model make-random --size huge "$tmp/x.gguf"
+refuse 1 "architecture 'llama'" model make-random --arch llama "$tmp/x.gguf"
+refuse 1 "type 'q9'" model make-random --type q9 "$tmp/x.gguf"
+refuse 2 "depths" bench engine --depths 0,x "$tmp/a.gguf"
+refuse 2 "depths" bench engine --depths -1 "$tmp/a.gguf"
+refuse 2 "runs" bench engine --runs 0 "$tmp/a.gguf"
+refuse 1 "163840" bench engine --depths 163840 "$tmp/a.gguf"
+refuse 1 "nowhere" bench engine "$tmp/nowhere"
+[ ! -e "$tmp/x.gguf" ] || fail "a refused model left a file"
