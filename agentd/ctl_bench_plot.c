@@ -11,6 +11,8 @@ void bench_engine_table(const struct bench_report *r, struct buf *out)
                r->threads, r->load, r->runs);
     buf_printf(out, "memory reads at %.1f GB/s; a token reads %.2f MB of weights\n\n",
                r->bandwidth / 1e9, r->weight_bytes / 1e6);
+    if (r->load > 0.5)
+        buf_puts(out, "other programs were running: the figures are lower than this machine's\n\n");
     buf_printf(out, "%8s  %14s  %14s  %10s  %12s  %8s\n", "depth", "prefill tok/s",
                "decode tok/s", "MB/token", "roof tok/s", "of roof");
     for (uint32_t i = 0; i < r->n_rows; i++) {

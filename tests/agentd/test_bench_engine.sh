@@ -12,7 +12,8 @@ make --type q8_0 "$tmp/a.gguf"
 make --type q8_0 "$tmp/b.gguf"
 make --type q8_0 --seed 2 "$tmp/c.gguf"
 cmp "$tmp/a.gguf" "$tmp/b.gguf" || fail "the same seed gives other bytes"
-! cmp -s "$tmp/a.gguf" "$tmp/c.gguf" || fail "another seed gives the same bytes"
+! cmp -s <(tail -c 65536 "$tmp/a.gguf") <(tail -c 65536 "$tmp/c.gguf") ||
+    fail "another seed gives the same weights"
 [ ! -e "$tmp/a.gguf.partial" ] || fail "a partial file is left"
 "$ctl" model info --check --json "$tmp/a.gguf" >"$tmp/info.json" || fail "model info"
 
