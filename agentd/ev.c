@@ -71,8 +71,9 @@ void ev_free(struct ev *ev)
 {
     if (!ev)
         return;
-    uv_run(&ev->loop, UV_RUN_NOWAIT); /* lets pending closes release their memory */
-    uv_loop_close(&ev->loop);
+    /* Pending closes release their memory; a caught signal may need a second round. */
+    for (int i = 0; i < 8 && uv_loop_close(&ev->loop) == UV_EBUSY; i++)
+        uv_run(&ev->loop, UV_RUN_NOWAIT);
     mem_free(ev);
 }
 

