@@ -136,11 +136,25 @@ static bool own_dir(const char *tree, char *out, size_t cap)
     return n > 0 && (size_t)n < cap;
 }
 
+/* The inode of our pid namespace: what a process id means. */
+static int64_t pid_namespace(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 ? (int64_t)st.st_ino : 0;
+}
+
+void limits_name(char out[LIMITS_NAME], const char *kind, unsigned serial)
+{
+    snprintf(out, LIMITS_NAME, "agentd-%s-%lld-%d-%u", kind, (long long)pid_namespace(),
+             (int)getpid(), serial);
+}
+
 /* Makes and removes a group: the only honest test of whether we may. */
 static bool may_make(const char *dir)
 {
-    char path[LIMITS_PATH + 64];
-    snprintf(path, sizeof path, "%s/agentd-probe-%d", dir, (int)getpid());
+    char path[LIMITS_PATH + 80], name[LIMITS_NAME];
+    limits_name(name, "probe", 0);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     if (mkdir(path, 0755) < 0)
         return false;
     rmdir(path);
@@ -168,7 +182,7 @@ static bool controllers_on(const char *dir)
  * stand in `dir`, if they are only we and our parent, to a leaf, and switch controllers on. */
 static bool adopt_group(const char *dir)
 {
-    char path[LIMITS_PATH + 64], text[4096], leaf[LIMITS_PATH + 32];
+    char path[LIMITS_PATH + 64], text[4096], leaf[LIMITS_PATH + 80];
     snprintf(path, sizeof path, "%s/cgroup.procs", dir);
     struct str rest = str_c(slurp(path, text, sizeof text)), line;
     while (str_split(&rest, '\n', &line)) {
@@ -176,7 +190,9 @@ static bool adopt_group(const char *dir)
         if (line.n && str_to_i64(line, &pid) && pid != getpid() && pid != getppid())
             return false;
     }
-    snprintf(leaf, sizeof leaf, "%s/agentd-daemon-%d", dir, (int)getpid());
+    char name[LIMITS_NAME];
+    limits_name(name, "daemon", 0);
+    snprintf(leaf, sizeof leaf, "%s/%s", dir, name);
     if (mkdir(leaf, 0755) < 0)
         return false;
     if (put_number(leaf, "cgroup.procs", (uint64_t)getppid()) == 0 &&
@@ -452,22 +468,16 @@ void limits_remove(struct limits_group *g)
     g->made = false;
 }
 
-/* agentd-<pid>-<slot> and agentd-daemon-<pid> of spawners that are no more. */
+/* One of ours whose maker is no more. A process id says nothing in another pid namespace, and
+ * containers may share the tree: only names made in our own namespace count. */
 static bool stale(const char *name)
 {
-    static const struct str heads[] = {{"agentd-daemon-", 14}, {"agentd-probe-", 13},
-                                       {"agentd-", 7}};
-    for (unsigned i = 0; i < ARRAY_LEN(heads); i++) {
-        struct str s = str_c(name), pid;
-        int64_t v;
-        if (!str_starts(s, heads[i]))
-            continue;
-        s = str_sub(s, heads[i].n, s.n);
-        if (!str_split(&s, '-', &pid) || !str_to_i64(pid, &v) || v <= 1)
-            return false;
-        return kill((pid_t)v, 0) < 0 && errno == ESRCH;
-    }
-    return false;
+    struct str s = str_c(name), word;
+    int64_t ns, pid;
+    return str_split(&s, '-', &word) && str_is(word, "agentd") && str_split(&s, '-', &word) &&
+           str_split(&s, '-', &word) && str_to_i64(word, &ns) && ns == pid_namespace() &&
+           str_split(&s, '-', &word) && str_to_i64(word, &pid) && pid > 1 &&
+           kill((pid_t)pid, 0) < 0 && errno == ESRCH;
 }
 
 void limits_sweep(const struct limits_host *h)

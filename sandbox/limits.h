@@ -11,7 +11,7 @@
 
 enum limits_kind { LIMITS_NONE, LIMITS_V1, LIMITS_V2 };
 enum { LIMITS_MEMORY, LIMITS_PIDS, LIMITS_CPU, LIMITS_TREES };
-enum { LIMITS_PATH = 512 };
+enum { LIMITS_PATH = 512, LIMITS_NAME = 64 };
 
 struct limits_host {
     enum limits_kind kind;
@@ -27,11 +27,13 @@ const char *limits_kind_name(enum limits_kind kind);
 
 struct limits_group {
     const struct limits_host *host; /* borrowed */
-    char name[64];
+    char name[LIMITS_NAME];
     bool made;
     uint64_t oom_seen, pids_seen, cpu_seen; /* counters at the last limits_mark() */
 };
 
+/* "agentd-<kind>-<pid namespace>-<pid>-<serial>": whose a group is, for limits_sweep(). */
+void limits_name(char out[LIMITS_NAME], const char *kind, unsigned serial);
 NODISCARD int limits_make(struct limits_group *g, const struct limits_host *h,
                           const char *name, const struct sandbox_limits *l, struct err *err);
 /* For a group made with l NULL. */

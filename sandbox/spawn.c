@@ -55,10 +55,10 @@ int sandbox_host_open(struct sandbox_host **out, const char *tool, const char *s
 
 void sandbox_host_prepare(struct sandbox_host *h)
 {
-    char name[64];
+    char name[LIMITS_NAME];
     if (h->berth || !berth_possible(&h->probe.limits))
         return;
-    snprintf(name, sizeof name, "agentd-%d-%u", (int)getpid(), ++h->serial);
+    limits_name(name, "cell", ++h->serial);
     h->berth = berth_new(&h->probe.limits, name);
 }
 
@@ -196,7 +196,7 @@ static const struct plan_step *find_step(const struct plan *p, enum plan_do what
 
 static int make_group(struct attempt *a)
 {
-    char name[64];
+    char name[LIMITS_NAME];
     struct sandbox_host *h = a->s->host;
     struct err why = {0};
     int rc;
@@ -207,7 +207,7 @@ static int make_group(struct attempt *a)
         berth_take_group(a->berth, &a->s->group);
         rc = limits_write(&a->s->group, &a->spec.limits, &why);
     } else {
-        snprintf(name, sizeof name, "agentd-%d-%u", (int)getpid(), ++h->serial);
+        limits_name(name, "cell", ++h->serial);
         rc = limits_make(&a->s->group, &h->probe.limits, name, &a->spec.limits, &why);
     }
     return rc < 0 ? refuse(a, plan_name(DO_GROUPS), why.sys) : 0;
