@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "engine/model.h"
 
-enum { PREFILL_TOKENS = 512, DECODE_TOKENS = 32, BANDWIDTH_PASSES = 7 };
+enum { PREFILL_TOKENS = 512, DECODE_TOKENS = 32, BANDWIDTH_PASSES = 5 };
 
 struct bench {
     struct bench_report *r;
@@ -158,6 +158,16 @@ static int read_model(struct bench_report *r, const char *path, json_t **numbers
     return 0;
 }
 
+/* The roof is the best seen in the whole run: what else runs here can only lower it. */
+static int read_memory(struct bench *b, struct err *err)
+{
+    double rate = 0;
+    int rc = model_read_rate(&rate, b->r->threads, BANDWIDTH_PASSES, err);
+    if (rate > b->r->bandwidth)
+        b->r->bandwidth = rate;
+    return rc;
+}
+
 static int run(struct bench *b, const char *path, uint32_t threads, struct err *err)
 {
     struct bench_report *r = b->r;
@@ -173,17 +183,19 @@ static int run(struct bench *b, const char *path, uint32_t threads, struct err *
     if (rc == 0) {
         r->threads = engine_info(b->e)->n_threads;
         b->tok = mem_array(PREFILL_TOKENS, sizeof *b->tok);
-        rc = b->tok ? model_read_rate(&r->bandwidth, r->threads, BANDWIDTH_PASSES, err)
-                    : err_nomem(err);
+        rc = b->tok ? read_memory(b, err) : err_nomem(err);
     }
     if (rc == 0)
         rc = engine_seq_new(&b->seq, b->e, err);
     for (uint32_t i = 0; rc == 0 && i < r->n_rows; i++) {
         struct bench_row *row = &r->row[i];
         rc = measure_depth(b, row, err);
+        if (rc == 0)
+            rc = read_memory(b, err);
         row->bytes = r->weight_bytes + cache_bytes(numbers, row->depth + DECODE_TOKENS / 2.0);
-        row->roofline = r->bandwidth / row->bytes;
     }
+    for (uint32_t i = 0; i < r->n_rows; i++)
+        r->row[i].roofline = r->bandwidth / r->row[i].bytes;
     engine_seq_free(b->seq);
     engine_close(b->e);
     mem_free(b->tok);
