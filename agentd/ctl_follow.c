@@ -43,9 +43,12 @@ static int follow(struct follow *f, struct view *v, struct err *err)
 {
     while (!(f->once && v->done)) {
         json_t *msg = NULL;
-        int rc = client_next(v->c, -1, &msg, err);
-        if (rc == -ERR_CANCELLED && view_interrupts())
+        /* The time limit catches an interrupt that came just before the wait. */
+        int rc = client_next(v->c, 500, &msg, err);
+        if (view_interrupts()) {
+            json_decref(msg);
             return 0;
+        }
         if (rc < 0 && rc != -ERR_CANCELLED)
             return rc;
         json_t *p = json_object_get(msg, "params"), *seq = json_object_get(p, "seq");

@@ -274,8 +274,9 @@ int view_turn(struct view *v, const char *turn_id, struct err *err)
     v->done = false;
     while (!v->done) {
         json_t *msg = NULL;
-        int rc = client_next(v->c, -1, &msg, err);
-        if (rc == -ERR_CANCELLED && interrupted - before > sent) {
+        /* The time limit catches an interrupt that came just before the wait. */
+        int rc = client_next(v->c, 500, &msg, err);
+        if ((rc == 0 || rc == -ERR_CANCELLED) && interrupted - before > sent) {
             sent = interrupted - before;
             fprintf(stderr, "\n(interrupting%s)\n", sent > 1 ? " at once" : "; again = at once");
             rc = client_send(v->c, "turn.interrupt",

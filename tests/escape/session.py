@@ -123,6 +123,7 @@ def t33_leftovers(w):
                           "--workspace", w.work, "--", "bash", "-c",
                           "touch /workspace/up; setsid sleep 4247 & exec sleep 4247"])
     wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
+    wait_for(lambda: len(processes("sleep\x004247")) == 2, 20)  # both have become sleep
     spawner = [c for c in children(p.pid)]
     w.spawners = {str(c) for c in spawner}
     w.check("T33 the call runs", len(processes("sleep\x004247")) == 2, str(processes("4247")))
@@ -139,6 +140,7 @@ def t33_leftovers(w):
                           "touch /workspace/up; setsid sleep 4248 & exec sleep 4248"],
                          stderr=subprocess.DEVNULL)
     wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
+    wait_for(lambda: len(processes("sleep\x004248")) == 2, 20)  # both have become sleep
     spawner = children(p.pid)
     w.spawners = {str(c) for c in spawner}
     for c in spawner:
