@@ -39,6 +39,13 @@ float fit_scale(const float *x, int n, int lo, int hi)
     return best;
 }
 
+float fit_scales(const float *x, int groups, int n, int lo, int hi, float *scale)
+{
+    for (int g = 0; g < groups; g++)
+        scale[g] = fit_scale(x + g * n, n, lo, hi);
+    return extreme(scale, groups);
+}
+
 /* Error of codes at (d, m), and the least-squares line through them. */
 static double line(const float *x, int n, int hi, float d, float m, float *d2, float *m2)
 {
@@ -90,6 +97,17 @@ float fit_affine(const float *x, int n, int hi, float *m)
     }
     *m = best_m;
     return best_d;
+}
+
+struct fit_peak fit_affines(const float *x, int groups, int n, int hi, float *scale, float *min)
+{
+    struct fit_peak peak = {0, 0};
+    for (int g = 0; g < groups; g++) {
+        scale[g] = fit_affine(x + g * n, n, hi, &min[g]);
+        peak.scale = scale[g] > peak.scale ? scale[g] : peak.scale;
+        peak.min = min[g] > peak.min ? min[g] : peak.min;
+    }
+    return peak;
 }
 
 /* Level by level rather than element by element, so that compilers vectorise it. */

@@ -54,9 +54,7 @@ static void write_block(uint8_t *p, const float *x)
 
 static void write_row(void *y, const float *x, size_t n)
 {
-    uint8_t *p = y;
-    for (size_t i = 0; i < n; i += N, p += BYTES)
-        write_block(p, x + i);
+    write_blocks(y, x, n, N, BYTES, write_block);
 }
 
 const struct quant_traits quant_iq4_xs = {"iq4_xs", QUANT_IQ4_XS, N,

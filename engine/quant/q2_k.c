@@ -27,13 +27,9 @@ static void read_row(float *y, const void *x, size_t n)
 
 static void write_block(uint8_t *p, const float *x)
 {
-    float scale[GROUPS], min[GROUPS], max_scale = 0, max_min = 0;
-    for (int k = 0; k < GROUPS; k++) {
-        scale[k] = fit_affine(x + 16 * k, 16, 3, &min[k]);
-        max_scale = scale[k] > max_scale ? scale[k] : max_scale;
-        max_min = min[k] > max_min ? min[k] : max_min;
-    }
-    float d = store_scale(p + D, max_scale / 15), dmin = store_scale(p + D + 2, max_min / 15);
+    float scale[GROUPS], min[GROUPS];
+    struct fit_peak peak = fit_affines(x, GROUPS, 16, 3, scale, min);
+    float d = store_scale(p + D, peak.scale / 15), dmin = store_scale(p + D + 2, peak.min / 15);
     float inv_d = inverse(d), inv_min = inverse(dmin);
     memset(p + QS, 0, 64);
     for (int k = 0; k < GROUPS; k++) {
@@ -49,9 +45,7 @@ static void write_block(uint8_t *p, const float *x)
 
 static void write_row(void *y, const float *x, size_t n)
 {
-    uint8_t *p = y;
-    for (size_t i = 0; i < n; i += N, p += BYTES)
-        write_block(p, x + i);
+    write_blocks(y, x, n, N, BYTES, write_block);
 }
 
 const struct quant_traits quant_q2_k = {"q2_k", QUANT_Q2_K, N, BYTES, read_row, write_row};

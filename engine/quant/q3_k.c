@@ -42,12 +42,7 @@ static void read_row(float *y, const void *x, size_t n)
 
 static void write_block(uint8_t *p, const float *x)
 {
-    float want[GROUPS], peak = 0;
-    for (int k = 0; k < GROUPS; k++) {
-        want[k] = fit_scale(x + 16 * k, 16, -4, 3);
-        if (fabsf(want[k]) > fabsf(peak))
-            peak = want[k];
-    }
+    float want[GROUPS], peak = fit_scales(x, GROUPS, 16, -4, 3, want);
     memset(p, 0, D);
     float d = store_scale(p + D, peak / -32), inv_d = inverse(d);
     for (int k = 0; k < GROUPS; k++) {
@@ -65,9 +60,7 @@ static void write_block(uint8_t *p, const float *x)
 
 static void write_row(void *y, const float *x, size_t n)
 {
-    uint8_t *p = y;
-    for (size_t i = 0; i < n; i += N, p += BYTES)
-        write_block(p, x + i);
+    write_blocks(y, x, n, N, BYTES, write_block);
 }
 
 const struct quant_traits quant_q3_k = {"q3_k", QUANT_Q3_K, N, BYTES, read_row, write_row};

@@ -3,55 +3,39 @@
  * Eight groups of 32: y = d * s * q - dmin * m. Chunk c of 32 bytes holds group 2c in its low
  * nibbles and group 2c + 1 in its high ones.
  */
-#include "engine/quant/fit.h"
-#include "engine/quant/half.h"
 #include "engine/quant/k_scales.h"
 #include "engine/quant/quant.h"
 
-enum { N = 256, BYTES = 144, GROUPS = 8, SC = 4, QS = 16 };
+enum { N = 256, BYTES = 144, QS = 16 };
 
 static void read_row(float *y, const void *x, size_t n)
 {
     const uint8_t *p = x;
     for (size_t i = 0; i < n; i += N, p += BYTES) {
-        float d = load_f16(p), dmin = load_f16(p + 2);
-        for (int j = 0; j < GROUPS; j++) {
-            int s, m;
-            k_scale_get(p + SC, j, &s, &m);
-            float dl = d * (float)s, ml = dmin * (float)m;
+        for (int j = 0; j < K_GROUPS; j++) {
+            float slope, offset;
+            k_line_get(p, j, &slope, &offset);
             const uint8_t *q = p + QS + 32 * (j / 2);
             for (int l = 0; l < 32; l++)
-                y[i + 32 * j + l] = dl * (float)(q[l] >> 4 * (j % 2) & 15) - ml;
+                y[i + 32 * j + l] = slope * (float)(q[l] >> 4 * (j % 2) & 15) - offset;
         }
     }
 }
 
 static void write_block(uint8_t *p, const float *x)
 {
-    float scale[GROUPS], min[GROUPS], max_scale = 0, max_min = 0;
-    for (int j = 0; j < GROUPS; j++) {
-        scale[j] = fit_affine(x + 32 * j, 32, 15, &min[j]);
-        max_scale = scale[j] > max_scale ? scale[j] : max_scale;
-        max_min = min[j] > max_min ? min[j] : max_min;
-    }
+    float inverse_slope[K_GROUPS], offset[K_GROUPS];
     memset(p, 0, BYTES);
-    float d = store_scale(p, max_scale / 63), dmin = store_scale(p + 2, max_min / 63);
-    float inv_d = inverse(d), inv_min = inverse(dmin);
-    for (int j = 0; j < GROUPS; j++) {
-        int s = round_to(scale[j] * inv_d, 0, 63), m = round_to(min[j] * inv_min, 0, 63);
-        float inv = inverse(d * (float)s), ml = dmin * (float)m;
-        k_scale_put(p + SC, j, s, m);
+    k_lines_put(p, x, 15, inverse_slope, offset);
+    for (int j = 0; j < K_GROUPS; j++)
         for (int l = 0; l < 32; l++)
-            p[QS + 32 * (j / 2) + l] |=
-                (uint8_t)(round_to((x[32 * j + l] + ml) * inv, 0, 15) << 4 * (j % 2));
-    }
+            p[QS + 32 * (j / 2) + l] |= (uint8_t)(
+                round_to((x[32 * j + l] + offset[j]) * inverse_slope[j], 0, 15) << 4 * (j % 2));
 }
 
 static void write_row(void *y, const float *x, size_t n)
 {
-    uint8_t *p = y;
-    for (size_t i = 0; i < n; i += N, p += BYTES)
-        write_block(p, x + i);
+    write_blocks(y, x, n, N, BYTES, write_block);
 }
 
 const struct quant_traits quant_q4_k = {"q4_k", QUANT_Q4_K, N, BYTES, read_row, write_row};
