@@ -1,23 +1,22 @@
 /*
  * fuzz_tokenizer.c - bytes as a tokenizer.json, and bytes as text for a small vocabulary: what
- * was encoded decodes to itself, with and without special tokens.
+ * was encoded decodes to itself, with and without special tokens, plain text never becomes a
+ * control token, and a stream of tokens shows the same text as the whole. The first byte of a
+ * text chooses the pre-tokenizer. After the NUL of a JSON comes the text it is to encode.
  */
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/buf.h"
-#include "base/io.h"
 #include "engine/tokenizer.h"
+#include "fuzz_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct tokenizer *small;
+static const char *const schemes[] = {"deepseek-v3", "deepseek-llm", "glm4", "kimi-k2"};
+enum { N_SCHEMES = 4 };
 
-static void make_small(void)
+static struct tokenizer *make_small(const char *scheme)
 {
     static struct str token[270];
     static uint8_t type[270];
@@ -25,6 +24,7 @@ static void make_small(void)
     static struct str merge[] = {{"a b", 3}, {"ab c", 4}, {"a a", 3}, {"aa aa", 5},
                                  {"\xC4\xA0 a", 4}};
     static const char *more[] = {"ab", "abc", "aa", "aaaa", "\xC4\xA0\x61", "<a>", "<a>>"};
+    struct tokenizer *t = NULL;
     uint32_t n = 0, next = 256;
     for (unsigned b = 0; b < 256; b++) {
         bool shows = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
@@ -36,28 +36,54 @@ static void make_small(void)
         type[n++] = more[i][0] == '<' ? TOKEN_CONTROL : TOKEN_NORMAL;
     }
     struct vocab v = {.token = token, .type = type, .n_tokens = n, .merge = merge,
-                      .n_merges = ARRAY_LEN(merge), .pre = STR("deepseek-v3")};
+                      .n_merges = ARRAY_LEN(merge), .pre = str_c(scheme)};
     struct err err = {0};
-    if (tokenizer_new(&small, &v, &err) < 0)
+    if (tokenizer_new(&t, &v, &err) < 0)
         abort();
+    return t;
 }
+
+struct trip {
+    const struct tokenizer *t;
+    bool special;
+    struct buf bytes, shown;
+    struct text_stream stream;
+};
 
 static int append(void *arg, int32_t id, struct err *err)
 {
+    struct trip *p = arg;
+    enum token_type type = tokenizer_type(p->t, id);
     (void)err;
-    buf_str(arg, tokenizer_bytes(small, id));
+    if (!p->special && (type == TOKEN_CONTROL || type == TOKEN_USER))
+        abort();
+    buf_str(&p->bytes, tokenizer_bytes(p->t, id));
+    text_stream_push(&p->stream, tokenizer_bytes(p->t, id), &p->shown);
     return 0;
 }
 
-static void round_trip(struct str text, bool special)
+static void round_trip(struct tokenizer *t, struct str text, bool special)
 {
     struct err err = {0};
-    struct buf out;
-    buf_init(&out, 0);
-    if (tokenizer_encode(small, text, special, append, &out, &err) < 0 ||
-        !str_eq(buf_view(&out), text))
+    struct trip p = {.t = t, .special = special};
+    struct text_stream whole = {0};
+    struct buf shown;
+    buf_init(&p.bytes, 0);
+    buf_init(&p.shown, 0);
+    buf_init(&shown, 0);
+    if (tokenizer_encode(t, text, special, append, &p, &err) < 0 ||
+        !str_eq(buf_view(&p.bytes), text))
         abort();
-    buf_done(&out);
+    text_stream_flush(&p.stream, &p.shown);
+    text_stream_push(&whole, text, &shown);
+    text_stream_flush(&whole, &shown);
+    if (!str_eq(buf_view(&p.shown), buf_view(&shown)) || !utf8_valid(buf_view(&shown)))
+        abort();
+    if (utf8_valid(text) && !str_eq(buf_view(&shown), text))
+        abort();
+    buf_done(&p.bytes);
+    buf_done(&p.shown);
+    buf_done(&shown);
 }
 
 /* The loader takes a path: hand it the bytes through a memory file. */
@@ -65,33 +91,30 @@ static void as_json(const uint8_t *data, size_t size)
 {
     struct err err = {0};
     char path[64];
-    int fd = memfd_create("tokenizer", MFD_CLOEXEC);
-    if (fd < 0 || io_write_full(fd, data, size, &err) < 0)
-        abort();
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    const uint8_t *nul = memchr(data, 0, size);
+    size_t n = nul ? (size_t)(nul - data) : size;
+    struct str text = nul ? str_of(nul + 1, size - n - 1) : str_of(data, n);
+    int fd = fuzz_memfile(data, n, path);
     struct tokenizer *t = NULL;
-    if (tokenizer_open(&t, path, &err) == 0)
+    if (tokenizer_open(&t, path, &err) == 0) {
+        round_trip(t, text, false);
+        round_trip(t, text, true);
         tokenizer_free(t);
+    }
     close(fd);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (!small)
-        make_small();
+    static struct tokenizer *small[N_SCHEMES];
+    for (int i = 0; i < N_SCHEMES && !small[i]; i++)
+        small[i] = make_small(schemes[i]);
     if (size && data[0] == '{') {
         as_json(data, size);
-        return 0;
+    } else if (size) {
+        struct tokenizer *t = small[data[0] % N_SCHEMES];
+        round_trip(t, str_of(data + 1, size - 1), false);
+        round_trip(t, str_of(data + 1, size - 1), true);
     }
-    round_trip(str_of(data, size), false);
-    round_trip(str_of(data, size), true);
-    struct text_stream s = {0};
-    struct buf out;
-    buf_init(&out, 0);
-    text_stream_push(&s, str_of(data, size), &out);
-    text_stream_flush(&s, &out);
-    if (!utf8_valid(buf_view(&out)))
-        abort();
-    buf_done(&out);
     return 0;
 }
