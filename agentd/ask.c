@@ -1,5 +1,6 @@
 /*
- * ask.c - approvals: who decides that a call may run, and how the question survives.
+ * ask.c - approvals: who decides that a call may run, and how the question survives. What
+ * ask_user asks goes the same way (question.c): an event, an answer from anywhere, a deadline.
  *
  * The policy's verdict comes from toolrun; the session's approvalPolicy may only narrow it.
  * A question is a durable event that any authorised client may answer; the first answer
@@ -14,8 +15,9 @@
 #include "agentd/loop_in.h"
 #include "base/io.h"
 
-/* What a rule covers: a shell command by its first word, an edit by its path, else the
- * tool. "bash:git", "str_replace_editor:/workspace/a.c", "search". */
+/* What a rule covers: a plain shell command by its first word, one that is more than that
+ * (lists, pipes, substitutions, redirections) as a whole, an edit by its path, else the tool.
+ * "bash:git", "bash:git log | head", "str_replace_editor:/workspace/a.c", "search". */
 static void rule_of(const struct call *c, struct buf *out)
 {
     struct err err;
@@ -26,7 +28,13 @@ static void rule_of(const struct call *c, struct buf *out)
     struct str command = json_view(json_object_get(args, "command")), word = {0};
     struct str path = json_view(json_object_get(args, "path"));
     command = str_trim(command);
-    str_split(&command, ' ', &word);
+    bool plain = true;
+    for (size_t i = 0; i < command.n; i++)
+        plain &= !strchr(";|&`$()<>{}\n\\", command.p[i]);
+    if (plain)
+        str_split(&command, ' ', &word);
+    else
+        word = command;
     if (path.n)
         buf_printf(out, ":%.*s", STR_ARG(path));
     else if (word.n)
@@ -119,33 +127,61 @@ static const char *kind_of(const struct call *c)
     return "other";
 }
 
-static int request(struct turn *t, struct call *c, struct str why, struct err *err)
+json_t *ask_request(struct turn *t, struct call *c, const char *kind, struct str title,
+                    struct str why, json_t *choices)
 {
-    struct daemon *d = t->s->d;
-    struct buf rule;
+    id_new(c->approval);
+    c->expires_ms = io_wall_ms() + t->s->d->config.approval_ms;
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:{s:o, s:o, s:s}, s:o, s:o, s:I}", "approvalId",
+                     c->approval, "turnId", t->id, "callId", c->id, "kind", kind, "title",
+                     json_text(title), "detail", "tool", json_text(buf_view(&c->name)),
+                     "arguments", json_text(buf_view(&c->args)), "cwd", t->s->cwd, "reason",
+                     json_text(why), "options", choices, "expiresAt",
+                     (json_int_t)c->expires_ms);
+}
+
+static int request(struct turn *t, struct call *c, struct str rule, struct str why,
+                   struct err *err)
+{
     json_t *list = json_array();
     for (unsigned i = 0; i < ARRAY_LEN(options); i++)
         json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "optionId", options[i].id,
                                               "kind", options[i].id, "name", options[i].name));
-    id_new(c->approval);
-    buf_init(&rule, 8192);
-    rule_of(c, &rule);
-    json_t *data = json_pack(
-        "{s:s, s:s, s:s, s:s, s:o, s:{s:o, s:o, s:s}, s:o, s:o, s:I}", "approvalId", c->approval,
-        "turnId", t->id, "callId", c->id, "kind", kind_of(c), "title", json_text(buf_view(&rule)),
-        "detail", "tool", json_text(buf_view(&c->name)), "arguments",
-        json_text(buf_view(&c->args)), "cwd", t->s->cwd, "reason", json_text(why), "options",
-        list, "expiresAt", (json_int_t)(io_wall_ms() + d->config.approval_ms));
-    buf_done(&rule);
-    return session_log(t->s, t->id, c->item, "approval.requested", data, err);
+    return session_log(t->s, t->id, c->item, "approval.requested",
+                       ask_request(t, c, kind_of(c), rule, why, list), err);
 }
 
-enum ask_verdict ask_about(struct turn *t, struct call *c)
+/* The configuration's word for a question that nobody is there to see. */
+static bool nobody_there(struct turn *t)
+{
+    struct daemon *d = t->s->d;
+    if (d->config.unattended == CONFIG_WAIT || feed_watched(d->feed, str_c(t->s->id)))
+        return false;
+    if (d->config.unattended == CONFIG_FAIL) {
+        t->end = "refusal";
+        t->limit = "approval";
+    }
+    return true;
+}
+
+static enum ask_verdict ask_question(struct turn *t, struct call *c, struct buf *result,
+                                     const char **status, struct err *err)
+{
+    if (!nobody_there(t))
+        return question_request(t, c, err) < 0 ? ASK_BROKEN : ASK_WAIT;
+    json_decref(c->questions);
+    c->questions = NULL;
+    *status = "unavailable";
+    envelope_status(result, "no answer: nobody is there to ask; decide yourself and say what "
+                            "you assumed");
+    return ASK_DENY;
+}
+
+enum ask_verdict ask_about(struct turn *t, struct call *c, struct buf *result,
+                           const char **status, struct err *err)
 {
     struct session *s = t->s;
-    struct daemon *d = s->d;
     struct buf why, rule;
-    struct err err;
     enum ask_verdict verdict = ASK_GO;
     if (c->approved || !s->tools)
         return ASK_GO;
@@ -156,36 +192,35 @@ enum ask_verdict ask_about(struct turn *t, struct call *c)
     bool ask = v == TOOLRUN_ASK ||
                (s->approval == APPROVE_ALWAYS && tool && !tool->reads_only && v != TOOLRUN_DENY);
     rule_of(c, &rule);
-    if (!ask) {
+    if (v != TOOLRUN_DENY && question_of(t, c)) {
+        verdict = ask_question(t, c, result, status, err);
+    } else if (!ask) {
         verdict = ASK_GO; /* denied calls go on too: toolrun says why in their result */
     } else if (remembered(s, buf_view(&rule))) {
         c->approved = true;
-    } else if (s->approval == APPROVE_NEVER) {
-        verdict = ASK_DENY;
-    } else if (d->config.unattended == CONFIG_DENY && !feed_watched(d->feed, str_c(s->id))) {
-        verdict = ASK_DENY;
-    } else if (d->config.unattended == CONFIG_FAIL && !feed_watched(d->feed, str_c(s->id))) {
-        t->end = "refusal";
-        t->limit = "approval";
-        verdict = ASK_DENY;
-    } else if (request(t, c, buf_view(&why), &err) < 0) {
-        loop_broken(t, &err);
+    } else if (s->approval == APPROVE_NEVER || nobody_there(t)) {
+        envelope_status(result, "denied: this call was not approved; do without it or ask for "
+                                "something else");
         verdict = ASK_DENY;
     } else {
-        verdict = ASK_WAIT;
+        bool asked = request(t, c, buf_view(&rule), buf_view(&why), err) == 0;
+        verdict = asked ? ASK_WAIT : ASK_BROKEN;
     }
     buf_done(&why);
     buf_done(&rule);
     return verdict;
 }
 
-static int resolve(struct turn *t, struct call *c, const char *outcome, const json_t *who,
-                   struct err *err)
+/* The question is over; the call is to be decided about anew, or answered. */
+static int resolve(struct turn *t, struct call *c, const char *outcome,
+                   const struct loop_answer *a, struct err *err)
 {
     json_t *data = json_pack("{s:s, s:s, s:s}", "approvalId", c->approval, "callId", c->id,
                              "outcome", outcome);
-    if (who)
-        json_object_set(data, "by", (json_t *)(uintptr_t)who);
+    if (a && a->who)
+        json_object_set(data, "by", (json_t *)(uintptr_t)a->who);
+    if (a && a->answers && c->questions)
+        json_object_set(data, "answers", (json_t *)(uintptr_t)a->answers);
     c->state = CALL_NEW;
     return session_log(t->s, t->id, c->item, "approval.resolved", data, err);
 }
@@ -197,54 +232,123 @@ void ask_cancel(struct turn *t, const char *outcome)
         if (t->call[i].state == CALL_ASKING && resolve(t, &t->call[i], outcome, NULL, &err) < 0)
             LOGE("ask", "turn=%s error=\"%s\"", t->id, err.text);
     if (t->state == TURN_ASK)
-        t->state = TURN_CALL;
+        loop_to(t, TURN_CALL);
 }
 
-static struct call *find(struct daemon *d, struct str approval)
+/* The call ends with this text instead of running. */
+static int give(struct turn *t, struct call *c, const char *text, const char *status,
+                struct err *err)
+{
+    bool error = strcmp(status, "ok") != 0;
+    c->state = CALL_DONE;
+    json_decref(c->questions);
+    c->questions = NULL;
+    return call_log_result(t->s, t->id, t->step, c->id, buf_cstr(&c->name), str_c(text), status,
+                           json_pack("{s:b}", "isError", (int)error), err);
+}
+
+void ask_expire(struct turn *t)
+{
+    struct err err;
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        if (c->state != CALL_ASKING)
+            continue;
+        bool question = c->questions != NULL;
+        rc = resolve(t, c, "expired", NULL, &err);
+        if (rc == 0 && question)
+            rc = give(t, c, "[no answer: the user did not answer in time; decide yourself and "
+                            "say what you assumed]", "timed_out", &err);
+        else if (rc == 0)
+            rc = give(t, c, "[denied: nobody answered in time]", "denied", &err);
+    }
+    loop_to(t, TURN_CALL);
+    if (rc == 0 && !t->s->tools)
+        rc = session_tools(t->s, &err);
+    if (rc < 0)
+        loop_broken(t, &err);
+    else
+        calls_pump(t);
+}
+
+static struct call *find(struct daemon *d, struct str approval, int64_t uid)
 {
     for (struct session *s = d->sessions; s; s = s->next)
         for (uint32_t i = 0; s->turn && i < s->turn->n_calls; i++)
-            if (s->turn->call[i].state == CALL_ASKING &&
+            if (s->turn->call[i].state == CALL_ASKING && (uid < 0 || uid == s->uid) &&
                 str_is(approval, s->turn->call[i].approval))
                 return &s->turn->call[i];
     return NULL;
 }
 
-int loop_approve(struct daemon *d, struct str approval, struct str option, const json_t *who,
-                 struct err *err)
+/* A question: answered or declined; the result says it. */
+static int answer_question(struct turn *t, struct call *c, const struct loop_answer *a,
+                           struct err *err)
 {
-    struct call *c = find(d, approval);
+    bool stop = str_is(a->option, "deny_and_stop"), no = stop || str_is(a->option, "deny");
+    char outcome[32];
+    struct buf text;
+    if (!no && !str_is(a->option, "answer") && !str_is(a->option, "allow_once"))
+        return err_set(err, ERR_PARSE, "optionId is answer, deny or deny_and_stop");
+    buf_init(&text, LIMIT_LINE_BYTES);
+    snprintf(outcome, sizeof outcome, "%s", no ? (stop ? "deny_and_stop" : "deny") : "answer");
+    int rc = 0;
+    if (no)
+        buf_puts(&text, "[no answer: the user declined to answer]");
+    else
+        rc = question_answer(c, a, &text, err);
+    if (rc == 0)
+        rc = resolve(t, c, outcome, a, err);
+    if (rc == 0)
+        rc = give(t, c, buf_cstr(&text), no ? "denied" : "ok", err);
+    if (rc == 0 && stop)
+        loop_interrupt(t, false);
+    buf_done(&text);
+    return rc;
+}
+
+static int answer_approval(struct turn *t, struct call *c, const struct loop_answer *a,
+                           struct err *err)
+{
     unsigned i = 0;
-    if (!c)
-        return err_set(err, ERR_NOTFOUND, "no approval '%.*s' waits for an answer",
-                       STR_ARG(approval));
-    while (i < ARRAY_LEN(options) && !str_is(option, options[i].id))
+    while (i < ARRAY_LEN(options) && !str_is(a->option, options[i].id))
         i++;
     if (i == ARRAY_LEN(options))
         return err_set(err, ERR_PARSE,
                        "optionId is allow_once, allow_session, allow_always, deny or "
                        "deny_and_stop");
-    struct turn *t = c->turn;
     struct buf rule;
-    int rc = resolve(t, c, options[i].id, who, err);
+    int rc = resolve(t, c, options[i].id, a, err);
     buf_init(&rule, 8192);
     rule_of(c, &rule);
-    if (rc == 0 && (str_is(option, "allow_session") || str_is(option, "allow_always")))
-        rc = remember(t->s, buf_view(&rule), str_is(option, "allow_always"), err);
+    if (rc == 0 && (str_is(a->option, "allow_session") || str_is(a->option, "allow_always")))
+        rc = remember(t->s, buf_view(&rule), str_is(a->option, "allow_always"), err);
     buf_done(&rule);
     if (rc < 0)
         return rc;
-    t->state = TURN_CALL;
-    if (options[i].allow) {
-        c->approved = true;
-    } else {
-        rc = call_log_result(t->s, t->id, t->step, c->id, buf_cstr(&c->name),
-                             STR("[denied: the user refused this call]"), "denied",
-                             json_pack("{s:b}", "isError", 1), err);
-        c->state = CALL_DONE;
-        if (rc == 0 && str_is(option, "deny_and_stop"))
-            loop_interrupt(t, false);
-    }
+    c->approved = options[i].allow;
+    if (!c->approved)
+        rc = give(t, c, "[denied: the user refused this call]", "denied", err);
+    if (rc == 0 && str_is(a->option, "deny_and_stop"))
+        loop_interrupt(t, false);
+    return rc;
+}
+
+int loop_approve(struct daemon *d, const struct loop_answer *a, struct err *err)
+{
+    struct call *c = find(d, a->approval, a->uid);
+    if (!c)
+        return err_set(err, ERR_NOTFOUND, "no approval '%.*s' waits for an answer",
+                       STR_ARG(a->approval));
+    struct turn *t = c->turn;
+    int rc = session_tools(t->s, err); /* a turn that waited since another daemon has none */
+    if (rc == 0)
+        rc = c->questions ? answer_question(t, c, a, err) : answer_approval(t, c, a, err);
+    if (rc < 0)
+        return rc;
+    if (t->state == TURN_ASK)
+        loop_to(t, TURN_CALL);
     calls_pump(t);
     return rc;
 }

@@ -15,6 +15,8 @@ struct asked { /* what the command line said */
     const char *socket, *cwd, *state, *option, *note, *at, *mode;
     bool json;
     const char *arg; /* the positional, or NULL */
+    char **more;     /* further positionals */
+    int n_more;
 };
 
 struct ask {
@@ -146,8 +148,8 @@ static void print_id(const json_t *reply)
 
 static void print_approvals(const json_t *reply)
 {
-    size_t i, k;
-    json_t *a, *option, *all = json_object_get(reply, "approvals");
+    size_t i, k, n = 0;
+    json_t *a, *option, *question, *all = json_object_get(reply, "approvals");
     if (!all) {
         printf("%.*s\n", STR_ARG(view_field(reply, "outcome")));
         return;
@@ -160,6 +162,18 @@ static void print_approvals(const json_t *reply)
         view_put(stdout, view_field(a, "title"), "  ");
         fputs("\n  ", stdout);
         view_put(stdout, view_field(a, "reason"), "  ");
+        json_array_foreach(json_object_get(a, "questions"), k, question)
+        {
+            printf("\n  question %.*s: ", STR_ARG(view_field(question, "id")));
+            view_put(stdout, view_field(question, "question"), "    ");
+            json_array_foreach(json_object_get(question, "options"), n, option)
+            {
+                fputs(n ? " | " : "  (", stdout);
+                view_put(stdout, json_view(option), "    ");
+            }
+            fputs(n ? ")" : "", stdout);
+            n = 0;
+        }
         fputs("\n  options:", stdout);
         json_array_foreach(json_object_get(a, "options"), k, option)
             printf(" %.*s", STR_ARG(view_field(option, "optionId")));
@@ -167,13 +181,35 @@ static void print_approvals(const json_t *reply)
     }
 }
 
+/* ID=TEXT answers the question with this id, twice the same id gives both; a plain TEXT
+ * answers the only one. */
 static int params_approve(const struct asked *a, struct client *c, json_t *p, struct err *err)
 {
+    json_t *answers = NULL;
     (void)c;
-    (void)err;
     set(p, "approvalId", a->arg);
-    set(p, "optionId", a->option ? a->option : "allow_once");
+    set(p, "optionId", a->option ? a->option : a->n_more ? "answer" : "allow_once");
     set(p, "note", a->note);
+    for (int i = 0; i < a->n_more; i++) {
+        const char *eq = strchr(a->more[i], '=');
+        if (!eq && a->n_more == 1) {
+            set(p, "note", a->more[i]);
+            return 0;
+        }
+        if (!eq)
+            return err_set(err, ERR_PARSE, "'%s' is not ID=TEXT", a->more[i]);
+        if (!answers)
+            json_object_set_new(p, "answers", answers = json_object());
+        char id[256];
+        snprintf(id, sizeof id, "%.*s", (int)(eq - a->more[i]), a->more[i]);
+        json_t *before = json_object_get(answers, id), *text = json_text(str_c(eq + 1));
+        if (json_is_array(before))
+            json_array_append_new(before, text);
+        else if (before)
+            json_object_set_new(answers, id, json_pack("[O, o]", before, text));
+        else
+            json_object_set_new(answers, id, text);
+    }
     return 0;
 }
 
@@ -233,14 +269,18 @@ static const struct ask asks[] = {
      "prompt.render", NULL, print_render},
     {"fork", "SESSION", "Make a session with the same history, or a part of it.",
      "Prints the new session's id.\n", 1, "session.fork", params_fork, print_id},
-    {"approve", "[APPROVAL]", "Answer a question of an agent; without one, list them.", "", 0,
+    {"approve", "[APPROVAL [ANSWER...]]",
+     "Answer a question of an agent; without one, list them.",
+     "What ask_user asks is answered with ID=TEXT for each question, or one plain TEXT where\n"
+     "there is one question.\n",
+     0,
      "approval.list", params_none, print_approvals},
     {"cancel", "TURN|SESSION", "Interrupt a turn.", "", 1, "turn.interrupt", params_cancel,
      print_state},
     {"status", "", "Say how the daemon is.", "", 0, "daemon.status", params_none, print_status},
 };
-static const struct ask answer = {"approve", "[APPROVAL]", "", "", 1, "approval.respond",
-                                  params_approve, print_approvals};
+static const struct ask answer = {"approve", "[APPROVAL [ANSWER...]]", "", "", 1,
+                                  "approval.respond", params_approve, print_approvals};
 
 static int ask_daemon(const struct ask *k, const struct asked *a, struct err *err)
 {
@@ -297,11 +337,14 @@ int ctl_ask(int argc, char **argv)
     snprintf(more, sizeof more, "%sExit codes: 0 done, 1 failed, 2 usage.", k->more);
     const struct opt_cmd cmd = {.name = name, .args = k->args, .summary = k->summary,
                                 .more = more, .opts = mine, .n_opts = n,
-                                .min_args = k->min_args, .max_args = *k->args ? 1 : 0};
+                                .min_args = k->min_args,
+                                .max_args = strchr(k->args, ' ') ? 65 : *k->args ? 1 : 0};
     int at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
         return code;
     a.arg = at < argc ? argv[at] : NULL;
+    a.more = argv + at + 1;
+    a.n_more = at + 1 < argc ? argc - at - 1 : 0;
     if (strcmp(k->name, "approve") == 0 && a.arg)
         k = &answer;
     return ask_daemon(k, &a, &err) < 0 ? ctl_fail(&err) : EXIT_OK;

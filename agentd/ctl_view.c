@@ -205,25 +205,97 @@ static void finish(struct view *v, bool failed, const json_t *data)
     show_usage(v, json_object_get(data, "usage"));
 }
 
+static void respond(struct view *v, const json_t *data, const char *option, json_t *answers)
+{
+    struct err err;
+    if (client_send(v->c, "approval.respond",
+                    json_pack("{s:o, s:s, s:o*}", "approvalId",
+                              json_text(view_field(data, "approvalId")), "optionId", option,
+                              "answers", answers),
+                    NULL, &err) < 0)
+        fprintf(stderr, "agentctl: %s\n", err.text);
+}
+
+/* A typed line: the number of an option stands for it, anything else for itself. */
+static json_t *read_answer(const json_t *options, bool multi, const char *line)
+{
+    struct str rest = str_trim(str_c(line)), word;
+    json_t *list = json_array(), *only;
+    bool numbers = true;
+    for (struct str all = rest; numbers && str_split(&all, multi ? ',' : '\n', &word);) {
+        char text[16], *end;
+        snprintf(text, sizeof text, "%.*s", STR_ARG(str_sub(str_trim(word), 0, 15)));
+        unsigned long n = strtoul(text, &end, 10);
+        json_t *option = json_array_get(options, n - 1);
+        numbers = end != text && !*end && n > 0 && option;
+        if (numbers)
+            json_array_append(list, option);
+    }
+    if (!numbers || json_array_size(list) == 0) {
+        json_decref(list);
+        return json_text(rest);
+    }
+    if (multi)
+        return list;
+    only = json_incref(json_array_get(list, 0));
+    json_decref(list);
+    return only;
+}
+
+/* ask_user: each question on the terminal; without one, or at its end, they are declined. */
+static void ask_questions(struct view *v, const json_t *data, const json_t *questions)
+{
+    size_t i, k;
+    json_t *q, *option, *answers = json_object();
+    bool person = isatty(STDIN_FILENO) != 0;
+    json_array_foreach((json_t *)(uintptr_t)questions, i, q)
+    {
+        char line[4096];
+        bool multi = json_is_true(json_object_get(q, "multi"));
+        fputs("? ", stderr);
+        view_put(stderr, view_field(q, "question"), "  ");
+        fputc('\n', stderr);
+        json_array_foreach(json_object_get(q, "options"), k, option)
+        {
+            fprintf(stderr, "  %zu ", k + 1);
+            view_put(stderr, json_view(option), "    ");
+            fputc('\n', stderr);
+        }
+        if (person)
+            fputs(multi ? "  answers, with commas between: " : "  answer: ", stderr);
+        if (!person || !fgets(line, sizeof line, stdin)) {
+            json_decref(answers);
+            respond(v, data, "deny", NULL);
+            return;
+        }
+        json_object_set_new(answers, json_string_value(json_object_get(q, "id")),
+                            read_answer(json_object_get(q, "options"), multi, line));
+    }
+    respond(v, data, "answer", answers);
+}
+
 /* Asks on the terminal; without one the answer is the safe one. */
 static void ask(struct view *v, const json_t *data)
 {
-    struct err err;
     char line[16] = "";
     const char *option = v->approve ? v->approve : "deny";
+    const json_t *questions = json_object_get(data, "questions");
     enter(v, 'c');
-    fprintf(stderr, "? %.*s wants to run: %.*s\n", STR_ARG(view_field(data, "title")),
-            STR_ARG(view_field(data, "reason")));
+    if (questions) {
+        ask_questions(v, data, questions);
+        return;
+    }
+    fputs("? ", stderr);
+    view_put(stderr, view_field(data, "title"), "  ");
+    fputs(" wants to run: ", stderr);
+    view_put(stderr, view_field(data, "reason"), "  ");
+    fputc('\n', stderr);
     if (!v->approve && isatty(STDIN_FILENO)) {
         fputs("  allow? [y]es, for this [s]ession, [n]o: ", stderr);
         if (fgets(line, sizeof line, stdin))
             option = *line == 'y' ? "allow_once" : *line == 's' ? "allow_session" : "deny";
     }
-    if (client_send(v->c, "approval.respond",
-                    json_pack("{s:o, s:s}", "approvalId", json_text(view_field(data, "approvalId")),
-                              "optionId", option),
-                    NULL, &err) < 0)
-        fprintf(stderr, "agentctl: %s\n", err.text);
+    respond(v, data, option, NULL);
 }
 
 void view_message(struct view *v, json_t *msg)

@@ -58,7 +58,7 @@ static bool go_once(struct daemon *d)
 static bool running(const struct daemon *d)
 {
     for (const struct session *s = d->sessions; s; s = s->next)
-        if (s->turn)
+        if (s->turn && !loop_parked(s->turn))
             return true;
     return false;
 }
@@ -127,7 +127,7 @@ static void on_end(void *arg, int signo)
     if (r->d.sock)
         sock_stop_listening(r->d.sock);
     for (struct session *s = r->d.sessions; s; s = s->next)
-        if (s->turn)
+        if (s->turn && !loop_parked(s->turn)) /* those that wait for a person wait on */
             loop_interrupt(s->turn, false);
     ev_timer_start(r->deadline, 5 * SECOND, 0);
     daemon_settle(&r->d);

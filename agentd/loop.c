@@ -1,7 +1,6 @@
 /* loop.c - a turn's beginning, its arrows and its ends; loop.h draws it. */
 #include "agentd/loop.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,17 +10,6 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-static const char *const state_names[TURN_N_STATES] = {
-    [TURN_IDLE] = "idle", [TURN_PREFILL] = "prefill", [TURN_DECODE] = "decode",
-    [TURN_ASK] = "ask",   [TURN_CALL] = "call",       [TURN_DONE] = "done",
-    [TURN_FAILED] = "failed",
-};
-
-const char *turn_state_name(enum turn_state st)
-{
-    return state_names[st];
-}
-
 const char *loop_id(const struct turn *t)
 {
     return t->id;
@@ -30,36 +18,6 @@ const char *loop_id(const struct turn *t)
 enum turn_state loop_state(const struct turn *t)
 {
     return t->state;
-}
-
-void loop_check(const struct turn *t)
-{
-    unsigned asking = 0, running = 0;
-    for (uint32_t i = 0; i < t->n_calls; i++) {
-        asking += t->call[i].state == CALL_ASKING;
-        running += t->call[i].state == CALL_RUNNING;
-    }
-    switch (t->state) {
-    case TURN_PREFILL:
-        assert(!running && !asking);
-        break;
-    case TURN_DECODE:
-        assert(t->job && !running && !asking);
-        break;
-    case TURN_ASK:
-        assert(!t->job && asking);
-        break;
-    case TURN_CALL:
-        assert(!t->job);
-        break;
-    case TURN_DONE:
-    case TURN_FAILED:
-        assert(!t->job && !running && !asking);
-        break;
-    case TURN_IDLE:
-    case TURN_N_STATES:
-        break;
-    }
 }
 
 json_t *loop_usage(const struct turn *t)
@@ -84,6 +42,7 @@ static void turn_free(struct turn *t)
     gen_clear(t);
     for (uint32_t i = 0; i < LIMIT_CALLS_PER_MESSAGE; i++) {
         feed_item_close(t->call[i].live);
+        json_decref(t->call[i].questions);
         buf_done(&t->call[i].name);
         buf_done(&t->call[i].args);
     }
@@ -94,6 +53,7 @@ static void turn_free(struct turn *t)
     tokens_done(&t->ids);
     ev_timer_free(t->timer);
     ev_timer_free(t->deadline);
+    ev_timer_free(t->expiry);
     if (t->s->turn == t)
         t->s->turn = NULL;
     mem_free(t);
@@ -126,14 +86,32 @@ static void on_deadline(void *arg)
     if (t->state == TURN_DECODE || t->state == TURN_PREFILL || again) {
         loop_interrupt(t, true);
     } else {
-        ask_cancel(t, "cancelled");
         calls_cancel(t, true);
         ev_timer_start(t->deadline, (int64_t)60 * 1000000000, 0);
     }
     daemon_settle(d);
 }
 
-static int turn_new(struct turn **out, struct session *s, struct err *err)
+static void on_expiry(void *arg)
+{
+    struct turn *t = arg;
+    struct daemon *d = t->s->d;
+    ask_expire(t);
+    daemon_settle(d);
+}
+
+int64_t turn_used_ns(const struct turn *t)
+{
+    return io_mono_ns() - t->started_ns - t->parked_ns;
+}
+
+void turn_arm_deadline(struct turn *t)
+{
+    int64_t left = t->budget.max_seconds * 1000000000 - turn_used_ns(t);
+    ev_timer_start(t->deadline, left > 0 ? left : 0, 0);
+}
+
+int turn_new(struct turn **out, struct session *s, struct err *err)
 {
     struct turn *t = mem_zalloc(sizeof *t);
     if (!t)
@@ -153,6 +131,8 @@ static int turn_new(struct turn **out, struct session *s, struct err *err)
     int rc = ev_timer_new(&t->timer, s->d->ev, on_timer, t, err);
     if (rc == 0)
         rc = ev_timer_new(&t->deadline, s->d->ev, on_deadline, t, err);
+    if (rc == 0)
+        rc = ev_timer_new(&t->expiry, s->d->ev, on_expiry, t, err);
     if (rc < 0) {
         turn_free(t);
         return rc;
@@ -166,7 +146,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int narrow(struct budget *b, const json_t *limits, struct err *err)
+int turn_narrow(struct budget *b, const json_t *limits, struct err *err)
 {
     const int64_t most = (int64_t)1 << 40;
     struct budget w = *b;
@@ -209,7 +189,7 @@ int loop_start(struct session *s, const struct loop_start *o, char id[ID_TEXT], 
         rc = turn_new(&t, s, err);
     if (rc < 0)
         return rc;
-    rc = narrow(&t->budget, o->limits, err);
+    rc = turn_narrow(&t->budget, o->limits, err);
     snprintf(t->id, sizeof t->id, "%s", id);
     t->owner = o->owner;
     if (s->warm)
@@ -218,6 +198,10 @@ int loop_start(struct session *s, const struct loop_start *o, char id[ID_TEXT], 
     json_t *data = json_object();
     if (o->resume.n)
         json_object_set_new(data, "resume", json_text(o->resume));
+    if (o->limits && !json_is_null(o->limits))
+        json_object_set(data, "limits", (json_t *)(uintptr_t)o->limits);
+    if (o->owner)
+        json_object_set_new(data, "onDisconnect", json_string("cancel"));
     if (rc == 0)
         rc = session_log_idem(s, t->id, "turn.started", data, o->idem, err);
     else
@@ -232,9 +216,9 @@ int loop_start(struct session *s, const struct loop_start *o, char id[ID_TEXT], 
         return rc;
     }
     s->turn = t;
-    t->state = TURN_PREFILL;
+    loop_to(t, TURN_PREFILL);
     t->next = NEXT_STEP;
-    ev_timer_start(t->deadline, t->budget.max_seconds * 1000000000, 0);
+    turn_arm_deadline(t);
     return 0;
 }
 
@@ -303,7 +287,7 @@ void loop_end(struct turn *t, const char *reason, const char *limit)
     }
     LOGI("loop", "turn=%s session=%s stop=%s steps=%lld tokens=%lld", t->id, s->id, reason,
          (long long)t->step, (long long)t->completion_tokens);
-    t->state = TURN_DONE;
+    loop_to(t, TURN_DONE);
     t->next = NEXT_END;
 }
 
@@ -321,7 +305,7 @@ void loop_fail(struct turn *t, const char *kind, bool retryable, const char *sen
         loop_broken(t, &err);
         return;
     }
-    t->state = TURN_FAILED;
+    loop_to(t, TURN_FAILED);
     t->next = NEXT_END;
 }
 
@@ -333,7 +317,7 @@ void loop_broken(struct turn *t, const struct err *err)
     t->job = NULL;
     calls_cancel(t, true);
     /* The log has no end for it: loop_recover() writes one when the session is used next. */
-    t->state = TURN_FAILED;
+    loop_to(t, TURN_FAILED);
     t->next = NEXT_END;
 }
 
@@ -368,6 +352,19 @@ void loop_interrupt(struct turn *t, bool hard)
     } else if (t->next == NEXT_NONE || t->next == NEXT_STEP) {
         t->next = NEXT_STEP; /* gen_step() sees the stop first */
     }
+}
+
+bool loop_parked(const struct turn *t)
+{
+    bool question = false;
+    if (t->state != TURN_ASK || t->next != NEXT_NONE || t->owner)
+        return false;
+    for (uint32_t i = 0; i < t->n_calls; i++) {
+        if (t->call[i].state == CALL_RUNNING || t->call[i].state == CALL_STARTING)
+            return false;
+        question |= t->call[i].questions != NULL;
+    }
+    return question;
 }
 
 void loop_owner_gone(struct daemon *d, struct conn *c)
@@ -427,7 +424,11 @@ int loop_recover(struct session *s, struct err *err)
         return 0;
     const char *turn = s->last_turn;
     struct gone g = {s, turn, 0, err};
-    int rc = answer_lost(s, turn, err);
+    bool waits = false;
+    int rc = loop_revive(s, &waits, err);
+    if (rc < 0 || waits)
+        return rc;
+    rc = answer_lost(s, turn, err);
     if (rc == 0)
         rc = store_approvals(s->d->store, str_c(s->id), true, resolve_one, &g, err);
     if (rc == 0)
@@ -449,42 +450,38 @@ int loop_recover(struct session *s, struct err *err)
                        err);
 }
 
-struct open_turns {
-    char session[64][ID_TEXT];
-    unsigned n;
-};
-
 static bool note_session(void *arg, const struct store_turn *t)
 {
-    struct open_turns *o = arg;
-    snprintf(o->session[o->n++], ID_TEXT, "%s", t->session);
-    return o->n < ARRAY_LEN(o->session);
+    buf_add(arg, t->session, ID_TEXT);
+    return true;
 }
 
 int loop_recover_all(struct daemon *d, struct err *err)
 {
-    struct open_turns o;
-    int rc;
-    do { /* each round closes its turns, so the next one sees the rest */
-        o.n = 0;
-        rc = store_open_turns(d->store, note_session, &o, err);
-        for (unsigned i = 0; rc == 0 && i < o.n; i++) {
-            struct session *s = NULL;
-            rc = session_find(&s, d, str_c(o.session[i]), err);
-            if (rc == 0)
-                rc = loop_recover(s, err);
-            if (rc < 0) {
-                LOGE("loop", "session=%s cannot be recovered error=\"%s\"", o.session[i],
-                     err->text);
-                rc = 0;
-                if (s)
-                    s->last_turn_open = false;
-            }
-        }
+    struct buf open; /* ids of sessions, ID_TEXT bytes each */
+    unsigned waiting = 0;
+    buf_init(&open, 0);
+    int rc = store_open_turns(d->store, note_session, &open, err);
+    if (rc == 0)
+        rc = buf_check(&open, "the list of open turns", err);
+    for (size_t at = 0; rc == 0 && at < open.len; at += ID_TEXT) {
+        struct session *s = NULL;
+        const char *id = (const char *)open.data + at;
+        rc = session_find(&s, d, str_c(id), err);
+        if (rc == 0)
+            rc = loop_recover(s, err);
         if (rc == 0)
             rc = store_commit(d->store, err);
-        LOGI("loop", "recovered turns=%u", o.n);
-    } while (rc == 0 && o.n == ARRAY_LEN(o.session));
+        waiting += rc == 0 && s->turn;
+        if (rc < 0) {
+            LOGE("loop", "session=%s cannot be recovered error=\"%s\"", id, err->text);
+            rc = 0;
+            if (s)
+                s->last_turn_open = false;
+        }
+    }
+    LOGI("loop", "recovered turns=%zu waiting=%u", open.len / ID_TEXT, waiting);
+    buf_done(&open);
     return rc;
 }
 

@@ -1,20 +1,22 @@
 /*
  * loop.h - the turn: think, call, result, think again, answer.
  *
- *              +------------------------- results complete ------------------------+
- *              v                                                                   |
- *   IDLE --> PREFILL --first token--> DECODE --calls--> ASK --all allowed--> CALL -+
- *              |   ^                    |  |             |                     |
- *              |   +--engine retry------+  |             |                     |
- *              |                           | no calls    | cancelled           | cancelled,
- *              v                           v             v                     v budget
- *            FAILED <--engine error       DONE <---------+---------------------+
+ *              +------------------ results complete ------------------+
+ *              v                                                      |
+ *   IDLE --> PREFILL --first token--> DECODE ------- calls -------> CALL ---+
+ *    |         |  ^                    | |                          |  ^    |
+ *    |         |  +-- engine retry, ---+ |   a person is waited for v  |    | cancelled,
+ *    |         |      steered answer     |                          ASK     | budget, finish
+ *    |         v                         | no calls                  ^      |
+ *    |       DONE <----------------------+---------------------------)------+
+ *    +-- a question of the daemon before ----------------------------+
+ *   FAILED   from any state: the engine or the store failed
  *
- * What holds (loop_check asserts it):
+ * loop_state.c has the arrows as a table and asserts each that is taken, and what holds:
  *   PREFILL  no call is unanswered; at most one job; nothing streamed yet in this step
  *   DECODE   exactly one job
- *   ASK      no job; at least one call waits for an answer and none that may not is running
- *   CALL     no job; every call is done, running or queued behind one that is
+ *   ASK      no job; a call waits for a person; the clock of the budget stands still
+ *   CALL     no job; no call waits; each is done, running or queued behind one that is
  *   DONE, FAILED   no job, no call running; the end is in the log
  *
  * Every arrow is taken behind a commit: a transition appends its events and sets `next`,
@@ -33,6 +35,8 @@ enum turn_state {
     TURN_N_STATES,
 };
 const char *turn_state_name(enum turn_state st);
+/* Whether an arrow leads from one to the other, or they are the same. */
+bool turn_state_may(enum turn_state from, enum turn_state to);
 
 struct loop_start {
     struct str input;    /* the user's text; empty with resume */
@@ -61,9 +65,19 @@ void loop_interrupt(struct turn *t, bool hard);
 /* The connection that owned turns is gone. */
 void loop_owner_gone(struct daemon *d, struct conn *c);
 
-/* First answer wins. -ERR_NOTFOUND no such approval waits; -ERR_PARSE no such option. */
-NODISCARD int loop_approve(struct daemon *d, struct str approval, struct str option,
-                           const json_t *who, struct err *err);
+struct loop_answer {
+    struct str approval, option, note;
+    const json_t *answers; /* to the questions of ask_user, by id; or NULL */
+    const json_t *who;     /* for the log */
+    int64_t uid;           /* only of sessions of this user; -1 = of any */
+};
+/* First answer wins. -ERR_NOTFOUND no such approval waits; -ERR_PARSE no such option, or the
+ * answers do not fit the questions. */
+NODISCARD int loop_approve(struct daemon *d, const struct loop_answer *a, struct err *err);
+
+/* Waits for an answer of the user and for nothing else: such a turn costs nothing and goes
+ * on waiting in the next daemon. */
+bool loop_parked(const struct turn *t);
 
 /* Closes a turn that has no end in the log and is not running: every unanswered call gets
  * an honest result, then turn.failed (or turn.completed, when the answer was there). */

@@ -83,7 +83,7 @@ static void budget_notes(struct turn *t, struct buf *out)
     if (t->final)
         return; /* said before */
     int64_t left = b->max_tokens - t->completion_tokens;
-    int64_t seconds = (io_mono_ns() - t->started_ns) / 1000000000;
+    int64_t seconds = turn_used_ns(t) / 1000000000;
     if (t->step + 1 >= b->max_steps)
         t->end = "max_steps", t->limit = "steps";
     else if (left <= 2 * b->reserve && b->reserve)

@@ -132,30 +132,28 @@ void calls_begin(struct turn *t)
         }
     }
     t->bad_calls = broken ? t->bad_calls + 1 : 0;
-    t->state = TURN_CALL;
+    loop_to(t, TURN_CALL);
     calls_pump(t);
 }
 
-/* Decides about calls in order, as far as one that must be waited for. */
+/* Decides about a call once nothing before it holds it back. */
 static bool decide(struct turn *t, struct call *c, bool *asking, struct err *err)
 {
-    struct buf why;
-    enum ask_verdict v = ask_about(t, c);
+    struct buf result;
+    const char *status = "denied";
+    int rc = 0;
+    buf_init(&result, 4096);
+    enum ask_verdict v = ask_about(t, c, &result, &status, err);
     if (v == ASK_WAIT) {
         c->state = CALL_ASKING;
         *asking = true;
-        return true;
-    }
-    if (v == ASK_GO) {
+    } else if (v == ASK_GO) {
         c->state = CALL_READY;
-        return true;
+    } else if (v == ASK_DENY) {
+        rc = answer(c, buf_cstr(&result), status, err);
     }
-    buf_init(&why, 400);
-    buf_puts(&why, "[denied: this call was not approved; do without it or ask for something "
-                   "else]");
-    int rc = answer(c, buf_cstr(&why), "denied", err);
-    buf_done(&why);
-    return rc == 0;
+    buf_done(&result);
+    return rc == 0 && v != ASK_BROKEN;
 }
 
 static bool all_done(const struct turn *t)
@@ -168,7 +166,7 @@ static bool all_done(const struct turn *t)
 
 static void after_calls(struct turn *t)
 {
-    t->state = TURN_CALL;
+    loop_to(t, TURN_CALL);
     if (t->stop)
         loop_end(t, t->time_up ? "max_tokens" : "cancelled", t->limit);
     else if (t->end)
@@ -177,7 +175,7 @@ static void after_calls(struct turn *t)
         loop_fail(t, "encoding_error", true,
                   "the model wrote four unreadable blocks of calls in a row");
     else {
-        t->state = TURN_PREFILL;
+        loop_to(t, TURN_PREFILL);
         t->next = NEXT_STEP;
     }
 }
@@ -203,17 +201,16 @@ void calls_pump(struct turn *t)
         loop_broken(t, &err);
         return;
     }
-    for (uint32_t i = 0; i < t->n_calls; i++) {
+    for (uint32_t i = 0; i < t->n_calls && !asking; i++) {
         struct call *c = &t->call[i];
-        if (c->state == CALL_ASKING)
-            asking = true;
-        if (asking || (c->state != CALL_NEW && c->state != CALL_READY))
+        asking = c->state == CALL_ASKING;
+        if (c->state != CALL_NEW || !may_start(t, i))
             continue;
-        if (c->state == CALL_NEW && !decide(t, c, &asking, &err)) {
+        if (!decide(t, c, &asking, &err)) {
             loop_broken(t, &err);
             return;
         }
-        if (c->state != CALL_READY || !may_start(t, i))
+        if (c->state != CALL_READY)
             continue;
         c->state = CALL_STARTING;
         starting = true;
@@ -224,7 +221,7 @@ void calls_pump(struct turn *t)
             return;
         }
     }
-    t->state = asking ? TURN_ASK : TURN_CALL;
+    loop_to(t, asking ? TURN_ASK : TURN_CALL);
     if (starting)
         t->next = NEXT_LAUNCH;
     else if (all_done(t))

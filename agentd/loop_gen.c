@@ -65,6 +65,8 @@ static struct call *call_at(struct turn *t, uint32_t i)
         c->approved = false;
         c->fault[0] = c->approval[0] = '\0';
         c->run = NULL;
+        json_decref(c->questions);
+        c->questions = NULL;
         buf_reset(&c->name);
         buf_reset(&c->args);
         id_new_call(c->id);
@@ -182,7 +184,7 @@ static void take_token(struct turn *t, int32_t id)
 static void on_tokens(void *arg, const int32_t *id, uint32_t n)
 {
     struct turn *t = arg;
-    t->state = TURN_DECODE;
+    loop_to(t, TURN_DECODE);
     for (uint32_t i = 0; i < n && t->dsml && t->state == TURN_DECODE; i++)
         take_token(t, id[i]);
     crash_here(CRASH_DURING_SAMPLING);
@@ -192,7 +194,7 @@ static void on_remote_call(void *arg, unsigned i, struct str name, struct str ar
 {
     struct turn *t = arg;
     struct call *c = call_at(t, i);
-    t->state = TURN_DECODE;
+    loop_to(t, TURN_DECODE);
     if (!c)
         return;
     if (!c->live)
@@ -204,13 +206,13 @@ static void on_remote_call(void *arg, unsigned i, struct str name, struct str ar
 
 static void on_remote_thinking(void *arg, struct str delta)
 {
-    ((struct turn *)arg)->state = TURN_DECODE;
+    loop_to(arg, TURN_DECODE);
     on_thinking(arg, delta);
 }
 
 static void on_remote_text(void *arg, struct str delta)
 {
-    ((struct turn *)arg)->state = TURN_DECODE;
+    loop_to(arg, TURN_DECODE);
     on_text(arg, delta);
 }
 
@@ -320,7 +322,7 @@ static void answered(struct turn *t)
                     &err) < 0) {
         loop_broken(t, &err);
     } else {
-        t->state = TURN_PREFILL;
+        loop_to(t, TURN_PREFILL);
         t->next = NEXT_STEP;
     }
     buf_done(&text);
@@ -339,7 +341,7 @@ static void decide(struct turn *t, const struct infer_result *r)
                   r->end == INFER_END_CONTEXT ? "context_exhausted" : "max_tokens",
                   r->end == INFER_END_CONTEXT ? "context" : "tokens");
     else if (t->n_calls) {
-        t->state = TURN_CALL;
+        loop_to(t, TURN_CALL);
         t->next = NEXT_CALLS;
     } else if (t->end)
         loop_end(t, t->end, t->limit);
@@ -352,7 +354,7 @@ static void engine_failed(struct turn *t, const struct infer_result *r)
     struct err err;
     struct daemon *d = t->s->d;
     gen_clear(t);
-    t->state = TURN_PREFILL;
+    loop_to(t, TURN_PREFILL);
     if (!r->retryable || t->retries >= d->config.engine_retries) {
         loop_fail(t, "engine_unavailable", r->retryable, r->error);
         return;
@@ -387,6 +389,7 @@ static void finish_step(struct turn *t, const struct infer_result *r)
 {
     struct err err;
     bool partial = r->end != INFER_END_STOP && !t->block_closed;
+    loop_to(t, TURN_DECODE); /* also where nothing came */
     if (t->dsml && dsml_finish(t->dsml, &err) < 0) {
         loop_broken(t, &err);
         return;
@@ -407,7 +410,6 @@ static void finish_step(struct turn *t, const struct infer_result *r)
     }
     dsml_free(t->dsml);
     t->dsml = NULL;
-    t->state = TURN_CALL; /* no job any more */
     decide(t, r);
 }
 
@@ -508,7 +510,7 @@ void gen_step(struct turn *t)
     if (!budget_allows(t))
         return;
     gen_clear(t);
-    t->state = TURN_PREFILL;
+    loop_to(t, TURN_PREFILL);
     if (infer_info(inf)->tokens) {
         int rc = session_render(s, &err);
         if (rc < 0) {

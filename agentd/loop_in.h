@@ -16,6 +16,8 @@ struct call {
     struct buf name, args; /* owned */
     char fault[256];       /* why the call is broken; empty = it is whole */
     bool approved;
+    json_t *questions;  /* owned; of ask_user, while ASKING; else NULL */
+    int64_t expires_ms; /* wall clock; while ASKING */
     struct toolrun_call *run; /* while RUNNING */
     struct feed_item *live;   /* its arguments while written, its output while running */
 };
@@ -37,7 +39,9 @@ struct turn {
     const char *end;     /* stop reason once decided; literals */
     const char *limit;   /* which budget ended it, or NULL */
     struct ev_timer *timer;    /* owned; retry pauses and the grace of an interrupt */
-    struct ev_timer *deadline; /* owned; max_seconds, then approvals */
+    struct ev_timer *deadline; /* owned; max_seconds; stands still while ASK waits */
+    struct ev_timer *expiry;   /* owned; of the question that ASK waits for */
+    int64_t parked_ns, parked; /* time in ASK so far; when it was entered */
     bool time_up;
     int retries, bad_calls, resets;
     uint64_t last_calls; /* hash of the last block of calls */
@@ -62,10 +66,18 @@ struct turn {
 };
 
 /* loop.c */
+int turn_new(struct turn **out, struct session *s, struct err *err);
+int turn_narrow(struct budget *b, const json_t *limits, struct err *err);
+/* Nanoseconds of the budget that were used: the wait for a person does not count. */
+int64_t turn_used_ns(const struct turn *t);
+void turn_arm_deadline(struct turn *t);
 void loop_end(struct turn *t, const char *reason, const char *limit);
 void loop_fail(struct turn *t, const char *kind, bool retryable, const char *sentence);
 /* An event could not be appended: the turn stops here, the log says what is true. */
 void loop_broken(struct turn *t, const struct err *err);
+
+/* loop_state.c: takes an arrow, which must be in the table; what holds in a state. */
+void loop_to(struct turn *t, enum turn_state to);
 void loop_check(const struct turn *t);
 
 /* loop_gen.c */
@@ -90,9 +102,27 @@ int calls_answer_rest_unstarted(struct turn *t, struct err *err);
 int call_log_result(struct session *s, const char *turn, int64_t step, const char *call_id,
                     const char *name, struct str text, const char *status, json_t *more,
                     struct err *err);
-/* ask.c */
-enum ask_verdict { ASK_GO, ASK_WAIT, ASK_DENY };
-enum ask_verdict ask_about(struct turn *t, struct call *c);
+/* ask.c: whether a call may run; with ASK_DENY `result` gets the text of its result and
+ * *status its status. */
+enum ask_verdict { ASK_GO, ASK_WAIT, ASK_DENY, ASK_BROKEN /* err says why */ };
+enum ask_verdict ask_about(struct turn *t, struct call *c, struct buf *result,
+                           const char **status, struct err *err);
 void ask_cancel(struct turn *t, const char *outcome);
+/* What waited too long counts as refused. */
+void ask_expire(struct turn *t);
+/* The beginning of an approval.requested, for whoever asks. */
+json_t *ask_request(struct turn *t, struct call *c, const char *kind, struct str title,
+                    struct str why, json_t *options);
+
+/* question.c: ask_user */
+bool question_of(struct turn *t, struct call *c); /* sets c->questions */
+int question_request(struct turn *t, struct call *c, struct err *err);
+/* The text of the result. -ERR_PARSE: an answer is missing, strange or too long. */
+int question_answer(const struct call *c, const struct loop_answer *a, struct buf *out,
+                    struct err *err);
+
+/* loop_revive.c: a turn that waited for an answer of the user when the daemon ended waits on.
+ * *done tells whether it does. */
+int loop_revive(struct session *s, bool *done, struct err *err);
 
 #endif

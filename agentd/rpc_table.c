@@ -98,7 +98,9 @@ static const struct rpc_method methods[] = {
     {"approval.respond", rpc_approval_respond,
      P({"approvalId", "string", true, "the question"},
        {"optionId", "string", true, "one of its options"},
-       {"note", "string", false, "kept in the log"}),
+       {"answers", "object", false, "to the questions of ask_user: from the id of each to a text "
+                                    "or, where several fit, a list of texts"},
+       {"note", "string", false, "kept in the log; the answer, where one question is asked"}),
      "{outcome}", "Answers; the first answer wins.", false, true},
     {"tool.list", rpc_tool_list, P({"profile", "string", false, "tools of this profile"}),
      "{tools: [...]}", "Schemas as the model sees them.", false, false},

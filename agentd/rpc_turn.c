@@ -367,6 +367,28 @@ static bool list_one(void *arg, struct str id, struct str session, struct str da
     return true;
 }
 
+/* -1 for those who may answer for everybody. */
+static int64_t whose(const struct rpc_call *c)
+{
+    uid_t uid = conn_uid(c->peer->conn);
+    return uid == 0 || uid == getuid() ? -1 : (int64_t)uid;
+}
+
+/* Leaves only what belongs to this uid. */
+static void keep_own(struct daemon *d, json_t *rows, int64_t uid)
+{
+    for (size_t i = json_array_size(rows); uid >= 0 && i-- > 0;) {
+        struct store_session row;
+        struct err ignored;
+        struct buf config;
+        struct str id = json_view(json_object_get(json_array_get(rows, i), "sessionId"));
+        buf_init(&config, LIMIT_JSON_BYTES);
+        if (store_session(d->store, id, &row, &config, &ignored) < 0 || row.uid != uid)
+            json_array_remove(rows, i);
+        buf_done(&config);
+    }
+}
+
 int rpc_approval_list(struct rpc_call *c)
 {
     struct err err;
@@ -376,6 +398,7 @@ int rpc_approval_list(struct rpc_call *c)
         json_decref(rows);
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     }
+    keep_own(c->d, rows, whose(c));
     c->result = json_pack("{s:o}", "approvals", rows);
     return 0;
 }
@@ -410,7 +433,10 @@ int rpc_approval_respond(struct rpc_call *c)
     json_t *who = json_pack("{s:I, s:I, s:s, s:O?}", "uid", (json_int_t)conn_uid(c->peer->conn),
                             "pid", (json_int_t)conn_pid(c->peer->conn), "client",
                             c->peer->client, "note", note);
-    int rc = loop_approve(c->d, a.id, option, who, &err);
+    const struct loop_answer answer = {.approval = a.id, .option = option,
+                                       .note = json_view(note), .who = who, .uid = whose(c),
+                                       .answers = json_object_get(c->params, "answers")};
+    int rc = loop_approve(c->d, &answer, &err);
     json_decref(who);
     if (rc == 0) {
         c->result = json_pack("{s:o}", "outcome", json_text(option));

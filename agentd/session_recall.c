@@ -161,6 +161,12 @@ void session_hook(void *arg, struct toolrun_call *call, const char *tool, const 
 {
     struct session *s = arg;
     struct buf out;
+    if (strcmp(tool, "ask_user") == 0) {
+        toolrun_answer(call, TOOL_INVALID,
+                       STR("ask_user works within a turn, and its questions need ids that "
+                           "differ.\n[invalid arguments]"));
+        return;
+    }
     if (strcmp(tool, "recall") != 0) {
         toolrun_answer(call, TOOL_UNAVAILABLE,
                        STR("This daemon does not offer that tool.\n[unavailable]"));

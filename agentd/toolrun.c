@@ -727,14 +727,19 @@ json_t *toolrun_schemas(const struct toolrun *t)
     return v;
 }
 
-enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const char *args,
-                                   struct buf *why)
+bool toolrun_args(const struct toolrun *t, const char *tool, struct str args, json_t **out)
 {
     struct err ignored = {0};
     const char *schema;
-    const struct tool *row = find_tool(t, str_c(tool), &schema);
+    return find_tool(t, str_c(tool), &schema) &&
+           schema_parse_args(tool, schema, args, out, &ignored) == 0;
+}
+
+enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const char *args,
+                                   struct buf *why)
+{
     json_t *v = NULL;
-    if (!row || schema_parse_args(tool, schema, str_c(args), &v, &ignored) < 0)
+    if (!toolrun_args(t, tool, str_c(args), &v))
         return TOOLRUN_ALLOW;
     enum toolrun_verdict verdict = toolplace_decide(t->o.policy, t->hooks, tool, v, why);
     json_decref(v);

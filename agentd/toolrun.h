@@ -75,6 +75,9 @@ const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char 
 /* New reference: [{"type": "function", "function": {...}}, ...] in the prompt's order. */
 json_t *toolrun_schemas(const struct toolrun *t);
 
+/* Whether the session has this tool and the arguments fit it; *out (owned) gets them then. */
+bool toolrun_args(const struct toolrun *t, const char *tool, struct str args, json_t **out);
+
 enum toolrun_verdict { TOOLRUN_ALLOW, TOOLRUN_ASK, TOOLRUN_DENY };
 /* Whether the call would be well-formed and allowed, without running anything; `why` gets a
  * sentence unless the verdict is allow. Malformed arguments are TOOLRUN_ALLOW: running them

@@ -113,6 +113,18 @@ static int add_notice(struct session *s, struct str text, struct err *err)
     return 0;
 }
 
+/* Calls side by side end in any order; what the model reads has the order of the calls. */
+static void sort_result(struct session *s, const struct call_record *mine)
+{
+    for (uint32_t i = s->n_msgs - 1; i > 0 && s->msg[i - 1].role == PROMPT_TOOL; i--) {
+        if (session_call(s, s->msg[i - 1].call_id) < mine)
+            break;
+        struct message m = s->msg[i];
+        s->msg[i] = s->msg[i - 1];
+        s->msg[i - 1] = m;
+    }
+}
+
 static int apply_item(struct session *s, struct str turn, struct str item, const json_t *data,
                       struct err *err)
 {
@@ -153,6 +165,7 @@ static int apply_item(struct session *s, struct str turn, struct str item, const
     if (!c)
         return err_set(err, ERR_CORRUPT, "a result without its call");
     c->answered = true;
+    sort_result(s, c);
     return 0;
 }
 

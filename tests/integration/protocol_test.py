@@ -326,7 +326,29 @@ def test_approvals():
     assert e.data["details"]["outcome"] == "allow_session"
     assert "exit code: 0" in c.event("turn.completed")["data"]["message"]
     assert run(c, s, "again")["usage"]["toolCalls"] == 1  # remembered: not asked again
+    assert c.call("session.get", sessionId=s)["config"]["rules"] == [
+        "bash:echo yes >> made"]
+
+    # a plain command is remembered by its first word, and does not cover a list of commands
+    d.script([{"match": "plain", "steps": [{"calls": [bash("echo a")]}, {"text": "ok"}]},
+              {"match": "list", "steps": [{"calls": [bash("echo a; touch bad")]}, {"text": "ok"}]},
+              *steps])
+    d.stop()
+    d.start()
+    c = d.client()
+    s = open_session(c, d, approvalPolicy="always")
+    c.call("session.subscribe", sessionId=s)
+    c.call("turn.start", sessionId=s, input="plain")
+    ask = c.event("approval.requested")["data"]
+    c.call("approval.respond", approvalId=ask["approvalId"], optionId="allow_session")
+    c.event("turn.completed")
     assert c.call("session.get", sessionId=s)["config"]["rules"] == ["bash:echo"]
+    assert run(c, s, "plain")["stopReason"] == "end_turn"
+    c.call("turn.start", sessionId=s, input="list")
+    ask = c.event("approval.requested")["data"]
+    c.call("approval.respond", approvalId=ask["approvalId"], optionId="deny")
+    c.event("turn.completed")
+    assert not os.path.exists(d.workspace + "/bad")
 
     other = open_session(c, d, approvalPolicy="always")
     c.call("session.subscribe", sessionId=other)
