@@ -35,6 +35,8 @@ static const struct key {
      "normal survives a killed daemon, full also a power cut, at one fsync a commit"},
     {"store.max_bytes", SIZE, AT(store_max_bytes), 0, (int64_t)1 << 46, "0", NULL,
      "cap of the database file; 0 = none; above it requests get store_error"},
+    {"store.transcripts", SIZE, AT(store_transcripts), 0, (int64_t)1 << 46, "64M", NULL,
+     "memory for the transcripts of idle sessions; above it they are read from the log again"},
     {"store.allow_network_fs", BOOL, AT(store_network_fs), 0, 0, "false", NULL,
      "run on NFS, SMB and the like although SQLite's locks are not safe there"},
     {"engine.spec", TEXT, AT(engine_spec), 0, 0, "", NULL,

@@ -22,7 +22,7 @@ struct config {
     const char *socket_uids; /* further peers: numbers with spaces between */
     int64_t socket_stall_ms;
     const char *store_dir;
-    int64_t store_sync, store_max_bytes;
+    int64_t store_sync, store_max_bytes, store_transcripts;
     bool store_network_fs;
     const char *engine_spec;
     int64_t engine_threads, engine_context, engine_batch, engine_cache_bytes;

@@ -19,6 +19,7 @@
 #include "agentd/notify.h"
 #include "agentd/place.h"
 #include "agentd/rpc.h"
+#include "agentd/session.h"
 #include "agentd/spawner.h"
 #include "base/io.h"
 
@@ -81,6 +82,10 @@ void daemon_settle(struct daemon *d)
     } while (go_once(d) || store_pending(d->store));
     r->settling = false;
     rpc_check_waits(d);
+    if (d->trim && !store_pending(d->store)) {
+        d->trim = false;
+        session_trim(d, NULL);
+    }
     if (r->ending && !running(d) && !store_pending(d->store))
         ev_stop(d->ev);
 }

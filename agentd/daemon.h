@@ -30,6 +30,7 @@ struct daemon {
     unsigned n_sessions;
     bool private_mode; /* ends with its one connection */
     bool draining;     /* no new turns */
+    bool trim;         /* a turn ended: idle transcripts may pass their cap */
     bool stuck;        /* the last commit failed; `stuck_why` says how */
     char stuck_why[256];
     int64_t started_ns;

@@ -17,8 +17,9 @@
  *   fault      "error" fails the step, "busy" fails it as retryable, "stall" never goes on,
  *              "cut" ends without the end token, "dead" ends the engine; after `fault_at` bytes
  * Placeholders in every string: {{user}} the last user message, {{result}} the last tool
- * result, {{steps}} replies in this turn, {{turns}} user messages, {{seen:REGEX}} the last
- * match in the prompt (its first group if it has one): an id that the prompt showed.
+ * result, {{steps}} replies in this turn, {{turns}} user messages, {{hash}} of all the prompt's
+ * tokens, {{seen:REGEX}} the last match in the prompt (its first group if it has one): an id
+ * that the prompt showed.
  */
 #include <regex.h>
 #include <stdio.h>
@@ -30,13 +31,18 @@
 #include "base/limits.h"
 #include "base/mem.h"
 
-enum { FIRST_LITERAL = 256, VOCAB = FIRST_LITERAL + LIT_COUNT, DEFAULT_CTX = 1 << 20 };
+enum {
+    FIRST_LITERAL = 256,
+    VOCAB = FIRST_LITERAL + LIT_COUNT,
+    DEFAULT_CTX = 1 << 20,
+    DEFAULT_CACHE = 64 << 20, /* bytes of ids */
+};
 
 struct script {
     json_t *root; /* owned */
     uint32_t n_ctx;
     char bytes[256];
-    size_t held; /* ids in all timelines */
+    size_t held, most; /* ids in all timelines, and how many may be */
 };
 
 struct script_seq {
@@ -77,6 +83,7 @@ static int script_open(void **self, const char *where, const struct infer_opts *
         return err_prefix(err, "script '%s'", where);
     }
     sc->n_ctx = (uint32_t)n_ctx;
+    sc->most = (o->cache_bytes ? o->cache_bytes : DEFAULT_CACHE) / sizeof(int32_t);
     for (int i = 0; i < 256; i++)
         sc->bytes[i] = (char)i;
     atomic_store(done, 1.0);
@@ -233,7 +240,7 @@ static int script_seq_load(void *self, void **seq, const char *path, struct err 
 static void script_cache(void *self, size_t *used, size_t *limit)
 {
     *used = ((struct script *)self)->held * sizeof(int32_t);
-    *limit = SIZE_MAX;
+    *limit = ((struct script *)self)->most * sizeof(int32_t);
 }
 
 /* --- what to play ------------------------------------------------------------------------ */
@@ -242,6 +249,7 @@ struct scene { /* the prompt as the script sees it */
     struct buf text;
     struct str user, result, behind; /* last user message, last result, text behind the user */
     int64_t steps, turns;
+    uint64_t hash; /* of the tokens */
     bool thinking;
 };
 
@@ -262,6 +270,7 @@ static void look(struct scene *sc, void *self, const int32_t *id, uint32_t n)
         if (id[i] == FIRST_LITERAL + LIT_EOS)
             sc->steps++;
         buf_str(&sc->text, script_bytes(self, id[i]));
+        sc->hash = (sc->hash ^ (uint64_t)id[i]) * 0x100000001b3u;
     }
     sc->thinking = n && id[n - 1] == FIRST_LITERAL + LIT_THINK;
     struct str all = buf_view(&sc->text);
@@ -322,6 +331,8 @@ static void expand(struct buf *out, const struct scene *sc, struct str s)
             buf_str(out, sc->result);
         else if (str_is(name, "steps"))
             buf_printf(out, "%lld", (long long)sc->steps);
+        else if (str_is(name, "hash"))
+            buf_printf(out, "%016llx", (unsigned long long)sc->hash);
         else if (str_is(name, "turns"))
             buf_printf(out, "%lld", (long long)sc->turns);
         else if (str_starts(name, STR("seen:")))
@@ -468,6 +479,12 @@ static int play(struct play *p, struct infer_row *r, struct err *err)
 
 static int script_step(void *self, struct infer_row *row, uint32_t n, struct err *err)
 {
+    struct script *sc = self;
+    size_t need = 0;
+    for (uint32_t i = 0; i < n; i++)
+        need += row[i].n;
+    if (sc->held + need > sc->most)
+        return err_set(err, ERR_LIMIT, "the cache is full");
     for (uint32_t i = 0; i < n; i++) {
         struct script_seq *s = row[i].seq;
         int rc = append(s, row[i].tok, row[i].n, err);

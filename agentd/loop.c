@@ -167,7 +167,7 @@ int turn_narrow(struct budget *b, const json_t *limits, struct err *err)
 /* A turn can go on from where it was cut when a result or the user spoke last. */
 static int check_resume(struct session *s, struct str id, struct err *err)
 {
-    if (!s->last_turn || !str_is(id, s->last_turn))
+    if (!*s->last_turn || !str_is(id, s->last_turn))
         return err_set(err, ERR_STATE, "turn '%.*s' is not the session's last one", STR_ARG(id));
     enum prompt_role last = s->n_msgs ? s->msg[s->n_msgs - 1].role : PROMPT_SYSTEM;
     if (last != PROMPT_USER && last != PROMPT_TOOL)
@@ -254,6 +254,7 @@ void loop_go(struct turn *t)
     case NEXT_END:
         turn_free(t);
         loop_warm(s);
+        s->d->trim = true;
         break;
     case NEXT_NONE:
         break;
@@ -420,7 +421,7 @@ static bool resolve_one(void *arg, struct str id, struct str session, struct str
 
 int loop_recover(struct session *s, struct err *err)
 {
-    if (!s->last_turn_open || s->turn || !s->last_turn)
+    if (!s->last_turn_open || s->turn || !*s->last_turn)
         return 0;
     const char *turn = s->last_turn;
     struct gone g = {s, turn, 0, err};

@@ -435,12 +435,9 @@ static void on_done(void *arg, const struct infer_result *r)
 static uint64_t seed_of(const struct session *s)
 {
     uint64_t h = s->sampling.seed ^ 0x9e3779b97f4a7c15u;
-    uint64_t n = 0;
     for (const char *p = s->sampling.seed ? "" : s->id; *p; p++)
         h = (h ^ (unsigned char)*p) * 0x100000001b3u;
-    for (uint32_t i = 0; i < s->n_msgs; i++)
-        n += s->msg[i].role == PROMPT_ASSISTANT;
-    return h + n * 0xbf58476d1ce4e5b9u;
+    return h + session_replies(s) * 0xbf58476d1ce4e5b9u;
 }
 
 static unsigned types_of(void *arg, struct str tool, struct str key)

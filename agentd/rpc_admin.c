@@ -165,8 +165,15 @@ int rpc_daemon_status(struct rpc_call *c)
         json_array_append_new(profiles, json_pack("{s:s, s:s}", "name", profile_at(i)->name,
                                                   "summary", profile_at(i)->summary));
     store_sizes(d->store, &db, &wal, &events);
+    unsigned loaded = 0;
+    size_t bytes = 0;
+    for (const struct session *s = d->sessions; s; s = s->next) {
+        loaded += s->loaded;
+        bytes += session_bytes(s);
+    }
     c->result = json_pack(
-        "{s:s, s:I, s:i, s:s, s:s, s:i, s:i, s:i, s:I, s:b, s:{s:s, s:I, s:I, s:I, s:b}, s:o}",
+        "{s:s, s:I, s:i, s:s, s:s, s:i, s:i, s:i, s:I, s:b, s:{s:s, s:I, s:I, s:I, s:b},"
+        " s:{s:i, s:I, s:I}, s:o}",
         "version", AGENTD_VERSION, "uptimeMs",
         (json_int_t)((io_mono_ns() - d->started_ns) / 1000000), "pid", (int)getpid(), "epoch",
         store_epoch(d->store), "engine", engine_state(d->infer), "connections",
@@ -174,7 +181,8 @@ int rpc_daemon_status(struct rpc_call *c)
         (int)running_turns(d), "residentBytes", (json_int_t)resident_bytes(), "draining",
         (int)d->draining, "store", "dir", store_dir(d->store), "databaseBytes", (json_int_t)db,
         "walBytes", (json_int_t)wal, "events", (json_int_t)events, "stuck", (int)d->stuck,
-        "profiles", profiles);
+        "transcripts", "loaded", (int)loaded, "bytes", (json_int_t)bytes, "limit",
+        (json_int_t)d->config.store_transcripts, "profiles", profiles);
     if (d->stuck)
         json_object_set_new(json_object_get(c->result, "store"), "problem",
                             json_text(str_c(d->stuck_why)));

@@ -35,39 +35,46 @@ static const char *cause(const struct session *s, int64_t message, bool differs)
 static void on_done(void *arg, const struct infer_result *r)
 {
     struct rpc_wait *w = arg;
-    struct session *s = NULL;
+    struct session *s = NULL, *whole = NULL;
     struct infer *inf = w->d->infer;
     struct err err;
     struct buf want, have;
     int64_t message = -1;
     uint32_t at = r->cached;
     w->job = NULL;
-    if (session_find(&s, w->d, str_c(w->session), &err) < 0) {
+    int rc = session_find(&s, w->d, str_c(w->session), &err);
+    if (rc == 0)
+        rc = session_render(s, &err); /* idle memory may have been given back meanwhile */
+    if (rc == 0)
+        rc = session_whole(&whole, s, &err);
+    if (rc < 0) {
         rpc_reply_error(w->peer->conn, w->id, RPC_SESSION_NOT_FOUND, err.text, NULL, 0);
         rpc_wait_free(w);
         return;
     }
     bool differs = at < w->have.n && at < s->ctx.n;
-    if (at < s->ctx.n && session_locate(s, at, &message, &err) < 0)
+    if (at < s->ctx.n && session_locate(whole, at, &message, &err) < 0)
         message = -1;
     text_of(inf, s->ctx.id + at, s->ctx.n - at, &want);
     text_of(inf, w->have.id + at, w->have.n > at ? w->have.n - at : 0, &have);
     json_t *o = json_pack("{s:i, s:i, s:i}", "tokens", (int)s->ctx.n, "cached", (int)at,
                           "timeline", (int)w->have.n);
     if (at < s->ctx.n) {
-        const struct message *m = message >= 0 && message < s->n_msgs ? &s->msg[message] : NULL;
+        const struct message *m =
+            message >= 0 && message < whole->n_msgs ? &whole->msg[message] : NULL;
         json_object_set_new(o, "first",
                             json_pack("{s:i, s:o, s:o, s:s, s:s}", "position", (int)at, "prompt",
                                       json_text(buf_view(&want)), "cache",
                                       json_text(buf_view(&have)), "role",
                                       m ? prompt_role_name(m->role) : "system", "itemId",
                                       m ? m->id : ""));
-        json_object_set_new(o, "cause", json_string(cause(s, message, differs)));
+        json_object_set_new(o, "cause", json_string(cause(whole, message, differs)));
     } else {
         json_object_set_new(o, "cause", json_string("the whole prompt is in the cache"));
     }
     buf_done(&want);
     buf_done(&have);
+    session_whole_done(whole, s);
     rpc_reply(w->peer->conn, w->id, o);
     rpc_wait_free(w);
 }

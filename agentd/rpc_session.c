@@ -99,16 +99,20 @@ static json_t *message_of(const struct message *m)
 
 int rpc_session_get(struct rpc_call *c)
 {
-    struct session *s;
+    struct session *s, *whole;
+    struct err err;
     if (rpc_session_of(c, &s))
         return c->code;
+    if (session_whole(&whole, s, &err) < 0)
+        return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     json_t *messages = json_array();
-    for (uint32_t i = 0; i < s->n_msgs; i++)
-        json_array_append_new(messages, message_of(&s->msg[i]));
+    for (uint32_t i = 0; i < whole->n_msgs; i++)
+        json_array_append_new(messages, message_of(&whole->msg[i]));
+    session_whole_done(whole, s);
     c->result = json_pack("{s:s, s:I, s:I, s:s, s:O, s:o}", "sessionId", s->id, "seq",
                           (json_int_t)s->head, "created", (json_int_t)s->created, "state",
                           state_of(s), "config", s->config, "messages", messages);
-    if (s->last_turn)
+    if (*s->last_turn)
         json_object_set_new(c->result, "turnId", json_string(s->last_turn));
     if (s->turn) {
         json_object_set_new(c->result, "turnState",
@@ -388,7 +392,7 @@ int rpc_session_unsubscribe(struct rpc_call *c)
 
 int rpc_prompt_render(struct rpc_call *c)
 {
-    struct session *s;
+    struct session *s, *whole = NULL;
     struct err err;
     struct buf text;
     if (rpc_session_of(c, &s))
@@ -396,7 +400,10 @@ int rpc_prompt_render(struct rpc_call *c)
     buf_init(&text, LIMIT_LINE_BYTES);
     int rc = session_tools(s, &err);
     if (rc == 0)
-        rc = session_render_text(s, &text, &err);
+        rc = session_whole(&whole, s, &err);
+    if (rc == 0)
+        rc = session_render_text(whole, &text, &err);
+    session_whole_done(whole, s);
     if (rc == 0)
         rc = buf_check(&text, "prompt", &err);
     if (rc < 0)

@@ -124,11 +124,20 @@ static int read_config(struct session *s, struct err *err)
         return rc;
     if (cwd.n && cwd.p[0] != '/')
         return err_set(err, ERR_PARSE, "cwd must be an absolute path");
-    s->cwd = arena_strdup(&s->arena, cwd);
-    s->system = arena_strdup(&s->arena, system);
-    return s->cwd && s->system ? 0 : err_nomem(err);
+    char *own_cwd = mem_strdup(cwd), *own_system = mem_strdup(system);
+    if (!own_cwd || !own_system) {
+        mem_free(own_cwd);
+        mem_free(own_system);
+        return err_nomem(err);
+    }
+    mem_free(s->cwd);
+    mem_free(s->system);
+    s->cwd = own_cwd;
+    s->system = own_system;
+    return 0;
 }
 
+/* Takes config. */
 static int session_new(struct session **out, struct daemon *d, const char *id, json_t *config,
                        struct err *err)
 {
@@ -144,9 +153,7 @@ static int session_new(struct session **out, struct daemon *d, const char *id, j
     arena_init(&s->arena, 0);
     buf_init(&s->steers, LIMIT_LINE_BYTES);
     s->used_ns = io_mono_ns();
-    s->next = d->sessions;
-    d->sessions = s;
-    d->n_sessions++;
+    s->loaded = true;
     int rc = read_config(s, err);
     if (rc < 0) {
         session_free(s);
@@ -154,6 +161,13 @@ static int session_new(struct session **out, struct daemon *d, const char *id, j
     }
     *out = s;
     return 0;
+}
+
+static void enlist(struct session *s)
+{
+    s->next = s->d->sessions;
+    s->d->sessions = s;
+    s->d->n_sessions++;
 }
 
 void session_free(struct session *s)
@@ -169,14 +183,12 @@ void session_free(struct session *s)
     loop_drop(s->turn);
     if (s->warm)
         infer_abandon(s->warm);
-    toolrun_close(s->tools);
-    policy_free(s->policy);
-    infer_grammar_unref(s->grammar);
+    session_tools_close(s);
+    session_empty(s);
     json_decref(s->config);
-    tokens_done(&s->ctx);
     buf_done(&s->steers);
-    mem_free(s->msg);
-    arena_done(&s->arena);
+    mem_free(s->cwd);
+    mem_free(s->system);
     mem_free(s);
 }
 
@@ -186,17 +198,56 @@ void session_free_all(struct daemon *d)
         session_free(d->sessions);
 }
 
-/* Keeps the number of loaded transcripts bounded: the idle one unused for longest goes. */
-static void make_room(struct daemon *d)
+/* --- memory ----------------------------------------------------------------------------- */
+
+void session_empty(struct session *s)
 {
-    struct session *oldest = NULL;
-    if (d->n_sessions < LIMIT_SESSIONS_LOADED)
-        return;
-    for (struct session *s = d->sessions; s; s = s->next)
-        if (!s->turn && !store_pending(d->store) && (!oldest || s->used_ns < oldest->used_ns))
-            oldest = s;
-    session_free(oldest);
+    arena_done(&s->arena);
+    mem_free(s->msg);
+    s->msg = NULL;
+    s->n_msgs = s->cap_msgs = s->n_gone = s->gone_replies = 0;
+    tokens_done(&s->ctx);
+    mem_free(s->context.known);
+    s->context = (struct context){0};
+    buf_reset(&s->steers);
+    s->loaded = false;
 }
+
+size_t session_bytes(const struct session *s)
+{
+    return sizeof *s + s->arena.used + s->cap_msgs * sizeof *s->msg +
+           s->ctx.cap * sizeof *s->ctx.id + s->context.cap_known * sizeof *s->context.known;
+}
+
+/* The idle session unused for longest; only_loaded leaves out those that hold nothing. */
+static struct session *oldest(struct daemon *d, const struct session *but, bool only_loaded)
+{
+    struct session *best = NULL;
+    for (struct session *s = d->sessions; s; s = s->next)
+        if (s != but && !s->turn && (s->loaded || !only_loaded) &&
+            (!best || s->used_ns < best->used_ns))
+            best = s;
+    return best;
+}
+
+void session_trim(struct daemon *d, const struct session *but)
+{
+    size_t used = 0, most = (size_t)d->config.store_transcripts;
+    struct session *s;
+    if (store_pending(d->store))
+        return;
+    while (d->n_sessions >= LIMIT_SESSIONS_LOADED && (s = oldest(d, but, false)))
+        session_free(s);
+    for (s = d->sessions; s; s = s->next)
+        used += session_bytes(s);
+    while (used > most && (s = oldest(d, but, true))) {
+        used -= session_bytes(s);
+        session_empty(s);
+        used += session_bytes(s);
+    }
+}
+
+/* --- made and found --------------------------------------------------------------------- */
 
 int session_create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
                    const struct store_idem *idem, struct err *err)
@@ -214,11 +265,12 @@ int session_create(struct session **out, struct daemon *d, uid_t uid, const json
     }
     if (config && !json_object_get(config, "profile"))
         json_object_set_new(config, "profile", json_string(d->config.agent_profile));
-    make_room(d);
+    session_trim(d, NULL);
     id_new(id);
     int rc = session_new(&s, d, id, config, err);
     if (rc < 0)
         return rc;
+    enlist(s);
     s->uid = uid;
     s->created = io_wall_ms();
     char result[128];
@@ -262,13 +314,33 @@ static bool load_one(void *arg, const struct store_event *e)
     return l->rc == 0;
 }
 
+/* Replays the log into a session that holds nothing yet. */
+static int replay(struct session *s, struct err *err)
+{
+    struct loading l = {s, 0, err};
+    s->loaded = true;
+    int rc = store_read(s->d->store, str_c(s->id), 0, true, load_one, &l, err);
+    return rc == 0 ? l.rc : rc;
+}
+
+int session_reload(struct session *s, struct err *err)
+{
+    int rc = store_commit(s->d->store, err);
+    if (rc < 0)
+        return rc;
+    session_empty(s);
+    rc = replay(s, err);
+    if (rc < 0)
+        session_empty(s);
+    return rc;
+}
+
 static int session_load(struct session **out, struct daemon *d, struct str id, struct err *err)
 {
     struct store_session row;
     struct buf text;
     struct session *s = NULL;
     json_t *config = NULL;
-    make_room(d);
     buf_init(&text, LIMIT_JSON_BYTES);
     int rc = store_session(d->store, id, &row, &text, err);
     if (rc == 0)
@@ -281,10 +353,7 @@ static int session_load(struct session **out, struct daemon *d, struct str id, s
     s->uid = row.uid;
     s->created = row.created;
     s->closed = row.closed;
-    struct loading l = {s, 0, err};
-    rc = store_read(d->store, str_c(s->id), 0, true, load_one, &l, err);
-    if (rc == 0)
-        rc = l.rc;
+    rc = replay(s, err);
     if (rc < 0) {
         session_free(s);
         return rc;
@@ -294,38 +363,90 @@ static int session_load(struct session **out, struct daemon *d, struct str id, s
     return 0;
 }
 
+int session_whole(struct session **out, struct session *s, struct err *err)
+{
+    *out = s;
+    if (!s->n_gone)
+        return 0;
+    (void)!store_commit(s->d->store, err); /* a store that cannot be written can be read */
+    int rc = session_load(out, s->d, str_c(s->id), err);
+    if (rc < 0)
+        return rc;
+    (*out)->schema = s->schema; /* lent: a copy has no tools of its own */
+    (*out)->n_schemas = s->n_schemas;
+    return 0;
+}
+
+void session_whole_done(struct session *whole, struct session *s)
+{
+    if (whole == s || !whole)
+        return;
+    whole->schema = NULL;
+    session_free(whole);
+}
+
 int session_find(struct session **out, struct daemon *d, struct str id, struct err *err)
 {
-    for (struct session *s = d->sessions; s; s = s->next)
-        if (str_is(id, s->id)) {
-            s->used_ns = io_mono_ns();
-            *out = s;
-            return 0;
-        }
-    return session_load(out, d, id, err);
+    struct session *s = d->sessions;
+    int rc = 0;
+    while (s && !str_is(id, s->id))
+        s = s->next;
+    if (!s) {
+        rc = session_load(&s, d, id, err);
+        if (rc < 0)
+            return rc;
+        enlist(s);
+        session_trim(d, s);
+    } else if (!s->loaded) {
+        rc = session_reload(s, err);
+        session_trim(d, s);
+    }
+    if (rc < 0)
+        return rc;
+    s->used_ns = io_mono_ns();
+    *out = s;
+    return 0;
+}
+
+/* What was rendered stays right unless the system text, the mode or the tools change. */
+static bool same_prompt(const struct session *s, const struct session *old)
+{
+    return s->profile == old->profile && s->thinking == old->thinking && s->keep == old->keep &&
+           strcmp(s->system, old->system) == 0;
 }
 
 int session_update(struct session *s, const json_t *changes, struct err *err)
 {
-    json_t *old = s->config, *merged = json_deep_copy(old);
+    struct session before = *s; /* to compare with; owns nothing */
+    json_t *merged = json_deep_copy(s->config);
     if (!merged || json_object_update(merged, (json_t *)(uintptr_t)changes) < 0) {
         json_decref(merged);
         return err_nomem(err);
     }
+    before.cwd = mem_strdup(str_c(s->cwd));
+    before.system = mem_strdup(str_c(s->system));
+    int rc = before.cwd && before.system ? 0 : err_nomem(err);
     s->config = merged;
-    int rc = read_config(s, err);
+    if (rc == 0)
+        rc = read_config(s, err);
     if (rc == 0)
         rc = session_log(s, NULL, NULL, "session.updated", json_deep_copy(changes), err);
     if (rc < 0) {
         struct err ignored;
-        s->config = old;
+        s->config = before.config;
         json_decref(merged);
         (void)!read_config(s, &ignored);
-        return rc;
+    } else {
+        json_decref(before.config);
+        bool moved = strcmp(s->cwd, before.cwd) != 0 || s->no_sandbox != before.no_sandbox;
+        if (moved || s->profile != before.profile)
+            session_tools_close(s);
+        if (!same_prompt(s, &before))
+            s->context.valid = CONTEXT_NONE;
     }
-    json_decref(old);
-    s->ctx_valid = false;
-    return 0;
+    mem_free(before.cwd);
+    mem_free(before.system);
+    return rc;
 }
 
 /* --- the log ---------------------------------------------------------------------------- */

@@ -33,6 +33,24 @@ struct message {
     bool removed;                  /* a context.reset took it out of the prompt */
 };
 
+/*
+ * The prompt's tokens are the BASE, what stands before the newest user message, and the rest.
+ * The base has no reasoning and never changes again, so a new message costs its own turn
+ * alone. Counts are of rendered messages: the system text and what the session holds of its
+ * transcript, less what was removed.
+ */
+struct context {
+    enum { CONTEXT_NONE, CONTEXT_BASE, CONTEXT_WHOLE } valid;
+    uint32_t base_tokens, base_msgs;
+    uint32_t msgs; /* in ctx, with the rest */
+    struct known { /* texts of the rest and where their tokens stand in ctx */
+        uint32_t msg, nth; /* the nth piece of this message */
+        size_t len;
+        uint32_t at, n;
+    } *known; /* owned */
+    uint32_t n_known, cap_known;
+};
+
 struct session {
     struct daemon *d;
     struct session *next;
@@ -40,10 +58,9 @@ struct session {
     int64_t uid, head, created, used_ns;
     bool closed;
     json_t *config; /* owned: session.created with every update */
-    struct arena arena;
     /* what the configuration says, read once */
     const struct profile *profile;
-    const char *cwd, *system; /* arena */
+    char *cwd, *system; /* owned */
     bool thinking, no_sandbox;
     enum prompt_keep keep;
     struct infer_sampling sampling;
@@ -51,22 +68,26 @@ struct session {
     enum strategy first, then;
     enum session_approval { APPROVE_NEVER, APPROVE_ESCALATION, APPROVE_ALWAYS } approval;
 
+    /* The transcript from the newest user message on. What stood before it went once it was
+     * rendered: it lives on as tokens in ctx, and in the log. An engine that takes messages
+     * keeps all of them; an idle session may have none (`loaded` is false then). */
+    struct arena arena;
     struct message *msg; /* owned */
     uint32_t n_msgs, cap_msgs;
-    struct buf steers;     /* notes not yet delivered, one per line of JSON */
-    char *last_turn;       /* arena; the newest turn.started */
-    bool last_turn_open;   /* it has no end */
+    uint32_t n_gone, gone_replies; /* messages before msg[0]; assistant ones among them */
+    bool loaded;
+    struct buf steers;       /* notes not yet delivered, one per line of JSON */
+    char last_turn[ID_TEXT]; /* the newest turn.started; empty = none */
+    bool last_turn_open;     /* it has no end */
     struct turn *turn;     /* running; owned by the loop */
     struct policy *policy; /* owned; with the tools */
     struct toolrun *tools; /* owned; opened at the first turn */
-    struct str *schema;    /* arena; the function objects as text */
+    struct str *schema;    /* owned; the function objects as text */
     uint32_t n_schemas;
     struct infer_grammar *grammar; /* owned reference; of the schemas */
 
-    /* the prompt as tokens, so far as it is rendered */
-    struct tokens ctx;   /* owned */
-    uint32_t ctx_msgs;   /* messages of `view` that ctx holds */
-    bool ctx_valid;
+    struct context context; /* how far ctx can be relied on */
+    struct tokens ctx;      /* owned; the prompt as tokens, so far as it is rendered */
     struct infer_job *warm; /* idle re-prefill under way */
 };
 
@@ -79,6 +100,18 @@ NODISCARD int session_find(struct session **out, struct daemon *d, struct str id
                            struct err *err);
 void session_free(struct session *s); /* unlinks; the log is not touched */
 void session_free_all(struct daemon *d);
+/* Keeps memory bounded: transcripts of idle sessions go, those unused for longest first,
+ * until all take less than store.transcripts and fewer than LIMIT_SESSIONS_LOADED are open.
+ * `but` is in use (or NULL). Everything in the log must be committed. */
+void session_trim(struct daemon *d, const struct session *but);
+/* Bytes that transcripts and prompts take. */
+size_t session_bytes(const struct session *s);
+/* The transcript from its beginning: s itself or, where part of it went, a copy read from the
+ * log as far as it is on disk, to be given back with session_whole_done(). */
+NODISCARD int session_whole(struct session **out, struct session *s, struct err *err);
+void session_whole_done(struct session *whole, struct session *s);
+/* Reads the log into s again, from its beginning. */
+NODISCARD int session_reload(struct session *s, struct err *err);
 /* Applies changed configuration (an object of create's fields) and logs it. */
 NODISCARD int session_update(struct session *s, const json_t *changes, struct err *err);
 
@@ -98,6 +131,13 @@ NODISCARD int session_apply(struct session *s, struct str type, struct str turn,
                             struct str item, const json_t *data, const struct tokens *ids,
                             struct str bytes, struct err *err);
 
+/* Lets go of the messages before msg[n]. Without memory they stay. */
+void session_cut(struct session *s, uint32_t n);
+/* Lets go of all of them and of their tokens: the log has them. */
+void session_empty(struct session *s);
+
+/* Assistant messages since the session began. */
+uint32_t session_replies(const struct session *s);
 /* The last assistant message and its call; NULL when there is none. */
 struct message *session_last_assistant(struct session *s);
 struct call_record *session_call(struct session *s, const char *call_id);
@@ -106,6 +146,7 @@ unsigned session_unanswered(struct session *s);
 
 /* Tools and their schemas; idempotent. */
 NODISCARD int session_tools(struct session *s, struct err *err);
+void session_tools_close(struct session *s);
 
 /* Answers the tools that need the session itself: recall. A toolrun_hook. */
 struct toolrun_call;
@@ -115,14 +156,14 @@ void session_hook(void *arg, struct toolrun_call *call, const char *tool, const 
 NODISCARD int session_render(struct session *s, struct err *err);
 /* The tokens that stay when the next user message comes (reasoning dropped). */
 NODISCARD int session_render_kept(struct session *s, struct tokens *out, struct err *err);
-/* Which message wrote the token at this position of ctx: an index into msg, or -1 for the
- * system text and tools. */
+/* Which message of a whole transcript wrote the token at this position of its prompt: an
+ * index into msg, or -1 for the system text and tools. */
 NODISCARD int session_locate(struct session *s, uint32_t token, int64_t *message,
                              struct err *err);
 /* Any list of messages as tokens, for work beside the conversation; chat mode. */
 NODISCARD int session_render_list(struct session *s, const struct prompt_msg *msg, uint32_t n,
                                   struct tokens *out, struct err *err);
-/* The exact text of the prompt, for prompt.render. */
+/* The exact text of a whole transcript's prompt, for prompt.render. */
 NODISCARD int session_render_text(struct session *s, struct buf *out, struct err *err);
 /* Messages for a remote engine, in OpenAI's shape; new reference. */
 json_t *session_messages(struct session *s);

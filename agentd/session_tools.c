@@ -7,13 +7,14 @@
 #include "agentd/toollua.h"
 #include "agentd/toolrun.h"
 #include "base/io.h"
+#include "base/mem.h"
 
 static int keep_schemas(struct session *s, struct err *err)
 {
     enum { MOST = TOOL_PROFILE_MAX + TOOLLUA_MAX };
     const char *schema;
     s->n_schemas = 0;
-    s->schema = arena_alloc(&s->arena, MOST * sizeof *s->schema);
+    s->schema = mem_array(MOST, sizeof *s->schema);
     if (!s->schema)
         return err_nomem(err);
     for (unsigned i = 0; i < MOST && toolrun_tool(s->tools, i, &schema); i++)
@@ -46,6 +47,8 @@ int session_tools(struct session *s, struct err *err)
                        s->profile->name);
     snprintf(state, sizeof state, "%s/sessions/%s", store_dir(s->d->store), s->id);
     int rc = io_make_dirs(state, 0700, err);
+    if (rc == 0 && s->n_gone)
+        rc = session_reload(s, err); /* note_results() wants the beginning too */
     if (rc == 0 && !s->policy)
         rc = policy_load(&s->policy, s->profile->policy, dir, err);
     if (rc < 0)
@@ -72,6 +75,22 @@ int session_tools(struct session *s, struct err *err)
     rc = keep_schemas(s, err);
     if (rc == 0)
         s->grammar = infer_grammar_new(s->schema, s->n_schemas);
-    s->ctx_valid = false;
+    s->context.valid = CONTEXT_NONE;
+    if (rc < 0)
+        session_tools_close(s);
     return rc;
+}
+
+void session_tools_close(struct session *s)
+{
+    toolrun_close(s->tools);
+    policy_free(s->policy);
+    infer_grammar_unref(s->grammar);
+    mem_free(s->schema);
+    s->tools = NULL;
+    s->policy = NULL;
+    s->grammar = NULL;
+    s->schema = NULL;
+    s->n_schemas = 0;
+    s->context.valid = CONTEXT_NONE;
 }

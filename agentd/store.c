@@ -615,5 +615,5 @@ void store_sizes(struct store *st, int64_t *db_bytes, int64_t *wal_bytes, int64_
     *db_bytes = size_of(st, "agentd.db");
     *wal_bytes = size_of(st, "agentd.db-wal");
     *events = 0;
-    (void)!db_int(st->db, "SELECT count(*) FROM event", events, &err);
+    (void)!db_int(st->db, "SELECT coalesce(sum(head), 0) FROM session", events, &err);
 }

@@ -1,14 +1,14 @@
 /*
- * transcript.c - events become messages, messages become prompts.
+ * transcript.c - events become messages.
  *
  * session_apply() is the only writer of a transcript, at load and while running, so that a
- * restarted daemon sees exactly what the running one saw.
+ * restarted daemon sees exactly what the running one saw. session_cut() lets go of what the
+ * prompt holds as tokens already.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "agentd/session.h"
-#include "agentd/toolrun.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
@@ -36,6 +36,14 @@ static struct message *add(struct session *s, enum prompt_role role, struct str 
         return NULL;
     s->n_msgs++;
     return m;
+}
+
+uint32_t session_replies(const struct session *s)
+{
+    uint32_t n = s->gone_replies;
+    for (uint32_t i = 0; i < s->n_msgs; i++)
+        n += s->msg[i].role == PROMPT_ASSISTANT;
+    return n;
 }
 
 struct message *session_last_assistant(struct session *s)
@@ -79,10 +87,15 @@ static int add_call(struct session *s, struct message *m, const json_t *data, st
     if (m->n_calls == LIMIT_CALLS_PER_MESSAGE)
         return err_set(err, ERR_LIMIT, "more than %d calls in one message",
                        LIMIT_CALLS_PER_MESSAGE);
-    if (!m->calls)
-        m->calls = arena_alloc(&s->arena, LIMIT_CALLS_PER_MESSAGE * sizeof *m->calls);
-    if (!m->calls)
-        return err_nomem(err);
+    if ((m->n_calls & (m->n_calls - 1)) == 0) { /* 0 and powers of two: full */
+        struct call_record *more =
+            arena_alloc(&s->arena, (m->n_calls ? 2 * m->n_calls : 1) * sizeof *more);
+        if (!more)
+            return err_nomem(err);
+        if (m->n_calls)
+            memcpy(more, m->calls, m->n_calls * sizeof *more);
+        m->calls = more;
+    }
     struct call_record *c = &m->calls[m->n_calls];
     struct str fault = json_view(json_object_get(data, "fault"));
     c->id = arena_strdup(&s->arena, json_view(json_object_get(data, "callId")));
@@ -95,6 +108,20 @@ static int add_call(struct session *s, struct message *m, const json_t *data, st
     return 0;
 }
 
+/* Adds a paragraph to a text of the transcript. */
+static int join(struct session *s, struct str *text, struct str more, struct err *err)
+{
+    size_t n = text->n + 2 + more.n;
+    char *p = arena_alloc(&s->arena, n + 1);
+    if (!p)
+        return err_nomem(err);
+    memcpy(p, text->p, text->n);
+    memcpy(p + text->n, "\n\n", 2);
+    memcpy(p + text->n + 2, more.p, more.n);
+    *text = str_of(p, n);
+    return 0;
+}
+
 /* A notice rides at the end of the newest result (or, without one, of the user's text). */
 static int add_notice(struct session *s, struct str text, struct err *err)
 {
@@ -104,13 +131,7 @@ static int add_notice(struct session *s, struct str text, struct err *err)
             m = &s->msg[i];
     if (!m)
         return err_set(err, ERR_CORRUPT, "a notice without a message to ride in");
-    char *p = arena_alloc(&s->arena, m->content.n + text.n + 3);
-    if (!p)
-        return err_nomem(err);
-    int n = snprintf(p, m->content.n + text.n + 3, "%.*s\n\n%.*s", STR_ARG(m->content),
-                     STR_ARG(text));
-    m->content = str_of(p, (size_t)n);
-    return 0;
+    return join(s, &m->content, text, err);
 }
 
 /* Calls side by side end in any order; what the model reads has the order of the calls. */
@@ -202,22 +223,12 @@ static int apply_reset(struct session *s, const json_t *data, struct err *err)
         for (uint32_t k = 0; k < s->n_msgs; k++)
             if (str_is(json_view(id), s->msg[k].id))
                 s->msg[k].removed = true;
-    s->ctx_valid = false;
+    if (s->context.valid == CONTEXT_WHOLE) /* what goes stood behind the newest user message */
+        s->context.valid = CONTEXT_BASE;
     struct str note = json_view(json_object_get(data, "note"));
-    if (!note.n)
-        return 0;
-    for (uint32_t k = s->n_msgs; k-- > 0;)
-        if (s->msg[k].role == PROMPT_USER) {
-            struct buf b;
-            buf_init(&b, LIMIT_LINE_BYTES);
-            buf_str(&b, s->msg[k].content);
-            buf_puts(&b, "\n\n");
-            buf_str(&b, note);
-            s->msg[k].content = copy(s, buf_view(&b));
-            int rc = s->msg[k].content.p ? buf_check(&b, "note", err) : err_nomem(err);
-            buf_done(&b);
-            return rc;
-        }
+    for (uint32_t k = s->n_msgs; note.n && k-- > 0;)
+        if (s->msg[k].role == PROMPT_USER)
+            return join(s, &s->msg[k].content, note, err);
     return 0;
 }
 
@@ -237,9 +248,8 @@ int session_apply(struct session *s, struct str type, struct str turn, struct st
         if (c)
             c->started = true;
     } else if (str_is(type, "turn.started")) {
-        s->last_turn = arena_strdup(&s->arena, turn);
+        snprintf(s->last_turn, sizeof s->last_turn, "%.*s", STR_ARG(turn));
         s->last_turn_open = true;
-        return s->last_turn ? 0 : err_nomem(err);
     } else if (str_is(type, "turn.completed") || str_is(type, "turn.failed")) {
         s->last_turn_open = false;
     } else if (str_is(type, "session.closed")) {
@@ -248,221 +258,72 @@ int session_apply(struct session *s, struct str type, struct str turn, struct st
     return 0;
 }
 
-/* --- prompts ---------------------------------------------------------------------------- */
+/* --- letting go --------------------------------------------------------------------------- */
 
-struct view {
-    struct prompt_msg *msg; /* owned */
-    struct prompt_call *calls;
-    uint32_t n;
-};
-
-static void view_done(struct view *v)
+/* Copies a text, or a text that ends in NUL, to another arena; an absent one stays absent. */
+static bool move(struct arena *to, struct str *text)
 {
-    mem_free(v->msg);
-    mem_free(v->calls);
+    const char *p = text->p ? arena_strdup(to, *text) : NULL;
+    bool done = p || !text->p;
+    text->p = p;
+    return done;
 }
 
-/* The transcript as the encoder wants it: system first, what was removed left out. */
-static int view_of(struct view *v, struct session *s, uint32_t extra, struct err *err)
+static bool move_name(struct arena *to, char **name)
 {
-    uint32_t n_calls = 0;
-    memset(v, 0, sizeof *v);
-    for (uint32_t i = 0; i < s->n_msgs; i++)
-        n_calls += s->msg[i].n_calls;
-    v->msg = mem_array(s->n_msgs + 1 + extra, sizeof *v->msg);
-    v->calls = mem_array(n_calls + 1, sizeof *v->calls);
-    if (!v->msg || !v->calls)
-        return err_nomem(err);
-    if (*s->system || s->n_schemas)
-        v->msg[v->n++] = (struct prompt_msg){.role = PROMPT_SYSTEM,
-                                             .content = str_c(s->system),
-                                             .tools = s->schema,
-                                             .n_tools = s->n_schemas};
-    n_calls = 0;
-    for (uint32_t i = 0; i < s->n_msgs; i++) {
-        const struct message *m = &s->msg[i];
-        if (m->removed)
-            continue;
-        struct prompt_msg *p = &v->msg[v->n++];
-        *p = (struct prompt_msg){.role = m->role, .content = m->content,
-                                 .reasoning = m->reasoning, .sampled = m->sampled,
-                                 .calls = &v->calls[n_calls], .n_calls = m->n_calls,
-                                 .call_id = str_c(m->call_id)};
-        for (uint32_t k = 0; k < m->n_calls; k++)
-            v->calls[n_calls++] = (struct prompt_call){
-                str_c(m->calls[k].id), str_c(m->calls[k].name),
-                str_c(m->calls[k].fault ? "{}" : m->calls[k].arguments)};
+    char *p = *name ? arena_strdup(to, str_c(*name)) : NULL;
+    bool done = p || !*name;
+    *name = p;
+    return done;
+}
+
+static bool move_message(struct arena *to, struct message *m)
+{
+    struct prompt_sampled *w = &m->sampled;
+    bool done = move_name(to, &m->id) && move_name(to, &m->turn) && move_name(to, &m->call_id) &&
+                move(to, &m->content) && move(to, &m->reasoning) && move(to, &w->bytes);
+    if (done && w->ids) {
+        struct str ids = str_of(w->ids, w->n_ids * sizeof *w->ids);
+        done = move(to, &ids);
+        w->ids = (const int32_t *)(const void *)ids.p;
     }
-    return 0;
+    if (!done || !m->calls)
+        return done;
+    /* room for the next power of two, as add_call() expects */
+    struct call_record *calls = arena_alloc(to, 2 * m->n_calls * sizeof *calls);
+    if (!calls)
+        return false;
+    memcpy(calls, m->calls, m->n_calls * sizeof *calls);
+    m->calls = calls;
+    for (uint32_t i = 0; done && i < m->n_calls; i++)
+        done = move_name(to, &calls[i].id) && move_name(to, &calls[i].name) &&
+               move_name(to, &calls[i].arguments) && move_name(to, &calls[i].fault);
+    return done;
 }
 
-static struct prompt_opts opts_of(const struct session *s, uint32_t n_context)
+void session_cut(struct session *s, uint32_t n)
 {
-    return (struct prompt_opts){.mode = s->thinking ? PROMPT_THINKING : PROMPT_CHAT,
-                                .keep = s->keep,
-                                .n_context = n_context,
-                                .pair_by_id = true};
-}
-
-/* Appends the tokens of pieces [0, upto). */
-static int tokenise(struct session *s, const struct prompt *p, uint32_t upto,
-                    struct tokens *out, struct err *err)
-{
-    int rc = 0;
-    for (uint32_t i = 0; rc == 0 && i < upto; i++) {
-        const struct prompt_piece *piece = &p->piece[i];
-        if (piece->ids)
-            tokens_add(out, piece->ids, piece->n_ids);
-        else
-            rc = infer_tokenize(s->d->infer, str_sub(buf_view(&p->text), piece->at, piece->len),
-                                piece->special, out, err);
+    struct arena fresh;
+    uint32_t left = s->n_msgs - n;
+    struct message *msg = n ? mem_array(left + 8, sizeof *msg) : NULL;
+    bool done = msg != NULL;
+    arena_init(&fresh, 0);
+    for (uint32_t i = 0; done && i < left; i++) {
+        msg[i] = s->msg[n + i];
+        done = move_message(&fresh, &msg[i]);
     }
-    return rc == 0 && out->failed ? err_nomem(err) : rc;
-}
-
-int session_render(struct session *s, struct err *err)
-{
-    struct view v;
-    struct prompt p;
-    int rc = view_of(&v, s, 0, err);
-    if (rc < 0) {
-        view_done(&v);
-        return rc;
+    if (!done) {
+        arena_done(&fresh);
+        mem_free(msg);
+        return;
     }
-    /* Only growth behind the last user message leaves the earlier text as it is. */
-    bool grow = s->ctx_valid && s->ctx_msgs <= v.n;
-    for (uint32_t i = s->ctx_msgs; grow && i < v.n; i++)
-        grow = v.msg[i].role == PROMPT_ASSISTANT || v.msg[i].role == PROMPT_TOOL;
-    if (!grow) {
-        tokens_reset(&s->ctx);
-        s->ctx_msgs = 0;
-    }
-    if (grow && s->ctx_msgs == v.n) {
-        view_done(&v);
-        return 0;
-    }
-    struct prompt_opts o = opts_of(s, s->ctx_msgs);
-    rc = prompt_render(&p, v.msg, v.n, &o, err);
-    if (rc == 0)
-        rc = tokenise(s, &p, p.n_pieces, &s->ctx, err);
-    s->ctx_valid = rc == 0;
-    s->ctx_msgs = v.n;
-    prompt_done(&p);
-    view_done(&v);
-    return rc;
-}
-
-int session_render_kept(struct session *s, struct tokens *out, struct err *err)
-{
-    struct view v;
-    struct prompt p;
-    int rc = view_of(&v, s, 1, err);
-    if (rc == 0) {
-        struct prompt_opts o = opts_of(s, 0);
-        v.msg[v.n] = (struct prompt_msg){.role = PROMPT_USER, .content = STR("next")};
-        rc = prompt_render(&p, v.msg, v.n + 1, &o, err);
-        uint32_t upto = 0;
-        while (rc == 0 && upto < p.n_pieces && p.piece[upto].msg != v.n)
-            upto++;
-        if (rc == 0)
-            rc = tokenise(s, &p, upto, out, err);
-        prompt_done(&p);
-    }
-    view_done(&v);
-    return rc;
-}
-
-int session_render_list(struct session *s, const struct prompt_msg *msg, uint32_t n,
-                        struct tokens *out, struct err *err)
-{
-    struct prompt p;
-    struct prompt_opts o = {.mode = PROMPT_CHAT};
-    int rc = prompt_render(&p, msg, n, &o, err);
-    if (rc == 0)
-        rc = tokenise(s, &p, p.n_pieces, out, err);
-    prompt_done(&p);
-    return rc;
-}
-
-int session_locate(struct session *s, uint32_t token, int64_t *message, struct err *err)
-{
-    struct view v;
-    struct prompt p;
-    struct tokens seen = {0};
-    int rc = view_of(&v, s, 0, err);
-    struct prompt_opts o = opts_of(s, 0);
-    *message = -1;
-    if (rc == 0) {
-        rc = prompt_render(&p, v.msg, v.n, &o, err);
-        for (uint32_t i = 0; rc == 0 && i < p.n_pieces && seen.n <= token; i++) {
-            struct prompt one = p;
-            one.piece = &p.piece[i];
-            rc = tokenise(s, &one, 1, &seen, err);
-            *message = (int64_t)p.piece[i].msg - (*s->system || s->n_schemas ? 1 : 0);
-        }
-        prompt_done(&p);
-    }
-    /* The view leaves removed messages out: count past them. */
-    for (uint32_t i = 0; i < s->n_msgs && (int64_t)i <= *message; i++)
-        *message += s->msg[i].removed;
-    tokens_done(&seen);
-    view_done(&v);
-    return rc;
-}
-
-int session_render_text(struct session *s, struct buf *out, struct err *err)
-{
-    struct view v;
-    struct prompt p;
-    int rc = view_of(&v, s, 0, err);
-    if (rc == 0) {
-        struct prompt_opts o = opts_of(s, 0);
-        rc = prompt_render(&p, v.msg, v.n, &o, err);
-        if (rc == 0)
-            buf_str(out, buf_view(&p.text));
-        prompt_done(&p);
-    }
-    view_done(&v);
-    return rc;
-}
-
-static json_t *message_json(const struct message *m, bool with_reasoning)
-{
-    json_t *o = json_object();
-    json_object_set_new(o, "role", json_string(prompt_role_name(m->role)));
-    json_object_set_new(o, "content", json_text(m->content.p ? m->content : STR("")));
-    if (m->role == PROMPT_TOOL)
-        json_object_set_new(o, "tool_call_id", json_string(m->call_id));
-    if (m->role != PROMPT_ASSISTANT)
-        return o;
-    if (with_reasoning || m->n_calls)
-        json_object_set_new(o, "reasoning_content",
-                            json_text(with_reasoning && m->reasoning.p ? m->reasoning : STR("")));
-    json_t *calls = m->n_calls ? json_array() : NULL;
-    for (uint32_t i = 0; i < m->n_calls; i++)
-        json_array_append_new(
-            calls, json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", m->calls[i].id, "type", "function",
-                             "function", "name", m->calls[i].name, "arguments",
-                             m->calls[i].fault ? "{}" : m->calls[i].arguments));
-    if (calls)
-        json_object_set_new(o, "tool_calls", calls);
-    return o;
-}
-
-json_t *session_messages(struct session *s)
-{
-    json_t *list = json_array();
-    uint32_t last_user = 0;
-    for (uint32_t i = 0; i < s->n_msgs; i++)
-        if (s->msg[i].role == PROMPT_USER && !s->msg[i].removed)
-            last_user = i;
-    if (*s->system)
-        json_array_append_new(list, json_pack("{s:s, s:s}", "role", "system", "content",
-                                              s->system));
-    for (uint32_t i = 0; i < s->n_msgs; i++) {
-        bool keep = s->keep == PROMPT_KEEP_ALL || (s->keep == PROMPT_KEEP_V32 && i > last_user);
-        if (!s->msg[i].removed)
-            json_array_append_new(list, message_json(&s->msg[i], keep));
-    }
-    return list;
+    for (uint32_t i = 0; i < n; i++)
+        s->gone_replies += s->msg[i].role == PROMPT_ASSISTANT;
+    s->n_gone += n;
+    arena_done(&s->arena);
+    mem_free(s->msg);
+    s->arena = fresh;
+    s->msg = msg;
+    s->n_msgs = left;
+    s->cap_msgs = left + 8;
 }
