@@ -76,11 +76,31 @@ struct logits_run {
     bool all, mtp;
     FILE *raw; /* NULL = into the JSON */
     struct buf selected;
-    bool first; /* no row printed yet */
+    bool started, first; /* the head is printed; no row of this list is yet */
 };
+
+static void put_positions(uint32_t first, uint32_t n)
+{
+    printf("\"positions\": [");
+    for (uint32_t i = first; i < n; i++)
+        printf(i > first ? ", %u" : "%u", i);
+    printf("]");
+}
+
+/* Before the first row, so that a run which fails before it prints nothing. */
+static void put_head(struct logits_run *r)
+{
+    if (r->started)
+        return;
+    r->started = true;
+    putchar('{');
+    put_positions(r->all ? 0 : r->n - 1, r->n);
+    printf(r->raw ? ", \"n_vocab\": %u" : ", \"logits\": [", r->n_vocab);
+}
 
 static int put_row(struct logits_run *r, const float *logits, struct err *err)
 {
+    put_head(r);
     if (r->raw) {
         if (fwrite(logits, sizeof *logits, r->n_vocab, r->raw) != r->n_vocab)
             return err_sys(err, "write logits");
@@ -132,23 +152,15 @@ static int mtp_row(void *arg, uint32_t pos, const float *logits, struct err *err
     return r->all || pos + 2 == r->n ? put_row(r, logits, err) : 0;
 }
 
-static void put_positions(uint32_t first, uint32_t n)
-{
-    printf("\"positions\": [");
-    for (uint32_t i = first; i < n; i++)
-        printf(i > first ? ", %u" : "%u", i);
-    printf("]");
-}
-
+/* What fails midway leaves the JSON open: nobody takes it for whole. */
 static int run(struct logits_run *r, struct err *err)
 {
-    putchar('{');
-    put_positions(r->all ? 0 : r->n - 1, r->n);
-    printf(r->raw ? ", \"n_vocab\": %u" : ", \"logits\": [", r->n_vocab);
     r->first = true;
     int rc = main_rows(r, err);
     model_watch_selection(r->e, NULL, NULL);
-    if (!r->raw)
+    if (rc == 0)
+        rc = buf_check(&r->selected, "the selections", err);
+    if (rc == 0 && !r->raw)
         putchar(']');
     if (rc == 0 && r->selected.len)
         printf(", \"selected\": [%s]", buf_cstr(&r->selected));
@@ -158,11 +170,11 @@ static int run(struct logits_run *r, struct err *err)
         printf("%s", r->raw ? "" : ", \"logits\": [");
         r->first = true;
         rc = model_mtp_logits(r->e, r->tok, r->n, mtp_row, r, err);
-        printf("%s", r->raw ? "}" : "]}");
+        if (rc == 0)
+            printf("%s", r->raw ? "}" : "]}");
     }
-    puts("}");
     if (rc == 0)
-        rc = buf_check(&r->selected, "the selections", err);
+        puts("}");
     if (rc == 0 && fflush(stdout) != 0)
         rc = err_sys(err, "write to standard output");
     return rc;

@@ -49,6 +49,7 @@
 #define LIMIT_GGUF_ARRAY (1u << 22)    /* elements; vocabularies and merges reach 400,000 */
 #define LIMIT_GGUF_ALIGN (1u << 20)
 #define LIMIT_MODEL_PARTS 4096u        /* DeepSeek-V3.2 comes in 163 */
+#define LIMIT_MAPPED_FILES 8192u      /* two models of the most parts */
 #define LIMIT_ROW (1u << 24)           /* elements of one row; the widest real one has 24,576 */
 #ifndef LIMIT_SCAN_BYTES
 #define LIMIT_SCAN_BYTES (64u << 20) /* files up to this size are read whole for NaN */

@@ -121,6 +121,16 @@ static int open_parts(struct engine *e, const struct engine_opts *o, struct err 
     return rc;
 }
 
+/* A weight file that changed meanwhile explains any result, and spoils a good one. */
+static int blame_files(const struct engine *e, int rc, struct err *err)
+{
+    struct err now = {0};
+    if (!e->w || weights_check(e->w, &now) == 0)
+        return rc;
+    *err = now;
+    return -now.code;
+}
+
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *err)
 {
     struct engine *e = mem_zalloc(sizeof *e);
@@ -136,6 +146,7 @@ int engine_open(struct engine **out, const struct engine_opts *o, struct err *er
     }
     if (rc == 0)
         rc = open_parts(e, o, err);
+    rc = blame_files(e, rc, err);
     if (rc < 0) {
         engine_close(e);
         return rc;
@@ -463,6 +474,7 @@ int engine_step(struct engine *e, struct engine_work *w, uint32_t n_work, struct
         if (e->mtp)
             rc = fill_drafts(e, w, n_work, err);
     }
+    rc = blame_files(e, rc, err);
     if (rc < 0) {
         give_back(w, n_work);
         return rc;
@@ -498,6 +510,9 @@ int engine_draft(struct engine *e, struct engine_draft *d, uint32_t n, struct er
     if (rc < 0)
         return rc;
     forward_head(e->f, &e->w->mtp.head, e->f->hidden, n, e->draft_logits);
+    rc = blame_files(e, 0, err);
+    if (rc < 0)
+        return rc;
     for (uint32_t i = 0; i < n; i++) {
         d[i].logits = e->draft_logits + (size_t)i * e->info.n_vocab;
         d[i].seq->mtp_len = d[i].seq->kv.len;

@@ -384,6 +384,14 @@ int gguf_parse(struct gguf **out, const uint8_t *p, uint64_t n, struct err *err)
     return 0;
 }
 
+int gguf_check(const struct gguf *g, struct err *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < g->n_parts; i++)
+        rc = mapfile_check(&g->part[i], err);
+    return rc;
+}
+
 void gguf_close(struct gguf *g)
 {
     if (!g)

@@ -32,6 +32,8 @@ struct gguf;
 NODISCARD int gguf_open(struct gguf **out, const char *path, struct err *err);
 /* The same over bytes in memory (one part), which must outlive it; for fuzzing. */
 NODISCARD int gguf_parse(struct gguf **out, const uint8_t *p, uint64_t n, struct err *err);
+/* Are the files still what was opened? See mapfile_check(). */
+NODISCARD int gguf_check(const struct gguf *g, struct err *err);
 void gguf_close(struct gguf *g);
 
 uint32_t gguf_version(const struct gguf *g);

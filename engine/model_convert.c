@@ -253,7 +253,11 @@ static int write_all(struct writer *w, struct err *err)
         rc = write_tensor(w, &w->plan->item[i], err);
     if (rc == 0)
         rc = flush(w, err);
-    return rc == 0 ? publish(w, err) : rc;
+    /* What was read from a source that changed meanwhile must not get the final name. */
+    int source = weights_check(w->plan->w, err);
+    if (source < 0 && w->fd >= 0 && ftruncate(w->fd, 0) < 0)
+        return err_sys(err, "truncate '%s'", w->path);
+    return source < 0 ? source : rc < 0 ? rc : publish(w, err);
 }
 
 int convert_write(struct plan *p, const struct model_convert *o, struct err *err)

@@ -182,6 +182,7 @@ int pool_open(struct pool **out, uint32_t n_threads, struct err *err)
     /* Signals belong to the main thread: workers are born with all of them blocked. */
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* mapfile.c answers for weight files that shrink */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     for (uint32_t i = 1; i < n_threads && rc == 0; i++) {

@@ -382,6 +382,14 @@ int safetensors_open(struct safetensors **out, const char *folder, struct err *e
     return 0;
 }
 
+int safetensors_check(const struct safetensors *s, struct err *err)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < s->n_parts; i++)
+        rc = mapfile_check(&s->part[i], err);
+    return rc;
+}
+
 void safetensors_close(struct safetensors *s)
 {
     if (!s)

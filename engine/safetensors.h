@@ -16,6 +16,8 @@ struct safetensors;
  * the wrong shape is an error, a missing one too.
  */
 NODISCARD int safetensors_open(struct safetensors **out, const char *folder, struct err *err);
+/* Are the files still what was opened? See mapfile_check(). */
+NODISCARD int safetensors_check(const struct safetensors *s, struct err *err);
 void safetensors_close(struct safetensors *s);
 
 const struct tensors *safetensors_tensors(const struct safetensors *s);

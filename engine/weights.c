@@ -199,7 +199,7 @@ int weights_scan(const struct weights *w, void (*progress)(void *arg, double don
                  struct err *err)
 {
     int rc = scan(weights_tensors(w), true, progress, arg, err);
-    return rc < 0 ? err_prefix(err, "'%s'", w->path) : 0;
+    return rc < 0 ? err_prefix(err, "'%s'", w->path) : weights_check(w, err);
 }
 
 /* --- fingerprint ---------------------------------------------------------------------------- */
@@ -374,8 +374,22 @@ int weights_open(struct weights **out, const char *path, struct err *err)
         return rc;
     }
     take_fingerprint(w);
+    rc = weights_check(w, err);
+    if (rc < 0) {
+        weights_close(w);
+        return rc;
+    }
     *out = w;
     return 0;
+}
+
+int weights_check(const struct weights *w, struct err *err)
+{
+    if (!w->file)
+        return 0; /* made in memory */
+    if (w->file->gguf)
+        return gguf_check(w->file->gguf, err);
+    return w->file->st ? safetensors_check(w->file->st, err) : 0;
 }
 
 void weights_close(struct weights *w)

@@ -56,6 +56,11 @@ struct weights {
 
 /* path: a GGUF file (the first part), or a folder with config.json and safetensors. */
 NODISCARD int weights_open(struct weights **out, const char *path, struct err *err);
+/*
+ * Are the files still what was opened? -ERR_CORRUPT: one was cut or rewritten meanwhile, and
+ * anything computed since the last good check is worth nothing. One fstat per file.
+ */
+NODISCARD int weights_check(const struct weights *w, struct err *err);
 void weights_close(struct weights *w);
 /* The model's tokenizer; -ERR_NOTFOUND when the files hold none. */
 NODISCARD int weights_tokenizer(struct tokenizer **out, const struct weights *w,
