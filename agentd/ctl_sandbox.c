@@ -26,12 +26,13 @@ struct common {
 static int load(const struct common *c, struct policy **p, struct sandbox_spec *spec,
                 struct err *err)
 {
-    char here[PATH_MAX];
-    const char *workspace = c->workspace;
+    char real[PATH_MAX];
+    const char *named = c->workspace ? c->workspace : ".";
     int rc = policy_load(p, c->policy, NULL, err);
-    if (rc == 0 && !workspace && (*p)->spec.work != SANDBOX_WORK_TEMP)
-        workspace = getcwd(here, sizeof here);
-    return rc < 0 ? rc : policy_spec(*p, workspace, spec, err);
+    bool needed = rc == 0 && (c->workspace || (*p)->spec.work != SANDBOX_WORK_TEMP);
+    if (needed && !realpath(named, real))
+        rc = err_sys(err, "workspace '%.200s'", named);
+    return rc < 0 ? rc : policy_spec(*p, needed ? real : NULL, spec, err);
 }
 
 static json_t *limits_json(uint32_t limits)

@@ -34,7 +34,7 @@ void log_line(enum log_level level, const char *module, const char *fmt, ...)
 {
     if (level > threshold)
         return;
-    char text[1024], line[2 * sizeof text];
+    char text[2048], line[2 * sizeof text];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);

@@ -725,6 +725,10 @@ int policy_spec(const struct policy *p, const char *workspace, struct sandbox_sp
                            p->path);
         if (!realpath(workspace, real))
             return err_sys(err, "workspace '%.200s'", workspace);
+        /* What was named long ago may have become a link by the hand of code inside. */
+        if (strcmp(real, workspace) != 0)
+            return err_set(err, ERR_DENIED, "workspace '%.200s' is not a real path: it leads to "
+                           "'%.200s'; name that, if it is what you mean", workspace, real);
         if (strlen(real) >= sizeof out->workspace)
             return err_set(err, ERR_LIMIT, "the workspace's path is too long");
         memcpy(out->workspace, real, strlen(real) + 1);

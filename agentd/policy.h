@@ -77,8 +77,9 @@ enum policy_decision policy_decide(const struct policy *p, const char *tool,
 const char *policy_decision_name(enum policy_decision d);
 
 /*
- * The cell that this policy describes, for a workspace given by any path of an existing
- * directory (resolved here; NULL where the policy makes its own). Variables taken from the
+ * The cell that this policy describes, for a workspace given by the real path of an existing
+ * directory (-ERR_DENIED when a link is on the way; NULL where the policy makes its own).
+ * Variables taken from the
  * daemon's environment are read now. Callers may add binds afterwards with policy_bind().
  */
 NODISCARD int policy_spec(const struct policy *p, const char *workspace,

@@ -1,7 +1,9 @@
 /* session.c - sessions: made, found, logged, forgotten. */
 #include "agentd/session.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agentd/crash.h"
@@ -249,6 +251,16 @@ void session_trim(struct daemon *d, const struct session *but)
 
 /* --- made and found --------------------------------------------------------------------- */
 
+/* A link that the person names is followed now, once; later nobody follows any. A folder that
+ * is not there yet keeps its name. */
+static void resolve_cwd(json_t *config)
+{
+    char real[PATH_MAX];
+    const char *cwd = json_string_value(json_object_get(config, "cwd"));
+    if (cwd && cwd[0] == '/' && realpath(cwd, real))
+        json_object_set_new(config, "cwd", json_text(str_c(real)));
+}
+
 int session_create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
                    const struct store_idem *idem, struct err *err)
 {
@@ -263,6 +275,7 @@ int session_create(struct session **out, struct daemon *d, uid_t uid, const json
         if (v && !json_is_null(v))
             json_object_set(config, kept[i], v);
     }
+    resolve_cwd(config);
     if (config && !json_object_get(config, "profile"))
         json_object_set_new(config, "profile", json_string(d->config.agent_profile));
     session_trim(d, NULL);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agentd/log.h"
 #include "agentd/policy.h"
 #include "agentd/session.h"
 #include "agentd/toollua.h"
@@ -36,6 +37,13 @@ static void note_results(struct session *s)
     }
 }
 
+/* Cells as they are made and connections as they end: JSON, its hostile bytes escaped. */
+static void log_audit(void *arg, const char *record)
+{
+    const struct session *s = arg;
+    LOGI("audit", "session=%s %s", s->id, record);
+}
+
 int session_tools(struct session *s, struct err *err)
 {
     char state[4096];
@@ -68,6 +76,7 @@ int session_tools(struct session *s, struct err *err)
     };
     o.hook = session_hook;
     o.hook_arg = s;
+    o.audit = log_audit;
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)
         return rc;

@@ -116,8 +116,6 @@ static int make_spec(struct toolplace *p, const struct toolrun_opts *o, bool web
     if (rc == 0 && web) { /* pages need no workspace, and get none */
         p->spec->work = SANDBOX_WORK_TEMP;
         p->spec->workspace[0] = '\0';
-    } else if (rc == 0) {
-        p->spec->net = SANDBOX_NET_NONE; /* code has the network only through the web tools */
     }
     return rc;
 }

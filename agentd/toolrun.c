@@ -54,7 +54,9 @@ struct toolrun_call {
 struct place {
     struct toolrun *t;
     struct tooldriver *driver; /* NULL until first needed */
+    struct netproxy *proxy;    /* owned; of the cell in being, NULL without one */
     bool used;                 /* it has run before: a new start loses state */
+    bool told;                 /* the audit knows of the cell in being */
 };
 
 struct toolrun {
@@ -64,7 +66,6 @@ struct toolrun {
     struct place work, web;
     struct toollua *lua;    /* owned; NULL without Lua tools */
     struct hooks *hooks;    /* owned; NULL without hooks */
-    struct netproxy *proxy; /* owned; NULL until a cell has one */
     struct toolrun_call *queue, **tail;
     struct ev_timer *kick, *guard;
     json_t *plan;
@@ -197,11 +198,33 @@ static int64_t patience(const struct toolrun_call *c, const struct toolplace_tim
     return s < times->hard_s ? s : times->hard_s;
 }
 
+static void on_audit(void *arg, const char *record)
+{
+    struct toolrun *t = arg;
+    if (t->o.audit && !t->closing)
+        t->o.audit(t->o.hook_arg, record);
+}
+
+/* What is in force, once for every cell that is made. */
+static void tell_cell(struct place *p)
+{
+    struct buf b;
+    const char *record = tooldriver_record(p->driver);
+    if (p->told || !record)
+        return;
+    p->told = true;
+    buf_init(&b, 0);
+    buf_printf(&b, "{\"event\":\"cell\",\"cell\":%s}", record);
+    on_audit(p->t, buf_cstr(&b));
+    buf_done(&b);
+}
+
 static void on_ready(void *arg)
 {
     struct place *p = arg;
     struct toolrun_call *c = running(p);
     struct toolrun *t = p->t;
+    tell_cell(p);
     if (!c || c->state != STARTING)
         return;
     if (c->cancelled) {
@@ -316,6 +339,7 @@ static void on_down(void *arg, bool refused, const char *why)
 {
     struct place *p = arg;
     struct toolrun_call *c = running(p);
+    p->told = false;
     if (p == &p->t->work)
         p->t->jobs = 0;
     if (!c)
@@ -343,13 +367,6 @@ static void on_down(void *arg, bool refused, const char *why)
     done(c);
 }
 
-static void on_audit(void *arg, const char *record)
-{
-    struct toolrun *t = arg;
-    if (t->o.audit && !t->closing)
-        t->o.audit(t->o.hook_arg, record);
-}
-
 /* The cell's way out: without a proxy behind it nothing gets through. */
 static void on_proxy(void *arg, int fd)
 {
@@ -357,11 +374,13 @@ static void on_proxy(void *arg, int fd)
     struct toolrun *t = p->t;
     struct err ignored = {0};
     const struct netproxy_opts o = {t->o.ev, t->o.policy, on_audit, t};
-    if (!t->proxy && (!t->o.policy || netproxy_new(&t->proxy, &o, &ignored) < 0)) {
+    netproxy_free(p->proxy); /* of a cell that is gone */
+    p->proxy = NULL;
+    if (!t->o.policy || netproxy_new(&p->proxy, &o, &ignored) < 0) {
         close(fd);
         return;
     }
-    if (netproxy_add(t->proxy, fd, &ignored) < 0)
+    if (netproxy_add(p->proxy, fd, &ignored) < 0)
         on_audit(t, "{\"event\": \"proxy\", \"error\": \"the listener could not be served\"}");
 }
 
@@ -671,7 +690,8 @@ void toolrun_close(struct toolrun *t)
     }
     tooldriver_free(t->work.driver);
     tooldriver_free(t->web.driver);
-    netproxy_free(t->proxy);
+    netproxy_free(t->work.proxy);
+    netproxy_free(t->web.proxy);
     toollua_free(t->lua);
     hooks_free(t->hooks);
     ev_timer_free(t->kick);

@@ -22,6 +22,7 @@ struct build {
     int root;     /* the new root while it is being filled */
     const char *root_at; /* where it stands in the old tree */
     int proc, upper, listener;
+    unsigned at; /* the step under way, for the refusal */
 };
 
 /* ns.c */

@@ -57,13 +57,19 @@ static void report(struct init *in, const struct wire *w)
     (void)!wire_send(in->b->ctl, w, NULL, NULL, 0);
 }
 
-static _Noreturn void fault(int ctl, uint32_t run, const char *step)
+/* `at`: the step of the plan while building, so that the refusal can name its path. */
+static _Noreturn void fault_at(int ctl, uint32_t run, const char *step, unsigned at)
 {
-    struct wire w = {.kind = WIRE_FAULT, .run = run, .a = errno};
+    struct wire w = {.kind = WIRE_FAULT, .run = run, .a = errno, .b = (int32_t)at};
     size_t n = strlen(step);
     memcpy(w.step, step, n < sizeof w.step ? n : sizeof w.step - 1);
     (void)!wire_send(ctl, &w, NULL, NULL, 0);
     _exit(SPENT);
+}
+
+static _Noreturn void fault(int ctl, uint32_t run, const char *step)
+{
+    fault_at(ctl, run, step, 0);
 }
 
 static int64_t ns_of(struct timeval t)
@@ -71,12 +77,19 @@ static int64_t ns_of(struct timeval t)
     return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_usec * 1000;
 }
 
-/* Buries everybody who died; runs are reported, orphans only counted out. */
+/* Buries everybody who died; runs are reported, orphans only counted out. A run that code
+ * inside stopped goes on: a driver that stands still would hold its call to the deadline. */
 static void reap(struct init *in)
 {
     int status;
     struct rusage u;
-    for (pid_t pid; (pid = wait4(-1, &status, WNOHANG, &u)) > 0;) {
+    for (pid_t pid; (pid = wait4(-1, &status, WNOHANG | WUNTRACED, &u)) > 0;) {
+        if (WIFSTOPPED(status)) {
+            for (unsigned i = 0; !in->stopped && i < RUNS_MAX; i++)
+                if (in->run[i].id && in->run[i].pid == pid && in->run[i].keep)
+                    kill(pid, SIGCONT);
+            continue;
+        }
         for (unsigned i = 0; i < RUNS_MAX; i++) {
             struct run *r = &in->run[i];
             if (r->id == 0 || r->pid != pid)
@@ -308,6 +321,7 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
     for (unsigned i = 0; only_run && i < RUNS_MAX; i++)
         if (in->run[i].id == only_run)
             in->run[i].keep = SANDBOX_KEEP_NONE;
+    in->stopped = true; /* ours: nobody is sent on meanwhile */
     kill(-1, SIGSTOP);
     struct wire w = {.kind = WIRE_ENDED, .run = only_run};
     uint32_t killed = 0, kept = 0, again = 0;
@@ -318,7 +332,6 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
     }
     if (!clean) /* something will not come to rest: nothing is worth that */
         kill(-1, SIGKILL);
-    in->stopped = true;
     if (!freeze)
         begin(in);
     w.a = (int32_t)killed;
@@ -328,8 +341,8 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
 
 static void stop_all(struct init *in)
 {
-    kill(-1, SIGSTOP);
     in->stopped = true;
+    kill(-1, SIGSTOP);
 }
 
 static void kill_all(struct init *in)
@@ -638,11 +651,11 @@ _Noreturn void init_main(struct build *b)
     if (wire_recv(b->ctl, &go, NULL, 0, fds, &n) != 1 || go.kind != WIRE_GO)
         _exit(SPENT);
     if (!b->host->root && mounts_sources(b) < 0)
-        fault(b->ctl, 0, plan_name(DO_SOURCES));
+        fault_at(b->ctl, 0, plan_name(DO_SOURCES), b->at);
     for (unsigned i = 0; i < b->plan->n; i++) {
         enum plan_do what = b->plan->step[i].what;
         if (plan_phase(what) == PLAN_INSIDE && inside_step(&in, i) < 0)
-            fault(b->ctl, 0, plan_name(what));
+            fault_at(b->ctl, 0, plan_name(what), i);
     }
     struct wire ready = {.kind = WIRE_READY};
     int give[3];

@@ -522,7 +522,7 @@ int limits_rlimits(const struct sandbox_limits *l, bool as)
         {RLIMIT_NPROC, l->tasks, l->tasks},
         {RLIMIT_CORE, 1, 1}, /* 0 does not stop a core_pattern that is a program; 1 does */
         {RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
-        {RLIMIT_MSGQUEUE, 800 << 10, 800 << 10},
+        {RLIMIT_MSGQUEUE, 128 << 10, 128 << 10}, /* counts against the daemon's user as well */
         {RLIMIT_SIGPENDING, 1024, 1024},
         {RLIMIT_RTPRIO, 0, 0},
         {RLIMIT_NICE, 0, 0},

@@ -63,7 +63,7 @@ static bool forbidden(const struct build *b, const char *path)
 static int open_source(const char *path, unsigned flags)
 {
     struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
-    if (flags & (PLAN_WORK | PLAN_IDMAP))
+    if (!(flags & PLAN_FOLLOW)) /* code inside may have swapped a folder for a link */
         how.resolve |= RESOLVE_NO_SYMLINKS;
     return sys_openat2(AT_FDCWD, path, &how);
 }
@@ -160,6 +160,7 @@ int mounts_sources(struct build *b)
         const struct plan_step *s = &b->plan->step[i];
         if (s->what != DO_BIND && s->what != DO_OVERLAY)
             continue;
+        b->at = i;
         b->tree[i] = open_tree_of(b, s);
         bool absent = errno == ENOENT || errno == EACCES;
         if (b->tree[i] < 0 && !(absent && (s->flags & PLAN_OPTIONAL)))
@@ -322,6 +323,20 @@ static int step_proc(struct build *b, const char *place)
     return b->proc < 0 ? -1 : 0;
 }
 
+/* A kernel without the file has no such count. */
+static int step_quota(struct build *b, const struct plan_step *s)
+{
+    char text[24];
+    int fd = openat(b->proc, s->a, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    int n = snprintf(text, sizeof text, "%llu", (unsigned long long)s->n1);
+    if (write(fd, text, (size_t)n) != n)
+        return fail(fd);
+    close(fd);
+    return 0;
+}
+
 static int step_shadow(struct build *b, const char *place)
 {
     struct stat st;
@@ -423,6 +438,8 @@ int mounts_step(struct build *b, unsigned i)
         return step_overlay(b, i, place);
     case DO_PROC:
         return step_proc(b, place);
+    case DO_QUOTA:
+        return step_quota(b, s);
     case DO_SHADOW:
         return step_shadow(b, place);
     case DO_READONLY:

@@ -27,7 +27,8 @@ static const struct {
     [DO_DIR] = {"dir", PLAN_INSIDE},              [DO_LINK] = {"link", PLAN_INSIDE},
     [DO_FILE] = {"file", PLAN_INSIDE},            [DO_BIND] = {"bind", PLAN_INSIDE},
     [DO_TMPFS] = {"tmpfs", PLAN_INSIDE},          [DO_OVERLAY] = {"overlay", PLAN_INSIDE},
-    [DO_PROC] = {"proc", PLAN_INSIDE},            [DO_SHADOW] = {"shadow", PLAN_INSIDE},
+    [DO_PROC] = {"proc", PLAN_INSIDE},            [DO_QUOTA] = {"quota", PLAN_INSIDE},
+    [DO_SHADOW] = {"shadow", PLAN_INSIDE},
     [DO_READONLY] = {"readonly", PLAN_INSIDE},    [DO_PIVOT] = {"pivot", PLAN_INSIDE},
     [DO_HOSTNAME] = {"hostname", PLAN_INSIDE},    [DO_LOOPBACK] = {"loopback", PLAN_INSIDE},
     [DO_LISTEN] = {"listen", PLAN_INSIDE},        [DO_RLIMITS] = {"rlimits", PLAN_INSIDE},
@@ -136,6 +137,15 @@ static void plan_etc(struct plan *p, const struct sandbox_spec *spec)
         add(p, DO_BIND, etc_shown[i], etc_shown[i], PLAN_FOLLOW | PLAN_OPTIONAL);
 }
 
+/* What the kernel counts against whoever made the user namespace, hence against the daemon's
+ * own user and with it against every other session: a cell gets a small share of each. */
+static const struct {
+    const char *file;
+    unsigned most;
+} quotas[] = {{"sys/user/max_inotify_instances", 8},
+              {"sys/user/max_inotify_watches", 16384},
+              {"sys/user/max_user_namespaces", 0}};
+
 static void plan_dev_proc(struct plan *p, const struct sandbox_spec *spec,
                           const struct probe *h)
 {
@@ -148,6 +158,8 @@ static void plan_dev_proc(struct plan *p, const struct sandbox_spec *spec,
     add(p, DO_LINK, "/dev/stderr", "/proc/self/fd/2", 0);
     add_tmpfs(p, "/dev/shm", spec->limits.tmp_bytes, spec->limits.tmp_inodes, 01777, 0);
     add(p, DO_PROC, "/proc", NULL, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(quotas); i++)
+        add(p, DO_QUOTA, quotas[i].file, NULL, 0)->n1 = quotas[i].most;
     add(p, DO_READONLY, "/proc/sys", NULL, 0);
     add_dir(p, PLAN_EMPTY, 0555, 0);
     for (unsigned i = 0; i < PROBE_SHADOWS; i++)
@@ -377,6 +389,9 @@ static void print_step(const struct plan *p, const struct plan_step *s, struct b
     case DO_LANDLOCK:
         buf_printf(out, " ABI %d%s%s", p->landlock, p->tcp_forbidden ? ", no TCP" : "",
                    p->landlock >= 6 ? ", no signals or abstract sockets outside" : "");
+        break;
+    case DO_QUOTA:
+        buf_printf(out, " /proc/%s %llu", s->a, (unsigned long long)s->n1);
         break;
     case DO_LISTEN:
         buf_printf(out, " 127.0.0.1:%llu", (unsigned long long)s->n1);

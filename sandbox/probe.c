@@ -115,6 +115,12 @@ static const struct advice advices[] = {
      "the AppArmor profile docs/apparmor-agentd"},
     {"sources", ENOSYS, "this kernel lacks open_tree and mount_setattr",
      "use Linux 5.12 or later"},
+    {"sources", ELOOP, "this path, which the policy shows, goes through a symbolic link",
+     "name its real path (realpath): a link may be changed by code inside"},
+    {"sources", ENOENT, "this path, which the policy shows, does not exist",
+     "make it, take it out of the policy, or mark it optional: true"},
+    {"sources", EACCES, "the daemon may not open this path, which the policy shows",
+     "check its permissions, or take it out of the policy"},
     {"root", EPERM, "mounting in the new namespace is refused",
      "in a container allow the mount calls; on Ubuntu load the AppArmor profile "
      "docs/apparmor-agentd"},

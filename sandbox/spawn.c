@@ -186,6 +186,19 @@ static int refuse(struct attempt *a, const char *step, int sys)
     return err_set(a->err, ERR_DENIED, "%s; %s", a->r->reason, a->r->remedy);
 }
 
+/* The same, naming the path that the step was about. */
+static int refuse_at(struct attempt *a, const char *step, int sys, unsigned at)
+{
+    const struct plan_step *s = at < a->plan.n ? &a->plan.step[at] : NULL;
+    (void)!refuse(a, step, sys);
+    if (s && (s->what == DO_BIND || s->what == DO_OVERLAY)) {
+        char reason[sizeof a->r->reason];
+        memcpy(reason, a->r->reason, sizeof reason);
+        snprintf(a->r->reason, sizeof a->r->reason, "%.100s: %.200s", s->b, reason);
+    }
+    return err_set(a->err, ERR_DENIED, "%s; %s", a->r->reason, a->r->remedy);
+}
+
 static const struct plan_step *find_step(const struct plan *p, enum plan_do what)
 {
     for (unsigned i = 0; i < p->n; i++)
@@ -242,7 +255,7 @@ static int prepare(struct attempt *a)
     if (rc < 0)
         return rc;
     if (a->host.root && mounts_sources(b) < 0)
-        return refuse(a, errno == EINVAL ? "idmount" : plan_name(DO_SOURCES), errno);
+        return refuse_at(a, errno == EINVAL ? "idmount" : plan_name(DO_SOURCES), errno, a->b.at);
     return 0;
 }
 
@@ -294,7 +307,7 @@ static int await_ready(struct attempt *a)
         return refuse(a, "init", EPIPE);
     if (w.kind == WIRE_FAULT) {
         w.step[sizeof w.step - 1] = '\0';
-        return refuse(a, w.step, w.a);
+        return refuse_at(a, w.step, w.a, (unsigned)w.b);
     }
     if (w.kind != WIRE_READY || n == 0)
         return refuse(a, "init", EPROTO);

@@ -34,7 +34,8 @@ struct interp {
 /* The driver's own frames are named <driver>, so that it can leave them out of tracebacks. */
 static const char *const driver_argv[] = {
     "python3", "-I", "-S", "-X", "utf8", "-c",
-    "exec(compile(__import__('sys').argv[1], '<driver>', 'exec'), {})", interp_driver, NULL};
+    "exec(compile(__import__('sys').argv[1], '<driver>', 'exec'), "
+    "{'__builtins__': dict(vars(__import__('builtins')))})", interp_driver, NULL};
 static const char *const driver_env[] = {"MPLBACKEND=Agg", NULL};
 
 void interp_free(struct interp *p)
@@ -61,12 +62,13 @@ static int64_t left_ms(int64_t deadline)
 /* What the driver said about one request; views into interp.in until the next read. */
 struct reply {
     char nonce[40];
+    int64_t threads; /* of Python's own that go on */
     bool has[4];
     struct str part[4]; /* value, error, trace, figures */
 };
 enum { VALUE, ERROR, TRACE, FIGURES };
 
-/* "NONCE L L L L": 0, or -ERR_PARSE. *total is the number of bytes that follow. */
+/* "NONCE THREADS L L L L": 0, or -ERR_PARSE. *total is the number of bytes that follow. */
 static int read_header(struct str line, struct reply *r, int64_t len[4], size_t *total,
                        struct err *err)
 {
@@ -74,6 +76,8 @@ static int read_header(struct str line, struct reply *r, int64_t len[4], size_t 
     if (!str_split(&line, ' ', &piece) || piece.n >= sizeof r->nonce)
         return err_set(err, ERR_PARSE, "the interpreter's answer has no nonce");
     snprintf(r->nonce, sizeof r->nonce, "%.*s", STR_ARG(piece));
+    if (!str_split(&line, ' ', &piece) || !str_to_i64(piece, &r->threads))
+        return err_set(err, ERR_PARSE, "the interpreter's answer has no count of threads");
     *total = 0;
     for (unsigned i = 0; i < 4; i++) {
         if (!str_split(&line, ' ', &piece) || !str_to_i64(piece, &len[i]) || len[i] < -1 ||
@@ -288,6 +292,11 @@ static void assemble(struct call *c, struct answer *a)
     a->cut_bytes += cut[0];
     a->output_bytes = c->cap[0].keep.total + c->cap[1].keep.total;
     a->spill = c->cap[0].spill >= 0 ? c->cap[0].spill : c->cap[1].spill;
+    if (c->reply.threads > 0) {
+        envelope_newline(&a->text);
+        buf_printf(&a->text, "[threads that this or earlier code started go on: %lld; what they "
+                   "print is mixed into what later code prints]\n", (long long)c->reply.threads);
+    }
     add_figures(a, c->reply.part[FIGURES]);
 }
 

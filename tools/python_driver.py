@@ -1,22 +1,31 @@
 """Runs code that arrives on a socket and says how it went; started by python.c with -I -S.
 
 A request is a line "NONCE LENGTH" and that many bytes of source. The answer is a line
-"NONCE VALUE ERROR TRACE FIGURES" of byte lengths (-1 = none) and those bytes in that order.
+"NONCE THREADS VALUE ERROR TRACE FIGURES": how many threads of Python's own go on, then byte
+lengths (-1 = none), and those bytes in that order.
 Output of the code goes to descriptors 1 and 2 and is read there. Modules that a plain call
 does not need are imported when it does: the start takes a few milliseconds.
 
-All state of the driver lives in the closure of main(), out of the way of honest code;
-hostile code can reach it, and can then lie about itself, not about others: it sits in a cell.
+All state of the driver lives in the closure of main(), and so do the functions it uses and
+builtins of its own: code that replaces any of these replaces nothing here, nor does a module
+that lies in the workspace. After each call what would act on the next one is taken back:
+built-in functions, streams, tracing, timers, the handler of interrupts. Code that looks for
+the closure can still find it, and can then lie about this interpreter: it sits in a cell.
 """
 
 
 def main():
     import _ast
     import _signal
+    import _thread
     import builtins
     import os
     import sys
     control = 100
+    read, write, getpid, leave, real = os.read, os.write, os.getpid, os._exit, os.path.realpath
+    set_trace, set_profile, threads = sys.settrace, sys.setprofile, _thread._count
+    set_signal, set_timer = _signal.signal, _signal.setitimer
+    timers = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
     vers = "python%d.%d" % sys.version_info[:2]
     sys.path += ["/usr/local/lib/%s/dist-packages" % vers, "/usr/lib/python3/dist-packages"]
     only_ast = 0x400  # PyCF_ONLY_AST
@@ -26,7 +35,8 @@ def main():
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace", line_buffering=True)
     out, err = sys.stdout, sys.stderr
-    home = os.getpid()
+    home = getpid()
+    library = None
     running = False
     number = 0
     figure = 0
@@ -37,15 +47,18 @@ def main():
     sys.modules["__main__"] = module
     del sys.argv[1:]
     sys.argv[0] = ""
+    own = builtins.__dict__
+    genuine = {k: v for k, v in own.items() if k != "_"}
+    at_start = (dict(sys.modules), sys.path[:], sys.meta_path[:], sys.path_hooks[:])
 
     def interrupt(signum, frame):
         if running:
             raise KeyboardInterrupt
 
     def fill():
-        piece = os.read(control, 65536)
+        piece = read(control, 65536)
         if not piece:
-            os._exit(0)
+            leave(0)
         pending.extend(piece)
 
     def next_request():
@@ -63,20 +76,55 @@ def main():
     def reply(nonce, *parts):
         parts = [None if p is None else p.encode("utf-8", "backslashreplace") for p in parts]
         sizes = " ".join(str(-1 if p is None else len(p)) for p in parts)
-        left = nonce + b" " + sizes.encode() + b"\n" + b"".join(p for p in parts if p)
+        left = b"%s %d %s\n" % (nonce, threads(), sizes.encode())
+        left += b"".join(p for p in parts if p)
         while left:
-            left = left[os.write(control, left):]
+            left = left[write(control, left):]
+
+    def take_back():
+        """What a call may have left to act on the next one."""
+        set_trace(None)
+        set_profile(None)
+        for timer in timers:
+            set_timer(timer, 0)
+        set_signal(_signal.SIGINT, interrupt)
+        for name, value in genuine.items():
+            if own.get(name) is not value:
+                own[name] = value
+        sys.stdout, sys.stderr = out, err
+
+    def modules():
+        """linecache and traceback as the distribution has them, whatever was imported or lies
+        in the workspace under their names and those of what they need."""
+        nonlocal library
+        if library is None:
+            now = (dict(sys.modules), sys.path[:], sys.meta_path[:], sys.path_hooks[:])
+            restore(at_start)
+            try:
+                import linecache
+                import traceback
+                library = linecache, traceback
+            finally:
+                restore(now)
+        return library
+
+    def restore(state):
+        for place, kept in zip((sys.path, sys.meta_path, sys.path_hooks), state[1:]):
+            place[:] = kept
+        for name in [n for n in sys.modules if n not in state[0]]:
+            del sys.modules[name]
+        sys.modules.update(state[0])
+        sys.path_importer_cache.clear()
 
     def is_user(path):
         if path.startswith("<cell "):
             return True
-        path = os.path.realpath(path)
+        path = real(path)
         return not path.startswith(("/usr/", sys.prefix + "/", sys.base_prefix + "/lib"))
 
     def describe(exc):
         """Traceback of user frames only, with the exception's own text last."""
-        import linecache
-        import traceback
+        linecache, traceback = modules()
         for name, code in sources.items():
             linecache.cache[name] = (len(code), None, code.splitlines(True), name)
         te = traceback.TracebackException.from_exception(exc, compact=True)
@@ -166,7 +214,7 @@ def main():
     def cut(text, limit=262144):
         return text if text is None or len(text) <= limit else text[:limit] + "..."
 
-    _signal.signal(_signal.SIGINT, interrupt)
+    set_signal(_signal.SIGINT, interrupt)
     reply(b"ready", None, None, None, None)
     sys.path.insert(0, "")
     while True:
@@ -175,9 +223,12 @@ def main():
             value, error, trace, saved = run(code)
         except KeyboardInterrupt:  # it came as the code ended
             value, error, trace, saved = None, "KeyboardInterrupt", "KeyboardInterrupt\n", None
+        set_trace(None)
+        set_profile(None)
         flush()
-        if os.getpid() != home:  # the code forked and the child came back here
-            os._exit(0)
+        if getpid() != home:  # the code forked and the child came back here
+            leave(0)
+        take_back()
         reply(nonce, cut(value), error, cut(trace), saved)
 
 

@@ -90,7 +90,10 @@ static void specs_resolve_workspace_and_variables(void **state)
     setenv("AGENTD_TEST_VALUE", "v", 1);
     struct policy *p = must("version: 1\nrequire: nolimits\nenv: {A: '1', B: {from: "
                             "AGENTD_TEST_VALUE}, C: {from: AGENTD_NOT_SET}}\n");
-    ASSERT_OK(policy_spec(p, "/usr/share/../share", &spec, &err), &err);
+    ASSERT_ERR(policy_spec(p, "/usr/share/../share", &spec, &err), ERR_DENIED, &err,
+               "leads to '/usr/share'");
+    ASSERT_ERR(policy_spec(p, "/proc/self/root/usr", &spec, &err), ERR_DENIED, &err, "real");
+    ASSERT_OK(policy_spec(p, "/usr/share", &spec, &err), &err);
     assert_string_equal(spec.workspace, "/usr/share");
     assert_int_equal(spec.n_env, 2);
     assert_string_equal(spec.env[1], "B=v");
