@@ -199,7 +199,7 @@ static int ctl_model_convert(int argc, char **argv)
     const struct opt opts[] = {
         {"type", 't', OPT_STR, &type, "T", "storage type of matrices; default q8_0"},
         {"per-tensor", 0, OPT_LIST, &per, "PATTERN=T",
-         "type of tensors whose GGUF name matches; the last match wins"},
+         "type of matrices whose GGUF name matches; the last match wins"},
         {"name", 0, OPT_STR, &name, "TEXT", "the model's name; default the source's"},
         {"quiet", 'q', OPT_FLAG, &quiet, NULL, "no progress"},
         {"json", 0, OPT_FLAG, &json, NULL, "print what was written as JSON"},
@@ -209,7 +209,8 @@ static int ctl_model_convert(int argc, char **argv)
              "SRC is a safetensors folder or a GGUF file; DST becomes a GGUF file that\n"
              "llama.cpp reads as well. Vectors, router and index head weights stay f32; rows\n"
              "that are not whole blocks fall back to a type with smaller blocks.\n"
-             "The work goes to DST.partial; interrupted, the same command continues it.\n"
+             "The work goes to DST.partial; interrupted, the same command continues it. A DST\n"
+             "that exists is replaced when all is written.\n"
              "Types:%s\n"
              "Exit codes: 0 done, 1 failed (a sentence on stderr says why), 2 usage.", types);
     const struct opt_cmd cmd = {

@@ -73,7 +73,7 @@ struct logits_run {
     struct engine *e;
     const int32_t *tok;
     uint32_t n, chunk, n_vocab;
-    bool all, mtp;
+    bool all, mtp, watch;
     FILE *raw; /* NULL = into the JSON */
     struct buf selected;
     bool started, first; /* the head is printed; no row of this list is yet */
@@ -162,11 +162,11 @@ static int run(struct logits_run *r, struct err *err)
         rc = buf_check(&r->selected, "the selections", err);
     if (rc == 0 && !r->raw)
         putchar(']');
-    if (rc == 0 && r->selected.len)
+    if (rc == 0 && r->watch)
         printf(", \"selected\": [%s]", buf_cstr(&r->selected));
-    if (rc == 0 && r->mtp && r->n > 1) {
+    if (rc == 0 && r->mtp) {
         printf(", \"mtp\": {");
-        put_positions(r->all ? 0 : r->n - 2, r->n - 1);
+        put_positions(r->all || r->n < 2 ? 0 : r->n - 2, r->n - 1);
         printf("%s", r->raw ? "" : ", \"logits\": [");
         r->first = true;
         rc = model_mtp_logits(r->e, r->tok, r->n, mtp_row, r, err);
@@ -194,6 +194,7 @@ static int open_and_run(struct logits_run *r, struct engine_opts *o, const char 
         rc = err_sys(err, "create '%s'", raw);
     if (rc == 0) {
         r->n_vocab = engine_info(r->e)->n_vocab;
+        r->watch = selected;
         if (selected)
             model_watch_selection(r->e, put_selected, r);
         rc = run(r, err);

@@ -175,7 +175,8 @@ int ctl_model_tokenize(int argc, char **argv)
         .n_opts = ARRAY_LEN(opts), .min_args = 1, .max_args = 2,
         .summary = "Turn text into token ids.",
         .more = "MODEL is a GGUF file, a folder with tokenizer.json, or a tokenizer.json.\n"
-                "Text that comes from outside belongs behind --plain. With --batch each line\n"
+                "Without TEXT, standard input is the text. What comes from outside belongs behind\n"
+                "--plain. With --batch each line\n"
                 "of standard input is {\"text\":\"..\",\"special\":false} or\n"
                 "{\"pieces\":[{\"text\":\"..\",\"special\":true}, ..]}; the answer to each\n"
                 "is {\"ids\":[..]}.\n"
@@ -185,6 +186,8 @@ int ctl_model_tokenize(int argc, char **argv)
     if (at < 0)
         return code;
     const char *text = at + 1 < argc ? argv[at + 1] : NULL;
+    if (!text && !file && !is_batch && !isatty(STDIN_FILENO))
+        file = "-";
     if ((text != NULL) + (file != NULL) + is_batch != 1) {
         fprintf(stderr, "%s: give one of TEXT, --file and --batch\n", cmd.name);
         return EXIT_USAGE;

@@ -19,6 +19,7 @@ struct maker {
     const struct model_convert *o;
     uint32_t want; /* o->type as a number */
     char at[32];   /* "blk.3." */
+    uint64_t on_matrix, on_vector; /* bit i: rule i has matched one */
     int rc;
     struct err *err;
 };
@@ -59,20 +60,41 @@ static int find_type(const char *name, uint32_t *out, struct err *err)
     return 0;
 }
 
+/* A pattern may sweep over vectors; it changes matrices alone. */
 static void choose_type(struct maker *m, struct out_tensor *t, bool keep_f32)
 {
     t->type = keep_f32 || t->n_dims == 1 ? QUANT_F32 : m->want;
-    bool wished = false;
-    for (unsigned i = 0; m->rc == 0 && i < m->o->n_rules; i++)
-        if (fnmatch(m->o->rule[i].pattern, t->name, 0) == 0) {
-            m->rc = find_type(m->o->rule[i].type, &t->type, m->err);
-            wished = true;
+    for (unsigned i = 0; m->rc == 0 && i < m->o->n_rules; i++) {
+        uint32_t type = t->type;
+        if (fnmatch(m->o->rule[i].pattern, t->name, 0) != 0)
+            continue;
+        m->rc = find_type(m->o->rule[i].type, &type, m->err);
+        if (t->n_dims == 1 && type != QUANT_F32) {
+            m->on_vector |= 1ull << i;
+        } else {
+            m->on_matrix |= 1ull << i;
+            t->type = type;
         }
-    if (m->rc == 0 && wished && t->n_dims == 1 && t->type != QUANT_F32)
-        m->rc = err_set(m->err, ERR_UNSUPPORTED, "'%s' is a vector; vectors are kept in f32",
-                        t->name);
+    }
     while (m->rc == 0 && !fits(t->type, t->ne[0]))
         t->type = fallback(t->type);
+}
+
+/* A rule that changes nothing is a mistake of whoever wrote it. */
+static int check_rules(const struct maker *m)
+{
+    for (unsigned i = 0; i < m->o->n_rules; i++) {
+        const char *pattern = m->o->rule[i].pattern;
+        if (m->on_matrix >> i & 1)
+            continue;
+        if (m->on_vector >> i & 1)
+            return err_set(m->err, ERR_UNSUPPORTED, "pattern '%s' matches vectors only; "
+                           "vectors are kept in f32", pattern);
+        return err_set(m->err, ERR_NOTFOUND, "pattern '%s' matches no tensor; 'agentctl model "
+                       "info' of a GGUF file shows the names' form, such as "
+                       "'blk.0.attn_output.weight'", pattern);
+    }
+    return 0;
 }
 
 /* --- the list ----------------------------------------------------------------------------- */
@@ -206,7 +228,8 @@ int plan_make(struct plan *p, const struct weights *w, const struct model_conver
     *p = (struct plan){.w = w, .head_at = -1};
     struct maker m = {.p = p, .o = o, .err = err};
     const struct hparams *hp = &w->hp;
-    m.rc = find_type(o->type, &m.want, err);
+    m.rc = o->n_rules <= 64 ? find_type(o->type, &m.want, err)
+                            : err_set(err, ERR_LIMIT, "more than 64 patterns");
     plain(&m, "token_embd.weight", &w->embed, false);
     plain(&m, "output_norm.weight", &w->norm, true);
     if (w->head.data != w->embed.data)
@@ -216,6 +239,8 @@ int plan_make(struct plan *p, const struct weights *w, const struct model_conver
         layer(&m, l);
     if (keep_mtp)
         mtp(&m);
+    if (m.rc == 0)
+        m.rc = check_rules(&m);
     p->head = m.rc == 0 ? mem_array((size_t)hp->qk_nope_head_dim * hp->kv_lora_rank,
                                     sizeof *p->head) : NULL;
     if (m.rc == 0 && !p->head)

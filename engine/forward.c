@@ -219,10 +219,10 @@ static int finish(struct forward *f, const float *w, struct err *err)
         if (!isfinite(sum))
             return err_set(
                 err, ERR_CORRUPT,
-                "the model computed a number that is not finite at position %u: "
-                "its weights hold NaN or infinity, or overflow; check the file "
-                "with 'agentctl model info'",
-                f->row_pos[i]);
+                "the model '%s' computed a number that is not finite at position %u: its "
+                "weights hold NaN or infinity, or overflow; 'agentctl model info --check' "
+                "names the tensor",
+                f->w->path, f->row_pos[i]);
     }
     return 0;
 }

@@ -53,10 +53,23 @@ static void lay_out(struct kvcache *kv, const struct hparams *hp)
     kv->page_bytes = (at + 4095) & ~(size_t)4095;
 }
 
-static size_t default_bytes(void)
+/* 0 when the system does not say. */
+static size_t memory_bytes(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size / 4 : (size_t)1 << 30;
+    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size : 0;
+}
+
+/* What was asked for, or a quarter of memory. More than there is would be granted, and then
+ * end the process in the middle of a step. */
+static int choose_bytes(size_t wanted, size_t *out, struct err *err)
+{
+    size_t memory = memory_bytes();
+    *out = wanted ? wanted : memory ? memory / 4 : (size_t)1 << 30;
+    if (!memory || *out <= memory)
+        return 0;
+    return err_set(err, ERR_LIMIT, "a KV cache of %zu bytes exceeds the memory of this machine, "
+                   "%zu bytes", wanted, memory);
 }
 
 int kvcache_open(struct kvcache **out, const struct hparams *hp,
@@ -84,10 +97,12 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
                                                              : QUANT_BF16);
     kv->widen = kernel_best()->widen;
     lay_out(kv, hp);
-    size_t bytes = o->bytes ? o->bytes : default_bytes();
+    size_t bytes;
+    int rc = choose_bytes(o->bytes, &bytes, err);
     size_t most = bytes / kv->page_bytes;
     kv->n_pages = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
-    int rc = 0;
+    if (rc < 0)
+        goto fail;
     if (kv->n_pages == 0) {
         rc = err_set(
             err, ERR_LIMIT,

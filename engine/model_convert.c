@@ -168,6 +168,10 @@ static int open_partial(struct writer *w, uint32_t *first, struct err *err)
 {
     if (snprintf(w->path, sizeof w->path, "%s.partial", w->o->dst) >= (int)sizeof w->path)
         return err_set(err, ERR_LIMIT, "path '%s' is too long", w->o->dst);
+    struct stat st;
+    if (stat(w->o->dst, &st) == 0 && !S_ISREG(st.st_mode))
+        return err_set(err, ERR_UNSUPPORTED, "'%s' exists and is not a regular file",
+                       w->o->dst);
     w->fd = open(w->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (w->fd < 0)
         return err_sys(err, "create '%s'", w->path);

@@ -148,8 +148,9 @@ static json_t *by_type(const struct weights *w)
                                                quant_type_name(type), "count", (json_int_t)n,
                                                "bytes", (json_int_t)bytes));
     }
-    return json_pack("{s:i, s:I, s:o, s:i, s:s}", "count", list->n, "bytes",
-                     (json_int_t)total, "by_type", a, "unused", unused, "first_unused", first);
+    return json_pack("{s:i, s:I, s:o, s:i, s:o}", "count", list->n, "bytes",
+                     (json_int_t)total, "by_type", a, "unused", unused, "first_unused",
+                     json_text(str_c(first)));
 }
 
 /* Bytes of one position in all layers; the FP8 row carries a scale per 128 values. */
@@ -211,9 +212,9 @@ static json_t *describe(const struct weights *w, json_t *tokenizer)
     hash128_hex(print, hex);
     uint64_t active = c.always.elements + c.routed.elements;
     return json_pack(
-        "{s:o, s:s, s:s, s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:o, s:o, s:{s:I, s:I, s:I}, s:o, "
+        "{s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:o, s:o, s:{s:I, s:I, s:I}, s:o, "
         "s:o}",
-        "name", json_text(str_c(w->name)), "path", w->path, "format",
+        "name", json_text(str_c(w->name)), "path", json_text(str_c(w->path)), "format",
         weights_gguf(w) ? "gguf" : "safetensors", "arch", w->hp.arch, "rule", w->hp.rule,
         "note", w->hp.note, "fingerprint", hex, "parameters", "total",
         (json_int_t)c.all.elements, "active", (json_int_t)active, "numbers", numbers(&w->hp),

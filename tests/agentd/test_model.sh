@@ -71,6 +71,11 @@ json q.json "{t['type'] for t in d['tensors']['by_type']} == {'f32', 'q4_k', 'q5
 refuses 1 "type 'q9' is unknown" "$ctl" model convert m y.gguf --type q9
 refuses 1 "not PATTERN=TYPE" "$ctl" model convert m y.gguf --per-tensor nothing
 refuses 1 "vectors are kept in f32" "$ctl" model convert m y.gguf --per-tensor 'output_norm*=q8_0'
+refuses 1 "'nothing*' matches no tensor" "$ctl" model convert m y.gguf --per-tensor 'nothing*=q8_0'
+refuses 1 "not a regular file" "$ctl" model convert m / -q
+"$ctl" model convert m sweep.gguf --type f32 --per-tensor 'blk.0.*=q8_0' -q --json >sweep.json ||
+    fail "a pattern over vectors too"
+json sweep.json "{t['type'] for t in d['tensors']['by_type']} == {'f32', 'q8_0'}"
 [ -e y.gguf ] && fail "a refused conversion left a file"
 
 # --- interrupted work
@@ -140,7 +145,8 @@ for model in m m/tokenizer.json t.gguf; do
     [ "$(sed -n '1p;3p' batch | tr -d '\n')" = '{"ids":[258,111]}{"ids":[261,258,111]}' ] ||
         fail "$model: batch says $(cat batch)"
 done
-refuses 2 "give one of TEXT, --file and --batch" "$ctl" model tokenize m
+refuses 2 "give one of TEXT, --file and --batch" "$ctl" model tokenize m x --file hello.txt
+[ "$("$ctl" model tokenize m <hello.txt)" = "258 111" ] || fail "standard input"
 refuses 1 "line 2" "$ctl" model tokenize m --batch < <(printf '{"text":"a"}\n{"text":7}\n')
 refuses 1 "holds no tokenizer.ggml.tokens" "$ctl" model tokenize f32.gguf x
 "$ctl" model make-test bare

@@ -241,6 +241,8 @@ static void bad_work_is_refused(void **state)
     ASSERT_ERR(engine_open(&e, &o, &err), ERR_LIMIT, &err, "256 positions");
     o = (struct engine_opts){.path = v32, .cache_bytes = 100};
     ASSERT_ERR(engine_open(&e, &o, &err), ERR_LIMIT, &err, "holds no page");
+    o = (struct engine_opts){.path = v32, .cache_bytes = (size_t)1 << 50};
+    ASSERT_ERR(engine_open(&e, &o, &err), ERR_LIMIT, &err, "exceeds the memory");
 }
 
 /* --- drafts

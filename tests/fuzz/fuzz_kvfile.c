@@ -55,7 +55,7 @@ static void use(struct engine *e, struct engine_seq *s)
     int32_t tok = 5;
     uint32_t n = engine_seq_len(s);
     char path[64];
-    snprintf(path, sizeof path, "/tmp/fuzz_kvfile.%d", (int)getpid());
+    snprintf(path, sizeof path, "/dev/shm/fuzz_kvfile.%d", (int)getpid());
     if (engine_seq_save(s, path, &err) < 0 || engine_seq_load(&again, e, path, &err) < 0 ||
         engine_seq_len(again) != n)
         abort();
