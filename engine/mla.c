@@ -100,23 +100,26 @@ static void project(struct forward *f, uint32_t layer)
     uint32_t n = 0, n_q = hp->n_heads * (hp->qk_nope_head_dim + hp->qk_rope_head_dim);
     bool index = hp->index_topk && hp->index_full[layer];
     part[n++] =
-        (struct kernel_part){&w->kv_a, f->kv, hp->kv_lora_rank + hp->qk_rope_head_dim};
+        (struct kernel_part){.w = &w->kv_a, .y = f->kv,
+                             .ldy = hp->kv_lora_rank + hp->qk_rope_head_dim};
     if (hp->q_lora_rank)
-        part[n++] = (struct kernel_part){&w->q_a, f->cq, hp->q_lora_rank};
+        part[n++] = (struct kernel_part){.w = &w->q_a, .y = f->cq, .ldy = hp->q_lora_rank};
     else
-        part[n++] = (struct kernel_part){&w->q, f->q, n_q};
+        part[n++] = (struct kernel_part){.w = &w->q, .y = f->q, .ldy = n_q};
     if (index) {
-        part[n++] = (struct kernel_part){&w->index_k, f->ik, hp->index_head_dim};
-        part[n++] = (struct kernel_part){&w->index_proj, f->iw, hp->index_n_heads};
+        part[n++] = (struct kernel_part){.w = &w->index_k, .y = f->ik,
+                                         .ldy = hp->index_head_dim};
+        part[n++] = (struct kernel_part){.w = &w->index_proj, .y = f->iw,
+                                         .ldy = hp->index_n_heads, .exact = true};
     }
     kernel_matmul_parts(f->k, part, n, f->a, hp->dim, f->n_rows);
     forward_rows(f, norm_and_store, &j);
     n = 0;
     if (hp->q_lora_rank)
-        part[n++] = (struct kernel_part){&w->q_b, f->q, n_q};
+        part[n++] = (struct kernel_part){.w = &w->q_b, .y = f->q, .ldy = n_q};
     if (index)
-        part[n++] = (struct kernel_part){&w->index_q_b, f->iq,
-                                         hp->index_n_heads * hp->index_head_dim};
+        part[n++] = (struct kernel_part){.w = &w->index_q_b, .y = f->iq,
+                                         .ldy = hp->index_n_heads * hp->index_head_dim};
     if (n)
         kernel_matmul_parts(f->k, part, n, f->cq, hp->q_lora_rank, f->n_rows);
     forward_rows(f, rotate_queries, &j);

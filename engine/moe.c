@@ -122,7 +122,7 @@ void moe_layer(struct forward *f, uint32_t layer)
         kernel_ffn(f->k, &w->mlp, f->a, dim, f->n_rows, f->y, dim, false);
         return;
     }
-    kernel_matmul(f->k, &w->router, f->a, dim, f->n_rows, f->router,
+    kernel_matmul_exact(f->k, &w->router, f->a, dim, f->n_rows, f->router,
                   hp->n_routed_experts);
     struct route_job j = {f, f->vec[layer].router_bias};
     forward_rows(f, route_rows, &j);

@@ -4,6 +4,7 @@
  */
 #include "engine/kernel/kernel.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,6 @@ struct kernel {
     uint32_t max_rows, n_threads;
     uint8_t *work; /* n_threads * work_bytes */
     size_t work_bytes;
-    uint8_t *local; /* n_threads * local_bytes: packed rows of kernel_matmul_local */
-    size_t local_bytes;
     float *tile; /* n_threads * tile_floats: a block of outputs of one bucket */
     size_t tile_floats;
     uint8_t
@@ -44,7 +43,7 @@ static bool can_run(const struct kernel_ops *o)
         return __builtin_cpu_supports("avx2") &&
                __builtin_cpu_supports("fma"); /* and F16C */
 #endif
-    return o == &kernel_ref;
+    return o == &kernel_ref || o == &kernel_exact;
 }
 
 const struct kernel_ops *kernel_list(unsigned i)
@@ -55,6 +54,7 @@ const struct kernel_ops *kernel_list(unsigned i)
         &kernel_avx2,
 #endif
         &kernel_ref,
+        &kernel_exact,
     };
     for (unsigned k = 0; k < ARRAY_LEN(all); k++)
         if (can_run(all[k]) && i-- == 0)
@@ -124,13 +124,11 @@ int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
     k->work_bytes = KERNEL_WORK(cols);
     /* A packed row is never longer than its floats and a scale per sixteen of them. */
     size_t pack_row = (size_t)cols * 5 + 256;
-    k->local_bytes = KERNEL_LOCAL_ROWS * pack_row;
-    k->tile_floats = (size_t)max64(max_rows, KERNEL_LOCAL_ROWS) * BLOCK * 2;
+    k->tile_floats = (size_t)max_rows * BLOCK * 2;
     k->packed_bytes = (size_t)max64(max_rows * pack_row,
                                     spread * (hp->moe_inter_dim * UINT64_C(5) + 256));
     int rc = 0;
     k->work = block(k->n_threads, k->work_bytes, err, &rc);
-    k->local = block(k->n_threads, k->local_bytes, err, &rc);
     k->tile = block(k->n_threads, k->tile_floats * sizeof(float), err, &rc);
     k->packed[0] = block(1, k->packed_bytes, err, &rc);
     k->packed[1] = block(1, k->packed_bytes, err, &rc);
@@ -153,7 +151,6 @@ void kernel_close(struct kernel *k)
     if (!k)
         return;
     mem_free(k->work);
-    mem_free(k->local);
     mem_free(k->tile);
     mem_free(k->packed[0]);
     mem_free(k->packed[1]);
@@ -202,7 +199,7 @@ static struct acts packed(struct kernel *k, int which, uint32_t type, const floa
 /* Whether rows packed for type a serve type b too. */
 static bool same_pack(const struct kernel *k, uint32_t a, uint32_t b, uint64_t cols)
 {
-    return a == b || (!k->ops->pack_bytes(a, cols) && !k->ops->pack_bytes(b, cols));
+    return k->ops->pack_bytes(a, cols) == k->ops->pack_bytes(b, cols);
 }
 
 /* Blocks per task, so that a task is worth a thread's while. */
@@ -247,61 +244,56 @@ static void dense_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t la
     }
 }
 
+/* The part's rows: floats, or packed in one of two buffers; type[] is what those hold. */
+static struct acts part_acts(struct kernel *k, const struct kernel_part *part, const float *x,
+                             size_t ldx, uint32_t n, uint32_t type[2], struct acts have[2],
+                             int *n_packed)
+{
+    uint64_t cols = part->w->ne[0];
+    if (part->exact || !k->ops->pack_bytes(part->w->type, cols))
+        return (struct acts){.x = x, .ldx = ldx};
+    for (int b = 0; b < *n_packed; b++)
+        if (same_pack(k, type[b], part->w->type, cols))
+            return have[b];
+    assert(*n_packed < 2);
+    int at = (*n_packed)++;
+    type[at] = part->w->type;
+    return have[at] = packed(k, at, type[at], x, ldx, cols, n);
+}
+
 void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
                          uint32_t n_parts, const float *x, size_t ldx, uint32_t n)
 {
-    struct acts acts[KERNEL_PARTS_MAX];
+    struct acts acts[KERNEL_PARTS_MAX], have[2];
     uint32_t type[2] = {0, 0};
     int n_packed = 0;
     struct dense_job j = {.k = k, .part = part, .acts = acts, .n_parts = n_parts, .n = n};
-    uint64_t cols = part[0].w->ne[0];
-    uint32_t done = 0; /* parts that the coming round covers */
     for (uint32_t p = 0; p < n_parts; p++) {
-        int at = -1;
-        for (int b = 0; b < n_packed; b++)
-            if (same_pack(k, type[b], part[p].w->type, cols))
-                at = b;
-        if (at < 0 && n_packed == 2) {
-            /* A third packing: finish what we have and start over with this part. */
-            kernel_matmul_parts(k, part + p, n_parts - p, x, ldx, n);
-            kernel_matmul_parts(k, part, p, x, ldx, n);
-            return;
-        }
-        if (at < 0) {
-            at = n_packed++;
-            type[at] = part[p].w->type;
-            acts[p] = packed(k, at, type[at], x, ldx, cols, n);
-        } else {
-            for (uint32_t q = 0; q < p; q++)
-                if (same_pack(k, part[q].w->type, part[p].w->type, cols))
-                    acts[p] = acts[q];
-        }
+        acts[p] = part_acts(k, &part[p], x, ldx, n, type, have, &n_packed);
         j.first_block[p + 1] = j.first_block[p] + n_blocks(tensor_n_rows(part[p].w));
-        done = p + 1;
     }
-    pool_run(k->pool, dense_blocks, &j, j.first_block[done], grain(cols, n));
+    pool_run(k->pool, dense_blocks, &j, j.first_block[n_parts], grain(part[0].w->ne[0], n));
 }
 
 void kernel_matmul(struct kernel *k, const struct tensor *w, const float *x, size_t ldx,
                    uint32_t n, float *y, size_t ldy)
 {
-    struct kernel_part part = {w, y, ldy};
+    struct kernel_part part = {w, y, ldy, false};
+    kernel_matmul_parts(k, &part, 1, x, ldx, n);
+}
+
+void kernel_matmul_exact(struct kernel *k, const struct tensor *w, const float *x,
+                         size_t ldx, uint32_t n, float *y, size_t ldy)
+{
+    struct kernel_part part = {w, y, ldy, true};
     kernel_matmul_parts(k, &part, 1, x, ldx, n);
 }
 
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy)
 {
-    size_t ldp = (k->ops->pack_bytes(w->type, w->ne[0]) + 63) & ~(size_t)63;
-    uint8_t *room = k->local + thread * k->local_bytes;
-    void *work = k->work + thread * k->work_bytes;
-    for (uint32_t i = 0; i < n; i += KERNEL_LOCAL_ROWS) {
-        uint32_t m = n - i < KERNEL_LOCAL_ROWS ? n - i : KERNEL_LOCAL_ROWS;
-        struct acts a = {.x = x + i * ldx, .ldx = ldx, .packed = room, .ldp = ldp};
-        for (uint32_t r = 0; ldp && r < m; r++)
-            k->ops->pack(w->type, a.x + r * ldx, w->ne[0], room + r * ldp);
-        k->ops->matmul(w, 0, tensor_n_rows(w), &a, m, y + i * ldy, ldy, work);
-    }
+    struct acts a = {.x = x, .ldx = ldx};
+    k->ops->matmul(w, 0, tensor_n_rows(w), &a, n, y, ldy, k->work + thread * k->work_bytes);
 }
 
 /* --- gated FFN
@@ -426,8 +418,7 @@ static void moe_down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t
             for (uint32_t i = 0; i < n; i++) {
                 float *y = j->y + k->bucket_row[start + i] * j->ldy + r;
                 float g = k->bucket_weight[start + i];
-                for (uint64_t c = 0; c < to - r; c++)
-                    y[c] += g * tile[(size_t)i * BLOCK + c];
+                k->ops->axpy(y, g, tile + (size_t)i * BLOCK, to - r);
             }
         }
     }

@@ -5,6 +5,9 @@
  * are read as they lie in the file or from a repacked copy, and whether activations are
  * quantised on the way is decided here, once, when the kernels are opened.
  *
+ * Weights in floats are multiplied in floats; quantised ones in whole numbers, with rows
+ * of activations rounded to int8 (int8.h), but where a caller asks for floats.
+ *
  * Determinism, which every implementation keeps:
  *   - each output element is computed by one thread, in one fixed order of additions;
  *   - y[i][r] depends on row i of x and row r of w alone: not on n, not on the other
@@ -13,6 +16,7 @@
 #ifndef ENGINE_KERNEL_KERNEL_H
 #define ENGINE_KERNEL_KERNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,7 +41,7 @@ struct acts {
  * meaning, and tests hold the others to it.
  */
 struct kernel_ops {
-    const char *name; /* "ref", "avx2", "avx512" */
+    const char *name; /* "exact", "ref", "avx2", "avx512" */
 
     /* sum_i a[i] * b[i] */
     float (*dot)(const float *a, const float *b, size_t n);
@@ -55,23 +59,28 @@ struct kernel_ops {
     void (*index_scores)(float *out, const float *q, const float *w, uint32_t n_heads,
                          const float *k, uint32_t n, uint32_t dim);
 
-    /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats. */
+    /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats.
+     * Types of the same size have the same packing. */
     size_t (*pack_bytes)(uint32_t type, uint64_t cols);
     void (*pack)(uint32_t type, const float *x, uint64_t cols, void *out);
     /*
      * y[i * ldy + (r - first)] = w[r] . x[i]   rows first..last-1 of w, n rows of x
+     * in floats when x has no packed rows, else as int8.h says, whatever the table.
      * work: KERNEL_WORK(w->ne[0]) bytes, 64-byte aligned, this thread's own.
      */
     void (*matmul)(const struct tensor *w, uint64_t first, uint64_t last,
                    const struct acts *x, uint32_t n, float *y, size_t ldy, void *work);
 };
-/* Room for a block of 8 dequantised rows. */
-#define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float))
+/* Room for 8 rows as floats, or 16 as codes with their scales in whole chunks of 256. */
+#define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float) + 8192)
 
-/* The table for this machine; AGENTD_KERNEL=ref|avx2|avx512 in the environment overrides.
+/*
+ * The table for this machine; AGENTD_KERNEL=exact|ref|avx2|avx512 in the environment
+ * overrides. "exact" is ref without the rounding of activations: what weights of any type
+ * give in plain floats.
  */
 const struct kernel_ops *kernel_best(void);
-extern const struct kernel_ops kernel_ref;
+extern const struct kernel_ops kernel_ref, kernel_exact;
 #if defined(__x86_64__)
 extern const struct kernel_ops kernel_avx2, kernel_avx512;
 #endif
@@ -94,7 +103,9 @@ void kernel_close(struct kernel *k);
 const struct kernel_ops *kernel_ops(const struct kernel *k);
 struct pool *kernel_pool(const struct kernel *k);
 
-/* y[i * ldy + r] = w[r] . x[i], n rows. */
+/* y[i * ldy + r] = w[r] . x[i], n rows. The second form: activations as floats. */
+void kernel_matmul_exact(struct kernel *k, const struct tensor *w, const float *x,
+                         size_t ldx, uint32_t n, float *y, size_t ldy);
 void kernel_matmul(struct kernel *k, const struct tensor *w, const float *x, size_t ldx,
                    uint32_t n, float *y, size_t ldy);
 /* Several matrices on the same rows at once: packed once, one round of the pool. */
@@ -103,11 +114,11 @@ struct kernel_part {
     const struct tensor *w;
     float *y;
     size_t ldy;
+    bool exact; /* activations as floats whatever the type: for what decides, not sums */
 };
 void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
                          uint32_t n_parts, const float *x, size_t ldx, uint32_t n);
-/* Inside a pool job, on thread `thread` alone. n is at most KERNEL_LOCAL_ROWS. */
-enum { KERNEL_LOCAL_ROWS = 64 };
+/* Inside a pool job, on thread `thread` alone, with activations as floats. */
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy);
 

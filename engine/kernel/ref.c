@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/kernel/expf.h"
+#include "engine/kernel/int8.h"
 #include "engine/kernel/kernel.h"
 #include "engine/quant/quant.h"
 
@@ -82,14 +83,14 @@ static void ref_index_scores(float *out, const float *q, const float *w, uint32_
     }
 }
 
-static size_t ref_pack_bytes(uint32_t type, uint64_t cols)
+static size_t no_pack_bytes(uint32_t type, uint64_t cols)
 {
     (void)type;
     (void)cols;
     return 0;
 }
 
-static void ref_pack(uint32_t type, const float *x, uint64_t cols, void *out)
+static void no_pack(uint32_t type, const float *x, uint64_t cols, void *out)
 {
     (void)type;
     (void)x;
@@ -100,6 +101,10 @@ static void ref_pack(uint32_t type, const float *x, uint64_t cols, void *out)
 static void ref_matmul(const struct tensor *w, uint64_t first, uint64_t last,
                        const struct acts *x, uint32_t n, float *y, size_t ldy, void *work)
 {
+    if (x->packed) {
+        int8_matmul(w, first, last, x, n, y, ldy, work);
+        return;
+    }
     float *row = work;
     size_t cols = (size_t)w->ne[0];
     for (uint64_t r = first; r < last; r++) {
@@ -122,16 +127,13 @@ void kernel_row(const struct tensor *w, uint64_t row, float *out)
         quant_traits(w->type)->dequantize(out, p, (size_t)w->ne[0]);
 }
 
-const struct kernel_ops kernel_ref = {
-    .name = "ref",
-    .dot = ref_dot,
-    .axpy = ref_axpy,
-    .rmsnorm = ref_rmsnorm,
-    .exp_sum = ref_exp_sum,
-    .swiglu = ref_swiglu,
-    .widen = ref_widen,
-    .index_scores = ref_index_scores,
-    .pack_bytes = ref_pack_bytes,
-    .pack = ref_pack,
-    .matmul = ref_matmul,
-};
+#define REF_TABLE(label, bytes, rows)                                                    \
+    {                                                                                    \
+        .name = label, .dot = ref_dot, .axpy = ref_axpy, .rmsnorm = ref_rmsnorm,         \
+        .exp_sum = ref_exp_sum, .swiglu = ref_swiglu, .widen = ref_widen,                \
+        .index_scores = ref_index_scores, .pack_bytes = bytes, .pack = rows,             \
+        .matmul = ref_matmul,                                                            \
+    }
+
+const struct kernel_ops kernel_ref = REF_TABLE("ref", int8_pack_bytes, int8_pack);
+const struct kernel_ops kernel_exact = REF_TABLE("exact", no_pack_bytes, no_pack);

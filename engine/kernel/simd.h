@@ -1,6 +1,7 @@
 /*
  * simd.h - the kernels in vectors of floats, written once and compiled for each
- * instruction set (avx2.c, avx512.c), which includes this file and names the table.
+ * instruction set (avx2.c, avx512.c), which includes this file and names the table, its
+ * PACK and its INT8_MATMUL: packed rows are multiplied as int8.h says.
  *
  * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile
  * of outputs is that many chains side by side. So one row and many rows, alone or in a
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "engine/kernel/expf.h"
+#include "engine/kernel/int8.h"
 #include "engine/kernel/kernel.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
@@ -295,6 +297,10 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
                         const struct acts *x, uint32_t n, float *y, size_t ldy,
                         void *work)
 {
+    if (x->packed) {
+        INT8_MATMUL(w, first, last, x, n, y, ldy, work);
+        return;
+    }
     size_t cols = (size_t)w->ne[0], room = (cols + 15) & ~(size_t)15;
     float *at = work;
     const float *wr[WIDE];
@@ -344,25 +350,10 @@ static void simd_index_scores(float *out, const float *q, const float *w,
     }
 }
 
-static size_t simd_pack_bytes(uint32_t type, uint64_t cols)
-{
-    (void)type;
-    (void)cols;
-    return 0;
-}
-
-static void simd_pack(uint32_t type, const float *x, uint64_t cols, void *out)
-{
-    (void)type;
-    (void)x;
-    (void)cols;
-    (void)out;
-}
-
 #define SIMD_TABLE(label)                                                                \
     {                                                                                    \
         .name = label, .dot = simd_dot, .axpy = simd_axpy, .rmsnorm = simd_rmsnorm,      \
         .exp_sum = simd_exp_sum, .swiglu = simd_swiglu, .widen = simd_widen,             \
-        .index_scores = simd_index_scores, .pack_bytes = simd_pack_bytes,                \
-        .pack = simd_pack, .matmul = simd_matmul,                                        \
+        .index_scores = simd_index_scores, .pack_bytes = int8_pack_bytes,                \
+        .pack = PACK, .matmul = simd_matmul,                                             \
     }
