@@ -80,6 +80,9 @@ static bool open_scratch(struct forward *f)
     size_t topk = hp->index_topk ? hp->index_topk : 1;
     size_t per_thread = mla_thread_floats(hp, f->o.max_rows);
     size_t keys = (size_t)KV_PAGE * hp->index_head_dim;
+    size_t pages = (f->o.n_ctx + (size_t)KV_PAGE - 1) / KV_PAGE;
+    f->score_ld = pages * KV_PAGE;
+    keys = keys > INDEXER_WORK ? keys : INDEXER_WORK;
     f->thread_floats = ((per_thread > keys ? per_thread : keys) + 15) & ~(size_t)15;
     return rows(&f->row_run, n, 1, sizeof(uint32_t)) &&
            rows(&f->row_pos, n, 1, sizeof(uint32_t)) && rows(&f->cos, n, half, 4) &&
@@ -89,14 +92,16 @@ static bool open_scratch(struct forward *f)
            rows(&f->pair, hp->n_mtp_layers ? n : 1, 2 * (size_t)hp->dim, 4) &&
            rows(&f->cq, n, hp->q_lora_rank, 4) &&
            rows(&f->q, n, heads * (hp->qk_nope_head_dim + 2 * half), 4) &&
-           rows(&f->qa, n, heads * hp->kv_lora_rank, 4) &&
+           rows(&f->qa, n, heads * (hp->kv_lora_rank + 2 * half), 4) &&
+           rows(&f->parts, 1, mla_parts_floats(hp), 4) &&
+           rows(&f->bits, n, pages, sizeof(uint64_t)) &&
            rows(&f->kv, n, hp->kv_lora_rank + 2 * half, 4) &&
            rows(&f->o_in, n, heads * hp->v_head_dim, 4) &&
            rows(&f->iq, n, (size_t)hp->index_n_heads * hp->index_head_dim, 4) &&
            rows(&f->ik, n, hp->index_head_dim, 4) &&
            rows(&f->iw, n, hp->index_n_heads, 4) &&
            rows(&f->set, n, topk, sizeof(uint32_t)) && rows(&f->n_set, n, 1, 4) &&
-           rows(&f->scores, hp->index_topk ? SCORE_ROWS : 1, f->o.n_ctx, 4) &&
+           rows(&f->scores, hp->index_topk ? SCORE_ROWS : 1, f->score_ld, 4) &&
            rows(&f->router, n, hp->n_routed_experts, 4) &&
            rows(&f->pick, n, hp->n_activated_experts, sizeof(uint32_t)) &&
            rows(&f->weight, n, hp->n_activated_experts, 4) &&
@@ -113,6 +118,7 @@ int forward_open(struct forward **out, const struct weights *w, struct kernel *k
     f->hp = &w->hp;
     f->k = k;
     f->ops = kernel_ops(k);
+    f->attn = attn_ops(f->ops->name);
     f->pool = kernel_pool(k);
     f->o = *o;
     f->rotate = kvcache_rotates(kv);
@@ -135,7 +141,7 @@ void forward_close(struct forward *f)
                      f->x,       f->a,     f->y,       f->hidden,  f->pair,   f->cq,
                      f->q,       f->qa,    f->kv,      f->o_in,    f->iq,     f->ik,
                      f->iw,      f->set,   f->n_set,   f->scores,  f->router, f->pick,
-                     f->weight,  f->thread};
+                     f->weight,  f->thread, f->bits, f->parts};
     for (unsigned i = 0; i < ARRAY_LEN(owned); i++)
         mem_free(owned[i]);
     mem_free(f);

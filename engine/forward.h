@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/kernel/attn.h"
 #include "engine/kernel/kernel.h"
 #include "engine/kvcache.h"
 #include "engine/model.h"
@@ -20,7 +21,6 @@
 
 enum {
     SCORE_ROWS = 16, /* queries whose index scores are kept at one time */
-    TILE = 64,       /* positions that attention reads together; one page */
 };
 
 /* A run: rows first..first+n-1 of the batch are positions pos..pos+n-1 of seq. */
@@ -47,6 +47,7 @@ struct forward {
     const struct hparams *hp;
     struct kernel *k; /* borrowed */
     const struct kernel_ops *ops;
+    const struct attn_ops *attn;
     struct pool *pool;
     struct forward_opts o;
     struct layer_vectors *vec;
@@ -69,14 +70,18 @@ struct forward {
     float *y;    /* (dim) output of a block */
     float *cq;   /* (q_lora_rank) then its norm, qr */
     float *q;    /* (n_heads, nope + rope) */
-    float *qa;   /* (n_heads, kv_lora_rank) absorbed queries, then weighted latents */
+    float *qa;   /* (n_heads, kv_lora_rank + rope) absorbed queries, then in the first
+                    kv_lora_rank of each the weighted latents */
     float *kv;   /* (kv_lora_rank + rope) */
     float *o_in; /* (n_heads, v) */
     float *iq, *ik,
         *iw; /* (index_n_heads, index_head_dim), (index_head_dim), (index_n_heads) */
     uint32_t *set,
         *n_set;     /* (index_topk) selected positions; SET_ALL = every one so far */
-    float *scores;  /* (SCORE_ROWS, n_ctx) */
+    float *scores;  /* (SCORE_ROWS, score_ld) */
+    size_t score_ld; /* n_ctx in whole pages */
+    uint64_t *bits; /* (one word per page of n_ctx) which positions a row reads */
+    float *parts;   /* attention of single rows, part by part */
     float *router;  /* (n_routed_experts) */
     uint32_t *pick; /* (n_activated_experts) */
     float *weight;
@@ -120,11 +125,19 @@ void forward_head(struct forward *f, const struct tensor *head, const float *hid
 void mla_layer(struct forward *f, uint32_t layer);
 /* Floats of scratch that mla_layer() needs per thread. */
 size_t mla_thread_floats(const struct hparams *hp, uint32_t max_rows);
+/* Floats of f->parts. */
+size_t mla_parts_floats(const struct hparams *hp);
 /* f->set, f->n_set of every row, from f->iq, f->iw and the cached index keys. */
 void indexer_select(struct forward *f, uint32_t layer);
+/* Whether this row's scores are made at all. */
+bool indexer_scores_row(const struct forward *f, uint32_t row);
 /* Positions of the k largest of scores[0..n-1], ascending; ties to the lower position.
  * n > k > 0. Returns nothing: exactly k are written. */
 void indexer_topk(const float *scores, uint32_t n, uint32_t k, uint32_t *out);
+/* The same by vector kernels; work has room for INDEXER_WORK floats. */
+enum { INDEXER_WORK = 8192 };
+void indexer_pick(const struct attn_ops *ops, const float *scores, uint32_t n, uint32_t k,
+                  uint32_t *out, float *work);
 /* f->y = the layer's FFN of f->a. */
 void moe_layer(struct forward *f, uint32_t layer);
 /* One row: experts ascending and their weights, from router logits. */

@@ -28,8 +28,7 @@ void layer_norm(float *out, const float *x, const float *w, const float *b, uint
 /* Order-preserving integer of a score; -0 and +0 are the same. */
 static uint32_t rank_key(float x)
 {
-    uint32_t u = float_bits(x + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
+    return attn_key(float_bits(x + 0.0f));
 }
 
 /*
@@ -72,6 +71,40 @@ void indexer_topk(const float *scores, uint32_t n, uint32_t k, uint32_t *out)
     }
 }
 
+/*
+ * The twin of indexer_topk: one histogram of the top 11 bits finds the bin of the k-th
+ * key, the few scores of that bin are ranked exactly, and one pass collects. Four counters
+ * for each bin, because neighbours mostly hit the same.
+ */
+void indexer_pick(const struct attn_ops *ops, const float *scores, uint32_t n, uint32_t k,
+                  uint32_t *out, float *work)
+{
+    enum { BITS = 11, SHIFT = 32 - BITS, BINS = 1 << BITS };
+    uint32_t count[4][BINS] = {{0}}, i = 0, want = k, b = BINS;
+    for (; i + 4 <= n; i += 4)
+        for (uint32_t j = 0; j < 4; j++)
+            count[j][rank_key(scores[i + j]) >> SHIFT]++;
+    for (; i < n; i++)
+        count[0][rank_key(scores[i]) >> SHIFT]++;
+    for (;;) {
+        b--;
+        uint32_t all = count[0][b] + count[1][b] + count[2][b] + count[3][b];
+        if (all >= want) {
+            i = all;
+            break;
+        }
+        want -= all;
+    }
+    uint32_t least, ties;
+    if (i <= INDEXER_WORK) {
+        uint32_t m = ops->within(work, scores, n, b << SHIFT, (b << SHIFT) + ((1u << SHIFT) - 1));
+        least = kth_key(work, m, want, &ties);
+    } else {
+        least = kth_key(scores, n, k, &ties);
+    }
+    ops->above(out, scores, n, least, ties);
+}
+
 /* --- scores
  * ------------------------------------------------------------------------------ */
 
@@ -89,9 +122,10 @@ struct score_job {
     uint32_t n_segs, n_rows;
 };
 
-static bool needs_scores(const struct forward *f, uint32_t row)
+bool indexer_scores_row(const struct forward *f, uint32_t row)
 {
-    return f->row_pos[row] + 1 > f->hp->index_topk || f->watch;
+    return f->watch || (f->o.select == ENGINE_SELECT_INDEXER &&
+                        f->row_pos[row] + 1 > f->hp->index_topk);
 }
 
 static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t last)
@@ -105,25 +139,22 @@ static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t las
         const struct segment *s = j->seg;
         while (t >= s->first_task + s->tiles)
             s++;
-        uint32_t from = (uint32_t)(t - s->first_task) * KV_PAGE;
-        uint32_t end = s->run->pos + (s->row - s->run->first) + s->n;
-        uint32_t n = end - from < KV_PAGE ? end - from : KV_PAGE;
-        kvseq_get_index(s->run->seq, j->layer, from, n, keys);
+        uint32_t page = (uint32_t)(t - s->first_task), from = page * KV_PAGE;
+        kvseq_get_index(s->run->seq, j->layer, page, keys);
+        if (page + 1 < s->tiles)
+            kvseq_prefetch_index(s->run->seq, j->layer, page + 1);
         for (uint32_t i = 0; i < s->n; i++) {
-            uint32_t row = s->row + i, seen = f->row_pos[row] + 1;
-            if (!needs_scores(f, row) || seen <= from)
-                continue;
-            f->ops->index_scores(f->scores + (size_t)(row - j->row) * f->o.n_ctx + from,
-                                 f->iq + row * width, f->iw + row * hp->index_n_heads,
-                                 hp->index_n_heads, keys,
-                                 seen - from < n ? seen - from : n, hp->index_head_dim);
+            uint32_t row = s->row + i;
+            if (indexer_scores_row(f, row) && f->row_pos[row] >= from)
+                f->attn->index(f->scores + (row - j->row) * f->score_ld + from,
+                               f->iq + row * width, f->iw + row * hp->index_n_heads,
+                               hp->index_n_heads, keys, hp->index_head_dim);
         }
     }
 }
 
 static void pick_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
-    (void)thread;
     struct score_job *j = arg;
     struct forward *f = j->f;
     uint32_t k = f->hp->index_topk;
@@ -131,7 +162,8 @@ static void pick_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
         uint32_t row = j->row + (uint32_t)i, n = f->row_pos[row] + 1;
         f->n_set[row] = n > k ? k : SET_ALL;
         if (n > k)
-            indexer_topk(f->scores + i * f->o.n_ctx, n, k, f->set + (size_t)row * k);
+            indexer_pick(f->attn, f->scores + i * f->score_ld, n, k, f->set + (size_t)row * k,
+                         f->thread + thread * f->thread_floats);
     }
 }
 
@@ -159,7 +191,7 @@ static void tell(struct forward *f, const struct score_job *j)
                                      .pos = n - 1,
                                      .set = set,
                                      .n_set = n > k ? k : n,
-                                     .scores = f->scores + (size_t)i * f->o.n_ctx};
+                                     .scores = f->scores + (size_t)i * f->score_ld};
         f->watch(f->watch_arg, &out);
     }
 }
@@ -174,7 +206,7 @@ static void build_segments(struct forward *f, struct score_job *j)
         n = n < j->n_rows - i ? n : j->n_rows - i;
         struct segment *s = &j->seg[j->n_segs++];
         uint32_t end = f->row_pos[row] + n; /* positions that the last query sees */
-        bool any = needs_scores(f, row + n - 1);
+        bool any = indexer_scores_row(f, row + n - 1);
         *s = (struct segment){.run = run,
                               .row = row,
                               .n = n,
@@ -201,7 +233,8 @@ void indexer_select(struct forward *f, uint32_t layer)
         j.n_rows = f->n_rows - row < SCORE_ROWS ? f->n_rows - row : SCORE_ROWS;
         build_segments(f, &j);
         const struct segment *last = &j.seg[j.n_segs - 1];
-        pool_run(f->pool, score_tiles, &j, last->first_task + last->tiles, 1);
+        uint32_t tasks = last->first_task + last->tiles;
+        pool_run(f->pool, score_tiles, &j, tasks, tasks / (8 * pool_threads(f->pool)) + 1);
         pool_run(f->pool, pick_rows, &j, j.n_rows, 1);
         if (f->watch)
             tell(f, &j);

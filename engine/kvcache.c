@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "engine/kernel/attn.h"
 #include "engine/kernel/kernel.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
@@ -31,7 +32,10 @@ struct kvcache {
     uint32_t n_free;
     const struct quant_traits *traits; /* of the 16- and 32-bit storages */
     void (*widen)(uint32_t type, float *y, const void *x, size_t n);
+    void (*widen_f8)(float *y, const uint8_t *code, const float *scale, uint32_t step,
+                     uint32_t n);
 };
+_Static_assert((int)KV_PAGE == (int)ATTN_TILE, "a page is what the kernels take at a time");
 
 static size_t f8_groups(size_t n)
 {
@@ -96,6 +100,7 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
                               : kv->type == ENGINE_CACHE_F16 ? QUANT_F16
                                                              : QUANT_BF16);
     kv->widen = kernel_best()->widen;
+    kv->widen_f8 = attn_ops(kernel_best()->name)->widen_f8;
     lay_out(kv, hp);
     size_t bytes;
     int rc = choose_bytes(o->bytes, &bytes, err);
@@ -124,6 +129,8 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
         goto fail;
     }
     kv->base = base;
+    /* Gathering touches rows all over: with small pages it would wait for addresses. */
+    (void)madvise(base, kv->n_pages * kv->page_bytes, MADV_HUGEPAGE);
     *out = kv;
     return 0;
 fail:
@@ -265,11 +272,16 @@ static uint8_t *latent_at(const struct kvseq *s, uint32_t layer, uint32_t pos)
            pos % KV_PAGE * kv->latent_row;
 }
 
-static uint8_t *index_at(const struct kvseq *s, uint32_t layer, uint32_t pos)
+/* The index block of a page: keys standing, then for FP8 one scale per position. */
+static uint8_t *index_at(const struct kvseq *s, uint32_t layer, uint32_t page)
 {
     const struct kvcache *kv = s->kv;
-    return page_at(kv, s->page[pos / KV_PAGE]) + kv->layer[layer].index +
-           pos % KV_PAGE * kv->index_row;
+    return page_at(kv, s->page[page]) + kv->layer[layer].index;
+}
+
+static size_t index_size(const struct kvcache *kv)
+{
+    return kv->type == ENGINE_CACHE_F32 ? 4 : kv->type == ENGINE_CACHE_FP8 ? 1 : 2;
 }
 
 static float abs_max(const float *x, size_t n)
@@ -292,13 +304,14 @@ static void f8_store(uint8_t *code, uint8_t *scales, const float *x, size_t n)
     }
 }
 
-static void f8_load(float *x, const uint8_t *code, const uint8_t *scales, size_t n)
+static void f8_load(const struct kvcache *kv, float *x, const uint8_t *code,
+                    const uint8_t *scales, size_t n)
 {
     for (size_t g = 0; g * F8_GROUP < n; g++) {
         size_t m = n - g * F8_GROUP < F8_GROUP ? n - g * F8_GROUP : F8_GROUP;
         float scale;
         memcpy(&scale, scales + g * sizeof scale, sizeof scale);
-        quant_f8_row(x + g * F8_GROUP, code + g * F8_GROUP, &scale, m);
+        kv->widen_f8(x + g * F8_GROUP, code + g * F8_GROUP, &scale, 0, (uint32_t)m);
     }
 }
 
@@ -334,16 +347,20 @@ void kvseq_put(struct kvseq *s, uint32_t layer, uint32_t pos, float *row)
 void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float *ik)
 {
     struct kvcache *kv = s->kv;
-    uint8_t *to = index_at(s, layer, pos);
+    uint32_t n = kv->index_dim, at = pos % KV_PAGE;
+    size_t size = index_size(kv);
+    uint8_t *to = index_at(s, layer, pos / KV_PAGE) + at * size;
     if (kv->type != ENGINE_CACHE_FP8) {
-        kv->traits->quantize(to, ik, kv->index_dim);
+        for (uint32_t i = 0; i < n; i++, to += KV_PAGE * size)
+            kv->traits->quantize(to, ik + i, 1);
         return;
     }
     /* One scale for the whole head, however wide. */
-    float scale = fmaxf(abs_max(ik, kv->index_dim), 1e-10f) / 448.0f;
-    for (uint32_t i = 0; i < kv->index_dim; i++)
-        to[i] = quant_f8_encode(ik[i] / scale);
-    memcpy(to + kv->index_dim, &scale, sizeof scale);
+    float scale = fmaxf(abs_max(ik, n), 1e-10f) / 448.0f;
+    for (uint32_t i = 0; i < n; i++)
+        to[(size_t)i * KV_PAGE] = quant_f8_encode(ik[i] / scale);
+    uint8_t *scales = to - at + (size_t)n * KV_PAGE;
+    memcpy(scales + at * sizeof scale, &scale, sizeof scale);
 }
 
 void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
@@ -359,26 +376,42 @@ void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint3
             kv->widen(kv->traits->type, to, from, width);
             continue;
         }
-        f8_load(to, from, from + kv->rank, kv->rank);
+        f8_load(kv, to, from, from + kv->rank, kv->rank);
         kv->widen(kv->traits->type, to + kv->rank, from + kv->rank + scales, kv->rope);
     }
 }
 
-void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t first, uint32_t n,
-                     float *out)
+static void prefetch(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(p + i, 0, 2);
+}
+
+void kvseq_prefetch(const struct kvseq *s, uint32_t layer, const uint32_t *set,
+                    uint32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        prefetch(latent_at(s, layer, set ? set[i] : first + i), s->kv->latent_row);
+}
+
+void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float *out)
 {
     const struct kvcache *kv = s->kv;
-    const uint8_t *from = index_at(s, layer, first);
+    const uint8_t *from = index_at(s, layer, page);
     if (kv->type != ENGINE_CACHE_FP8) {
-        kv->widen(kv->traits->type, out, from, (size_t)n * kv->index_dim);
+        kv->widen(kv->traits->type, out, from, (size_t)kv->index_dim * KV_PAGE);
         return;
     }
-    for (uint32_t i = 0; i < n; i++, from += kv->index_row) {
-        float scale;
-        memcpy(&scale, from + kv->index_dim, sizeof scale);
-        for (uint32_t j = 0; j < kv->index_dim; j++)
-            out[(size_t)i * kv->index_dim + j] = quant_f8_decode(from[j]) * scale;
-    }
+    float scale[KV_PAGE];
+    memcpy(scale, from + (size_t)kv->index_dim * KV_PAGE, sizeof scale);
+    for (uint32_t i = 0; i < kv->index_dim; i++)
+        kv->widen_f8(out + (size_t)i * KV_PAGE, from + (size_t)i * KV_PAGE, scale, 1,
+                     KV_PAGE);
+}
+
+void kvseq_prefetch_index(const struct kvseq *s, uint32_t layer, uint32_t page)
+{
+    prefetch(index_at(s, layer, page), s->kv->index_row * KV_PAGE);
 }
 
 int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_block_fn *fn,
@@ -386,15 +419,28 @@ int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_bloc
 {
     const struct kvcache *kv = s->kv;
     uint8_t *base = page_at(kv, s->page[page]);
-    for (uint32_t l = 0; l < kv->n_layers; l++) {
+    size_t size = index_size(kv);
+    int rc = 0;
+    for (uint32_t l = 0; rc == 0 && l < kv->n_layers; l++) {
         const struct layout *y = &kv->layer[l];
-        int rc = fn(arg, l, base + y->latent, kv->latent_row, n_rows, err);
-        if (rc == 0 && y->has_index)
-            rc = fn(arg, l, base + y->index, kv->index_row, n_rows, err);
-        if (rc < 0)
-            return rc;
+        struct kv_block b = {.base = base + y->latent, .element = kv->latent_row,
+                             .n_runs = 1, .n_rows = n_rows, .layer = l};
+        rc = fn(arg, &b, err);
+        if (rc < 0 || !y->has_index)
+            continue;
+        b.base = base + y->index;
+        b.element = size;
+        b.stride = KV_PAGE * size;
+        b.n_runs = kv->index_dim;
+        rc = fn(arg, &b, err);
+        if (rc < 0 || kv->type != ENGINE_CACHE_FP8)
+            continue;
+        b.base += (size_t)kv->index_dim * KV_PAGE;
+        b.element = sizeof(float);
+        b.n_runs = 1;
+        rc = fn(arg, &b, err);
     }
-    return 0;
+    return rc;
 }
 
 void hadamard(float *x, uint32_t n)

@@ -4,8 +4,9 @@
  * A page holds KV_PAGE consecutive positions of every layer, so that one reference count
  * covers them: forks share pages, and the first side to write into a shared page copies
  * it. Within a page each layer has its latent rows (latent, then rotary key) and, where
- * it runs an indexer, its index keys, apart from the latents because scoring streams
- * them.
+ * it runs an indexer, its index keys: apart from the latents because scoring streams
+ * them, and standing (index_head_dim rows of KV_PAGE positions) because scoring wants one
+ * position per lane.
  *
  * Storage: f32, f16, bf16, or FP8 rows: e4m3 with one f32 scale per 128 latents, rotary
  * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding.
@@ -66,14 +67,23 @@ void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float 
 /* Rows [latent, rotary key] of n positions: those of `set`, or first..first+n-1. */
 void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
                uint32_t n, float *out);
-/* Index keys of positions first..first+n-1, which lie in one page. */
-void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t first, uint32_t n,
-                     float *out);
+/* Asks for those rows to come near, without waiting. */
+void kvseq_prefetch(const struct kvseq *s, uint32_t layer, const uint32_t *set,
+                    uint32_t first, uint32_t n);
+/* Index keys of a page, standing: out (index_head_dim, KV_PAGE). Positions that do not hold
+ * yet are in it with whatever was there. */
+void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float *out);
+void kvseq_prefetch_index(const struct kvseq *s, uint32_t layer, uint32_t page);
 
 /* The stored bytes of n rows from a page's start, for snapshots: every layer's latent and
- * index blocks in order. fn is called once per block. */
-typedef int kvseq_block_fn(void *arg, uint32_t layer, uint8_t *block, size_t row_bytes,
-                           uint32_t n_rows, struct err *err);
+ * index blocks in order. A block is n_runs stretches of n_rows elements, `stride` bytes
+ * apart: latents are one stretch of rows, index keys one for each dimension. */
+struct kv_block {
+    uint8_t *base;
+    size_t element, stride;
+    uint32_t n_runs, n_rows, layer;
+};
+typedef int kvseq_block_fn(void *arg, const struct kv_block *b, struct err *err);
 NODISCARD int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows,
                                kvseq_block_fn *fn, void *arg, struct err *err);
 

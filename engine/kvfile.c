@@ -3,7 +3,7 @@
  *
  *   header   magic, version, fingerprint, counts
  *   chunks   the tokens, the last hidden states, then one per page: every layer's latent
- *            rows and index rows, only as many as the seq has
+ *            rows and its index keys (standing), only as many positions as the seq has
  *   trailer  XXH3-128 chained over the header and all chunk heads
  *
  * A chunk head holds the hash of its stored bytes, so that every byte of the file is
@@ -24,7 +24,7 @@
 #include "base/mem.h"
 #include "engine/engine_impl.h"
 
-enum { VERSION = 1, CODEC_RAW = 0, CODEC_PLANES = 1, ZSTD_LEVEL = 3 };
+enum { VERSION = 2, CODEC_RAW = 0, CODEC_PLANES = 1, ZSTD_LEVEL = 3 };
 enum { CHUNK_TOKENS = 1, CHUNK_HIDDEN, CHUNK_PAGE };
 
 struct header {
@@ -126,24 +126,24 @@ static int put_chunk(struct file *f, uint32_t kind, size_t size, struct err *err
 }
 
 /* Copies one block of a page into or out of the chunk. */
-static int copy_block(void *arg, uint32_t layer, uint8_t *block, size_t row_bytes,
-                      uint32_t n_rows, struct err *err)
+static int copy_block(void *arg, const struct kv_block *b, struct err *err)
 {
     struct file *f = arg;
     const struct engine *e = f->s->e;
-    size_t n = row_bytes * n_rows;
-    uint8_t *raw = f->raw + f->at;
+    size_t n = b->element * b->n_rows;
     (void)err;
-    f->at += n;
-    if (!f->storing) {
-        memcpy(block, raw, n);
-        return 0;
-    }
-    memcpy(raw, block, n);
     /* The draft layer's last entry waits for a token that is not there yet. */
-    bool last = f->page * KV_PAGE + n_rows == f->s->kv.len;
-    if (layer == e->w->hp.n_layers && last)
-        memset(raw + n - row_bytes, 0, row_bytes);
+    bool blank = f->storing && b->layer == e->w->hp.n_layers &&
+                 f->page * KV_PAGE + b->n_rows == f->s->kv.len;
+    for (uint32_t i = 0; i < b->n_runs; i++, f->at += n) {
+        uint8_t *block = b->base + i * b->stride, *raw = f->raw + f->at;
+        if (f->storing)
+            memcpy(raw, block, n);
+        else
+            memcpy(block, raw, n);
+        if (blank)
+            memset(raw + n - b->element, 0, b->element);
+    }
     return 0;
 }
 

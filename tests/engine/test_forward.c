@@ -265,7 +265,10 @@ static void run_topk(uint32_t topk, enum engine_select select, float *logits)
     r.t->w.hp.index_topk = topk;
     ASSERT_OK(forward_open(
                   &r.f, &r.t->w, r.k, r.kv,
-                  &(struct forward_opts){.max_rows = 128, .n_ctx = 256, .select = select},
+                  &(struct forward_opts){.max_rows = 128,
+                                         .n_ctx = 256,
+                                         .form = ENGINE_FORM_MHA,
+                                         .select = select},
                   &e),
               &e);
     rig_run(&r, tok, N, 96, logits, NULL);

@@ -1,0 +1,451 @@
+/*
+ * attn_simd.h - blocks of cached rows in vectors, written once and compiled for each
+ * instruction set (avx2_attn.c, avx512_attn.c), which includes this file and names the
+ * table.
+ *
+ * Products with rows that lie side by side in memory (`dots`) add in LANES lanes, folded at
+ * the end; the others (`mix`, `index`) hold one output per lane and add in order. A tile of
+ * outputs is that many chains at once, enough to hide the latency of an addition; edges of
+ * a block run the same chains with rows repeated, and keep what is theirs.
+ */
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "engine/kernel/attn.h"
+#include "engine/kernel/expf.h"
+#include "engine/quant/half.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* QS x 4 outputs of `dots`, MR rows x NV vectors of `mix` and `index` fill the registers. */
+#ifdef __AVX512F__
+enum { LANES = 16, QS = 4, MR = 8, NV = 2 };
+#else
+enum { LANES = 8, QS = 2, MR = 4, NV = 2 };
+#endif
+enum { KS = 4, VECS = ATTN_TILE / LANES };
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define LOAD(p) (*(const vec *)(p))
+#define STORE(p, v) (*(vec *)(p) = (v))
+#ifdef __AVX512F__
+#define MAX(a, b) ((vec)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define MIN(a, b) ((vec)_mm512_min_ps((__m512)(a), (__m512)(b)))
+#else
+#define MAX(a, b) ((vec)_mm256_max_ps((__m256)(a), (__m256)(b)))
+#define MIN(a, b) ((vec)_mm256_min_ps((__m256)(a), (__m256)(b)))
+#endif
+#define ALL(x) ((vec){0} + (x))
+/* a where the lane's mask is all ones, else b */
+#define SELECT(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
+
+/* --- dots ------------------------------------------------------------------------------ */
+
+#ifdef __AVX512F__
+INLINE __m512 fold_pair(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+INLINE __m512 fold_quad(__m512 a, __m512 b)
+{
+    __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+
+INLINE __m512 fold_lanes(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88),
+                         _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+/* The sums of sixteen vectors, each by the same tree: z[a * ldz + b] of acc[a * 4 + b]. */
+INLINE void fold_tile(float *z, size_t ldz, uint32_t n_q, uint32_t n_k, const vec *acc)
+{
+    __m512 quad[4];
+    for (int i = 0; i < 4; i++) {
+        __m512 lo = fold_pair((__m512)acc[4 * i], (__m512)acc[4 * i + 1]);
+        __m512 hi = fold_pair((__m512)acc[4 * i + 2], (__m512)acc[4 * i + 3]);
+        quad[i] = fold_quad(lo, hi);
+    }
+    __m512 all = fold_lanes(fold_lanes(quad[0], quad[1]), fold_lanes(quad[2], quad[3]));
+    float out[QS * KS];
+    _mm512_storeu_ps(out, all);
+    for (uint32_t a = 0; a < n_q; a++) {
+        if (n_k == KS)
+            memcpy(z + a * ldz, out + a * KS, KS * sizeof *z);
+        else
+            memcpy(z + a * ldz, out + a * KS, n_k * sizeof *z);
+    }
+}
+#else
+INLINE void fold_tile(float *z, size_t ldz, uint32_t n_q, uint32_t n_k, const vec *acc)
+{
+    for (uint32_t a = 0; a < n_q; a++) {
+        const vec *v = acc + a * KS;
+        __m256 lo = _mm256_hadd_ps((__m256)v[0], (__m256)v[1]);
+        __m256 hi = _mm256_hadd_ps((__m256)v[2], (__m256)v[3]);
+        __m256 four = _mm256_hadd_ps(lo, hi);
+        float out[KS];
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(four),
+                                      _mm256_extractf128_ps(four, 1)));
+        memcpy(z + a * ldz, out, n_k * sizeof *z);
+    }
+}
+#endif
+
+INLINE vec load_tail(const float *p, uint32_t n)
+{
+    float t[LANES] = {0};
+    memcpy(t, p, n * sizeof *p);
+    return LOAD(t);
+}
+
+INLINE void dots_tile(const float *const *q, const float *const *k, uint32_t width, vec *acc)
+{
+    for (int i = 0; i < QS * KS; i++)
+        acc[i] = (vec){0};
+    uint32_t c = 0;
+    for (; c + LANES <= width; c += LANES) {
+        vec kv[KS];
+        for (int b = 0; b < KS; b++)
+            kv[b] = LOAD(k[b] + c);
+        for (int a = 0; a < QS; a++) {
+            vec qv = LOAD(q[a] + c);
+            for (int b = 0; b < KS; b++)
+                acc[a * KS + b] += qv * kv[b];
+        }
+    }
+    for (int a = 0; c < width && a < QS; a++)
+        for (int b = 0; b < KS; b++)
+            acc[a * KS + b] +=
+                load_tail(q[a] + c, width - c) * load_tail(k[b] + c, width - c);
+}
+
+static void simd_dots(float *z, size_t ldz, const float *q, size_t ldq, uint32_t n_q,
+                      const float *k, size_t ldk, uint32_t n_k, uint32_t width)
+{
+    for (uint32_t s = 0; s < n_k; s += KS) {
+        uint32_t m = n_k - s < KS ? n_k - s : KS;
+        const float *kr[KS], *qr[QS];
+        for (uint32_t b = 0; b < KS; b++)
+            kr[b] = k + (size_t)(s + (b < m ? b : 0)) * ldk;
+        for (uint32_t i = 0; i < n_q; i += QS) {
+            uint32_t n = n_q - i < QS ? n_q - i : QS;
+            vec acc[QS * KS];
+            for (uint32_t a = 0; a < QS; a++)
+                qr[a] = q + (size_t)(i + (a < n ? a : 0)) * ldq;
+            dots_tile(qr, kr, width, acc);
+            fold_tile(z + i * ldz + s, ldz, n, m, acc);
+        }
+    }
+}
+
+/* --- mix ------------------------------------------------------------------------------- */
+
+/* `rows` rows by NV vectors, from zero or from y. */
+INLINE void mix_tile(float *y, size_t ldy, const float *p, size_t ldp, int rows,
+                     const float *v, size_t ldv, uint32_t n_v, bool add)
+{
+    vec acc[MR * NV];
+    for (int a = 0; a < rows; a++)
+        for (int b = 0; b < NV; b++)
+            acc[a * NV + b] = add ? LOAD(y + a * ldy + b * LANES) : (vec){0};
+    for (uint32_t s = 0; s < n_v; s++, v += ldv) {
+        vec x[NV];
+        for (int b = 0; b < NV; b++)
+            x[b] = LOAD(v + b * LANES);
+        for (int a = 0; a < rows; a++) {
+            float w = p[a * ldp + s];
+            for (int b = 0; b < NV; b++)
+                acc[a * NV + b] += w * x[b];
+        }
+    }
+    for (int a = 0; a < rows; a++)
+        for (int b = 0; b < NV; b++)
+            STORE(y + a * ldy + b * LANES, acc[a * NV + b]);
+}
+
+/* The columns behind the last full tile. */
+static void mix_tail(float *y, size_t ldy, const float *p, size_t ldp, uint32_t n_p,
+                     const float *v, size_t ldv, uint32_t n_v, uint32_t width, bool add)
+{
+    for (uint32_t i = 0; i < n_p; i++)
+        for (uint32_t c = 0; c < width; c++) {
+            float sum = add ? y[i * ldy + c] : 0;
+            for (uint32_t s = 0; s < n_v; s++)
+                sum = fmaf(p[i * ldp + s], v[s * ldv + c], sum);
+            y[i * ldy + c] = sum;
+        }
+}
+
+static void simd_mix(float *y, size_t ldy, const float *p, size_t ldp, uint32_t n_p,
+                     const float *v, size_t ldv, uint32_t n_v, uint32_t width, bool add)
+{
+    uint32_t c = 0;
+    for (; c + NV * LANES <= width; c += NV * LANES) {
+        uint32_t i = 0;
+        for (; i + MR <= n_p; i += MR)
+            mix_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, MR, v + c, ldv, n_v, add);
+        for (; i + 2 <= n_p; i += 2)
+            mix_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, 2, v + c, ldv, n_v, add);
+        if (i < n_p)
+            mix_tile(y + i * ldy + c, ldy, p + i * ldp, ldp, 1, v + c, ldv, n_v, add);
+    }
+    if (c < width)
+        mix_tail(y + c, ldy, p, ldp, n_p, v + c, ldv, n_v, width - c, add);
+}
+
+/* --- index ----------------------------------------------------------------------------- */
+
+INLINE void index_heads(vec *sum, const float *q, const float *w, int heads, const float *kt,
+                        uint32_t dim)
+{
+    vec acc[MR * NV];
+    for (int i = 0; i < heads * NV; i++)
+        acc[i] = (vec){0};
+    for (uint32_t c = 0; c < dim; c++, kt += ATTN_TILE) {
+        vec x[NV];
+        for (int b = 0; b < NV; b++)
+            x[b] = LOAD(kt + b * LANES);
+        for (int a = 0; a < heads; a++) {
+            float one = q[(size_t)a * dim + c];
+            for (int b = 0; b < NV; b++)
+                acc[a * NV + b] += one * x[b];
+        }
+    }
+    for (int a = 0; a < heads; a++)
+        for (int b = 0; b < NV; b++) {
+            vec x = acc[a * NV + b];
+            sum[b] += w[a] * MAX(x, (vec){0});
+        }
+}
+
+static void simd_index(float *out, const float *q, const float *w, uint32_t n_heads,
+                       const float *kt, uint32_t dim)
+{
+    for (int s = 0; s < ATTN_TILE; s += NV * LANES) {
+        vec sum[NV];
+        for (int b = 0; b < NV; b++)
+            sum[b] = (vec){0};
+        uint32_t h = 0;
+        for (; h + MR <= n_heads; h += MR)
+            index_heads(sum, q + (size_t)h * dim, w + h, MR, kt + s, dim);
+        for (; h + 2 <= n_heads; h += 2)
+            index_heads(sum, q + (size_t)h * dim, w + h, 2, kt + s, dim);
+        for (; h < n_heads; h++)
+            index_heads(sum, q + (size_t)h * dim, w + h, 1, kt + s, dim);
+        for (int b = 0; b < NV; b++)
+            STORE(out + s + b * LANES, sum[b]);
+    }
+}
+
+/* --- softmax --------------------------------------------------------------------------- */
+
+/* exp_fast() in every lane. */
+INLINE vec exp_vec(vec x)
+{
+    const float shift = 12582912.0f;
+    x = MIN(MAX(x, ALL(-87.0f)), ALL(88.0f));
+    vec t = x * 1.44269504f + shift;
+    vec k = t - shift;
+    vec r = x - k * 0.693145752f;
+    r = r - k * 1.42860677e-6f;
+    vec p = r * 1.98412698e-4f + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    uvec bits = ((uvec)t << 23) + 0x3f800000u;
+    return p * (vec)bits;
+}
+
+INLINE float fold_max(vec v)
+{
+    float t[LANES], max;
+    STORE(t, v);
+    for (int n = LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            t[i] = t[i] > t[i + n] ? t[i] : t[i + n];
+    max = t[0];
+    return max;
+}
+
+INLINE float fold_sum(vec v)
+{
+    float t[LANES];
+    STORE(t, v);
+    for (int n = LANES / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            t[i] += t[i + n];
+    return t[0];
+}
+
+/* All ones in the lanes whose bit is set. */
+INLINE ivec lanes_of(uint64_t bits)
+{
+    ivec lane;
+    for (int i = 0; i < LANES; i++)
+        lane[i] = 1 << i;
+    ivec all = (ivec){0} + (int32_t)(bits & ((1u << LANES) - 1));
+    return (all & lane) != 0;
+}
+
+static float simd_soften(struct softmax *x, float *z, uint64_t bits, float scale)
+{
+    const vec none = (vec){0} - INFINITY;
+    vec zv[VECS], top = none;
+    for (int i = 0; i < VECS; i++) {
+        zv[i] = LOAD(z + i * LANES) * scale;
+        if (bits != UINT64_MAX)
+            zv[i] = SELECT(lanes_of(bits >> (i * LANES)), zv[i], none);
+        top = MAX(zv[i], top);
+    }
+    float max = fold_max(top), shrink = 1;
+    if (max > x->max) {
+        shrink = x->max == -INFINITY ? 0 : exp_fast(x->max - max);
+        x->sum *= shrink;
+        x->max = max;
+    }
+    vec sum = {0};
+    for (int i = 0; i < VECS; i++) {
+        vec e = exp_vec(zv[i] - x->max);
+        e = SELECT((ivec)(zv[i] != none), e, (vec){0});
+        STORE(z + i * LANES, e);
+        sum += e;
+    }
+    x->sum += fold_sum(sum);
+    return shrink;
+}
+
+static void simd_scale(float *y, float a, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(y + i, LOAD(y + i) * a);
+    for (; i < n; i++)
+        y[i] *= a;
+}
+
+/* --- ranking --------------------------------------------------------------------------- */
+
+INLINE uvec key_vec(vec x)
+{
+    uvec u = (uvec)(x + 0.0f);
+    return u ^ ((uvec)((ivec)u >> 31) | 0x80000000u);
+}
+
+#ifdef __AVX512F__
+static uint32_t simd_within(float *out, const float *scores, uint32_t n, uint32_t lo,
+                            uint32_t hi)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i += LANES) {
+        __mmask16 live = n - i < LANES ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __m512 x = _mm512_maskz_loadu_ps(live, scores + i);
+        __m512i key = (__m512i)key_vec((vec)x);
+        __mmask16 hit = _mm512_mask_cmpge_epu32_mask(live, key, _mm512_set1_epi32((int)lo));
+        hit = _mm512_mask_cmple_epu32_mask(hit, key, _mm512_set1_epi32((int)hi));
+        if (!hit)
+            continue;
+        uint32_t m = (uint32_t)__builtin_popcount(hit);
+        _mm512_mask_storeu_ps(out + at, (__mmask16)((1u << m) - 1),
+                              _mm512_maskz_compress_ps(hit, x));
+        at += m;
+    }
+    return at;
+}
+
+static void simd_above(uint32_t *out, const float *scores, uint32_t n, uint32_t least,
+                       uint32_t ties)
+{
+    __m512i pos = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i += LANES) {
+        __mmask16 live = n - i < LANES ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __m512i key = (__m512i)key_vec((vec)_mm512_maskz_loadu_ps(live, scores + i));
+        __m512i edge = _mm512_set1_epi32((int)least);
+        __mmask16 hit = _mm512_mask_cmpgt_epu32_mask(live, key, edge);
+        __mmask16 equal = ties ? _mm512_mask_cmpeq_epu32_mask(live, key, edge) : 0;
+        for (; equal && ties; ties--, equal &= (__mmask16)(equal - 1))
+            hit |= equal & (__mmask16)-equal;
+        uint32_t m = (uint32_t)__builtin_popcount(hit);
+        _mm512_mask_storeu_epi32(
+            out + at, (__mmask16)((1u << m) - 1),
+            _mm512_maskz_compress_epi32(hit,
+                                        _mm512_add_epi32(pos, _mm512_set1_epi32((int)i))));
+        at += m;
+    }
+}
+#else
+/* No compress here: whole vectors without a hit are skipped, the others go one by one. */
+INLINE int any_lane(uvec mask)
+{
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+}
+
+static uint32_t simd_within(float *out, const float *scores, uint32_t n, uint32_t lo,
+                            uint32_t hi)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i += LANES) {
+        uint32_t m = n - i < LANES ? n - i : LANES;
+        if (m == LANES) {
+            uvec key = key_vec(LOAD(scores + i));
+            if (!any_lane((uvec)((key >= lo) & (key <= hi))))
+                continue;
+        }
+        for (uint32_t j = i; j < i + m; j++) {
+            uint32_t key = attn_key(float_bits(scores[j] + 0.0f));
+            if (key >= lo && key <= hi)
+                out[at++] = scores[j];
+        }
+    }
+    return at;
+}
+
+static void simd_above(uint32_t *out, const float *scores, uint32_t n, uint32_t least,
+                       uint32_t ties)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i += LANES) {
+        uint32_t m = n - i < LANES ? n - i : LANES;
+        if (m == LANES && !any_lane((uvec)(key_vec(LOAD(scores + i)) >= least)))
+            continue;
+        for (uint32_t j = i; j < i + m; j++) {
+            uint32_t key = attn_key(float_bits(scores[j] + 0.0f));
+            if (key > least || (key == least && ties)) {
+                ties -= key == least;
+                out[at++] = j;
+            }
+        }
+    }
+}
+#endif
+
+static void simd_widen_f8(float *y, const uint8_t *code, const float *scale, uint32_t step,
+                          uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t low = code[i] & 0x7f;
+        uint32_t u = float_bits(bits_float(low << 20) * 0x1p120f);
+        u = low == 0x7f ? 0x7fc00000 : u;
+        y[i] = bits_float(u | (uint32_t)(code[i] & 0x80) << 24) *
+               scale[(size_t)i * step];
+    }
+}
+
+#define ATTN_TABLE(label)                                                                \
+    {                                                                                    \
+        .name = label, .dots = simd_dots, .mix = simd_mix, .index = simd_index,          \
+        .soften = simd_soften, .scale = simd_scale, .within = simd_within,               \
+        .above = simd_above, .widen_f8 = simd_widen_f8,                                  \
+    }
