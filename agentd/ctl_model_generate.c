@@ -271,8 +271,10 @@ int ctl_model_generate(int argc, char **argv)
         return code;
     if (!file == !tokens || ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 ||
         n < 1 || n > 1 << 24 || threads < 0 || threads > 256 || top_k < 0 || ctx < 0 ||
-        ctx > 1 << 24) {
-        fprintf(stderr, "agentctl: give --prompt-file or --tokens, and numbers in range; "
+        ctx > 1 << 24 || !(temperature >= 0 && temperature <= 100) ||
+        !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1)) {
+        fprintf(stderr, "agentctl: give --prompt-file or --tokens, and numbers in range "
+                        "(temperature 0 to 100, top-p and min-p 0 to 1, threads to 256); "
                         "see --help\n");
         return EXIT_USAGE;
     }

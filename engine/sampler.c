@@ -59,11 +59,18 @@ static bool allowed(const struct sample_opts *o, uint32_t id)
     return !o->allow || (o->allow[id / 8] >> (id % 8) & 1);
 }
 
-/* The allowed id with the highest logit, ties to the lowest; -ERR_STATE when none is. */
+/* The allowed id with the highest logit, ties to the lowest; -ERR_STATE when none is. A
+ * logit that is no number means damaged weights: nothing that follows would be true. */
 static int best(const struct sampler *s, const float *logits, const struct sample_opts *o,
                 int32_t *id, struct err *err)
 {
     *id = -1;
+    for (uint32_t i = 0; i < s->n_ids; i++)
+        if (isnan(logits[i]) || logits[i] == INFINITY)
+            return err_set(err, ERR_CORRUPT,
+                           "the logit of token %u is %g, expected a finite number: the head's "
+                           "weights are damaged; 'agentctl model info --check' names the tensor",
+                           i, (double)logits[i]);
     for (uint32_t i = 0; i < s->n_ids; i++)
         if (allowed(o, i) && logits[i] > -INFINITY &&
             (*id < 0 || logits[i] > logits[*id]))
@@ -167,8 +174,9 @@ static int distribution(struct sampler *s, const float *logits,
     }
     if (o->top_k && n > o->top_k)
         keep_top_k(s, p, o->top_k);
-    for (uint32_t i = 0; o->min_p > 0 && i < s->n_ids; i++)
-        if (p[i] < o->min_p)
+    float least = o->min_p < 1 ? o->min_p : 1; /* the best has 1 and always stays */
+    for (uint32_t i = 0; least > 0 && i < s->n_ids; i++)
+        if (p[i] < least)
             p[i] = 0;
     if (o->top_p > 0 && o->top_p < 1)
         keep_top_p(s, p, (double)o->top_p);

@@ -197,6 +197,39 @@ static void greedy_verification(void **state)
     sampler_close(s);
 }
 
+/* Whatever the options, an allowed id below n_ids comes out, or a sentence. */
+static void odd_options_still_draw(void **state)
+{
+    (void)state;
+    static const float odd[] = {-1, 0, 1e-30f, 0.5f, 1, 1.5f, 1e30f, INFINITY, NAN};
+    float l[V] = {-1e30f, 3, -INFINITY, 2, 88, 88, 1e9f, 0};
+    struct sampler *s = open_sampler(V, 6);
+    for (unsigned t = 0; t < ARRAY_LEN(odd); t++)
+        for (unsigned p = 0; p < ARRAY_LEN(odd); p++)
+            for (unsigned m = 0; m < ARRAY_LEN(odd); m++)
+                for (uint32_t k = 0; k < 9; k += 4)
+                    for (unsigned mask = 0; mask < 64; mask += 9) {
+                        uint8_t allow = (uint8_t)(mask | 0xc2);
+                        struct sample_opts o = {.temperature = odd[t], .top_p = odd[p],
+                                                .min_p = odd[m], .top_k = k,
+                                                .allow = mask ? &allow : NULL};
+                        int32_t id = pick(s, l, o, t + p + m);
+                        assert_true(id >= 0 && id < 6 && (!mask || allow >> id & 1));
+                    }
+    static const float bad[] = {NAN, INFINITY};
+    for (int i = 0; i < 2; i++)
+        for (int t = 0; t < 2; t++) {
+            struct sample_rng rng;
+            struct sample_result r;
+            struct err e = {0};
+            struct sample_opts o = {.temperature = (float)t};
+            sample_seed(&rng, 1);
+            l[3] = bad[i];
+            ASSERT_ERR(sampler_pick(s, l, &o, &rng, &r, &e), ERR_CORRUPT, &e, "token 3");
+        }
+    sampler_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +239,7 @@ int main(void)
         cmocka_unit_test(logprobs_are_of_the_whole),
         cmocka_unit_test(verified_drafts_follow_the_model),
         cmocka_unit_test(greedy_verification),
+        cmocka_unit_test(odd_options_still_draw),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
