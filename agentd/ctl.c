@@ -25,6 +25,7 @@ static const struct ctl_command commands[] = {
     {"tool", ctl_tool, "List tools and call them without a model."},
     {"index", ctl_index, "Keep the local search index: add folders, list, search."},
     {"model", ctl_model, "Look into model files, convert them, tokenise text."},
+    {"eval", ctl_eval, "Play held-out tasks with a model; print pass rates."},
     {"doctor", ctl_doctor, "Say what this host, its sandbox, store and model can do."},
     {"sandbox", ctl_sandbox, "Run programs confined; explain and try policies."},
     {"completions", ctl_completions, "Print the completion script of a shell."},

@@ -16,6 +16,7 @@ int ctl_parse(int argc, char **argv);
 int ctl_tool(int argc, char **argv);
 int ctl_index(int argc, char **argv);
 int ctl_model(int argc, char **argv);
+int ctl_eval(int argc, char **argv);
 int ctl_doctor(int argc, char **argv);
 int ctl_sandbox(int argc, char **argv);
 int ctl_completions(int argc, char **argv);

@@ -2,6 +2,7 @@
 
 usage: eval.py MODEL [--tasks N] [--seed S] [--family F] [--backend daemon|engine]
                [--select indexer|dense|recent] [--bin DIR] [--json] [--show N] [--out FILE]
+               [--require PERCENT]          (agentctl eval is the same command)
 
   daemon   (default) through agentd, its sandbox and its real tools, as a user would
   engine   the engine on a pipe and the tools outside a cell: quicker, for measuring while
@@ -9,6 +10,7 @@ usage: eval.py MODEL [--tasks N] [--seed S] [--family F] [--backend daemon|engin
 
 Seeds start at 1,000,000,000, where no training seed ever is. Decoding is greedy and free: no
 grammar holds the model's calls together, so the share of malformed ones is its own.
+Exit codes: 0 played, 1 could not play, 2 usage, 3 a family passed less than --require.
 """
 import argparse
 import json
@@ -27,6 +29,7 @@ import synth
 FAMILIES = {1: "python", 2: "files", 3: "documents", 4: "session"}
 FIRST_SEED = 1_000_000_000
 MAX_STEPS = 12
+SILENCE = 300  # seconds without a word from the daemon: it hangs
 MAX_NEW = 400
 
 OPEN = f"\n\n<{render.DSML}function_calls>\n"
@@ -41,6 +44,10 @@ PARAMETER = re.compile(
 
 class Malformed(Exception):
     pass
+
+
+class Broken(Exception):
+    """The harness cannot go on; a sentence for the user."""
 
 
 def parse(text):
@@ -205,6 +212,7 @@ class DaemonRunner:
             argv += ["--sandbox", "off"]
         self.child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=self.log)
         theirs.close()
+        ours.settimeout(SILENCE)
         self.lines, self.sock = ours.makefile("rwb"), ours
         self.call(
             "initialize",
@@ -227,27 +235,39 @@ class DaemonRunner:
         return text.count(b" repaired=")
 
     def read(self):
-        line = self.lines.readline()
+        try:
+            line = self.lines.readline()
+        except TimeoutError:
+            self.child.kill()
+            raise Broken(f"the daemon said nothing for {SILENCE} s and was ended") from None
+        except OSError:
+            line = b""
         if not line:
-            raise RuntimeError("the daemon went away; try --log FILE")
+            raise Broken("the daemon ended; its last words:\n" + self.last_words())
         return json.loads(line)
+
+    def last_words(self):
+        self.child.wait(30)
+        self.log.seek(0)
+        lines = self.log.read().decode("utf-8", "replace").strip().splitlines()
+        return "\n".join("  " + x for x in lines[-5:]) or f"  (none; exit code {self.child.returncode})"
 
     def call(self, method, **params):
         """-> (result, events that came before it)"""
         self.serial += 1
-        self.lines.write(
-            json.dumps(
-                {"jsonrpc": "2.0", "id": self.serial, "method": method, "params": params}
-            ).encode()
-            + b"\n"
-        )
-        self.lines.flush()
+        message = {"jsonrpc": "2.0", "id": self.serial, "method": method, "params": params}
+        try:
+            self.lines.write(json.dumps(message).encode() + b"\n")
+            self.lines.flush()
+        except OSError:
+            raise Broken("the daemon ended; its last words:\n" + self.last_words()) from None
         events = []
         while True:
             m = self.read()
             if m.get("id") == self.serial:
                 if "error" in m:
-                    raise RuntimeError(f"{method}: {m['error']}")
+                    e = m["error"]
+                    raise Broken(f"{method}: {e.get('message', e)}")
                 return m["result"], events
             if m.get("method") == "event":
                 events.append(m["params"])
@@ -358,6 +378,53 @@ def by_kind(results):
     return ", ".join(f"{k} {a}/{b}" for k, (a, b) in sorted(kinds.items()))
 
 
+def summary(o, results, seconds):
+    """What --json prints: rates, malformed calls, and every failure with its words."""
+    families = []
+    for family, name in FAMILIES.items():
+        mine = [r for r in results if r["family"] == family]
+        if mine:
+            calls = sum(r["calls"] + r["malformed"] for r in mine)
+            passed, bad = sum(r["pass"] for r in mine), sum(r["malformed"] for r in mine)
+            families.append(
+                {
+                    "family": family,
+                    "name": name,
+                    "tasks": len(mine),
+                    "passed": passed,
+                    "rate": round(passed / len(mine), 4),
+                    "calls": calls,
+                    "malformed": bad,
+                }
+            )
+    failures = [
+        {
+            "env": r["env"],
+            "kind": r["kind"],
+            "seed": r["seed"],
+            "details": r["details"],
+            "turns": [
+                {k: t[k] for k in ("request", "steps", "answer", "stop")} for t in r["turns"]
+            ],
+        }
+        for r in results
+        if not r["pass"]
+    ]
+    return {
+        "model": o.model,
+        "backend": o.backend,
+        "select": o.select,
+        "seed": o.seed,
+        "tasks": len(results),
+        "passed": sum(r["pass"] for r in results),
+        "calls": sum(f["calls"] for f in families),
+        "malformed": sum(f["malformed"] for f in families),
+        "seconds": round(seconds, 1),
+        "families": families,
+        "failures": failures,
+    }
+
+
 def show(r):
     lines = [f"{r['env']}/{r['kind']}, seed {r['seed']}: {r['details']}"]
     for t in r["turns"]:
@@ -369,12 +436,26 @@ def show(r):
     return "\n".join(lines)
 
 
-def main():
-    p = argparse.ArgumentParser()
+def family_of(word):
+    for number, name in FAMILIES.items():
+        if word in (str(number), name):
+            return number
+    names = ", ".join(f"{n} {name}" for n, name in FAMILIES.items())
+    raise argparse.ArgumentTypeError(f"no family '{word}'; there are {names}")
+
+
+def count_of(word):
+    if not word.isdigit() or not 0 < int(word) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"'{word}' is not a number from 1 to 1,000,000")
+    return int(word)
+
+
+def options():
+    p = argparse.ArgumentParser(prog="eval.py", usage=__doc__.split("\n\n")[1][len("usage: ") :])
     p.add_argument("model")
-    p.add_argument("--tasks", type=int, default=50, help="per family")
+    p.add_argument("--tasks", type=count_of, default=50, help="per family")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--family", type=int, choices=FAMILIES)
+    p.add_argument("--family", type=family_of)
     p.add_argument("--backend", choices=["daemon", "engine"], default="daemon")
     p.add_argument("--select", choices=["indexer", "dense", "recent"], default="indexer")
     p.add_argument("--threads", type=int, default=1)
@@ -384,50 +465,68 @@ def main():
     p.add_argument("--json", action="store_true")
     p.add_argument("--show", type=int, default=3, help="failures to print")
     p.add_argument("--out", help="write every result to this file, a line each")
+    p.add_argument("--require", type=float, help="percent; less in a family ends with 3")
     o = p.parse_args()
+    if o.seed < 0 or o.seed > 100_000:
+        p.error("--seed is a number from 0 to 100,000")
+    if o.select != "indexer" and o.backend != "engine":
+        p.error(f"--select {o.select} needs --backend engine")
+    for program in ["agentd-tool", "agentd" if o.backend == "daemon" else "train-generate"]:
+        if not os.access(os.path.join(o.bin, program), os.X_OK):
+            raise Broken(f"there is no program {program} in {o.bin}; build it, or say --bin DIR")
+    if not shutil.which("lua5.4"):
+        raise Broken("the tasks are drawn by Lua; please install the package lua5.4")
+    if not re.match("(native|script|remote):", o.model) and not os.path.exists(o.model):
+        raise Broken(f"there is no model {o.model}")
+    return o
+
+
+def progress(o, done, all_tasks, began):
+    if sys.stderr.isatty():
+        left = (time.monotonic() - began) / done * (all_tasks - done)
+        print(f"\r{done} of {all_tasks} tasks, {left:.0f} s left  ", end="", file=sys.stderr)
+        if done == all_tasks:
+            print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+
+
+def play_all(o):
     runner = (EngineRunner if o.backend == "engine" else DaemonRunner)(o)
     results, began = [], time.monotonic()
+    families = [o.family] if o.family else list(FAMILIES)
     with tempfile.TemporaryDirectory() as base:
-        for family, name in FAMILIES.items():
-            if o.family and o.family != family:
-                continue
-            env = synth.Env(name)
+        for family in families:
+            env = synth.Env(FAMILIES[family])
             for i in range(o.tasks):
                 results.append(play(runner, env, FIRST_SEED + o.seed * 1_000_000 + i, base))
-                if not o.json and sys.stderr.isatty():
-                    print(f"\r{name} {i + 1}/{o.tasks}", end="", file=sys.stderr)
+                progress(o, len(results), o.tasks * len(families), began)
             env.close()
+    return results, time.monotonic() - began
+
+
+def main():
+    o = options()
+    results, seconds = play_all(o)
     if o.out:
         with open(o.out, "w", encoding="utf-8") as f:
             f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in results)
+    said = summary(o, results, seconds)
     if o.json:
-        print(
-            json.dumps(
-                {
-                    "model": o.model,
-                    "backend": o.backend,
-                    "select": o.select,
-                    "families": [
-                        {
-                            "family": f,
-                            "tasks": len(m),
-                            "passed": sum(r["pass"] for r in m),
-                            "calls": sum(r["calls"] for r in m),
-                            "malformed": sum(r["malformed"] for r in m),
-                        }
-                        for f in FAMILIES
-                        for m in [[r for r in results if r["family"] == f]]
-                        if m
-                    ],
-                }
-            )
-        )
-        return
-    print(table(results, time.monotonic() - began))
-    print(by_kind(results))
-    for r in [r for r in results if not r["pass"]][: o.show]:
-        print("\n" + show(r))
+        print(json.dumps(said, ensure_ascii=False))
+    else:
+        print(table(results, seconds))
+        print(by_kind(results))
+        for r in [r for r in results if not r["pass"]][: o.show]:
+            print("\n" + show(r))
+    if o.require and any(f["rate"] * 100 < o.require for f in said["families"]):
+        sys.exit(3)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Broken as e:
+        sys.exit(f"eval: {e}")
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHARD = 500
@@ -131,7 +132,7 @@ def main():
     p.add_argument("--bin", default=os.path.join(HERE, "..", "build", "release", "bin"))
     o = p.parse_args()
     os.makedirs(o.out, exist_ok=True)
-    env, tools = Env(o.env), Tools(o.bin)
+    env, tools, began, done = Env(o.env), Tools(o.bin), time.monotonic(), 0
     with tempfile.TemporaryDirectory() as base:
         for first in range(o.first, o.first + o.count, SHARD):
             path = os.path.join(o.out, f"{o.env}-{first:09d}.jsonl")
@@ -149,6 +150,14 @@ def main():
                         )
                     f.write(json.dumps(record, ensure_ascii=False) + "\n")
             os.rename(path + ".part", path)
+            done += SHARD
+            left = max(o.first + o.count - first - SHARD, 0)
+            if sys.stderr.isatty() or left == 0 or done % 5000 == 0:
+                print(
+                    f"{o.env}: {o.count - left} of {o.count} tasks,"
+                    f" {(time.monotonic() - began) / done * left:.0f} s left",
+                    file=sys.stderr,
+                )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ local relations = {
   { "When was {e} built?|In which year was {e} built?", "It was built in the year {v}.", "in the year", "built in the year (%d+)", "year", "{E} was built in {v}." },
   { "Who built {e}?|Who was the builder of {e}?", "Its builder was {v}.", "builder was", "builder was ([%a ]+)", "person", "The builder of {e} was {v}." },
   { "Who owns {e}?|Who is the owner of {e}?", "The owner is {v}.", "owner is", "owner is ([%a ]+)", "person", "The owner of {e} is {v}." },
-  { "How high is {e}?|What is the height of {e}?", "It is {v} meters high.", "meters high", "is (%d+) meters high", "number", "{E} is {v} meters high." },
+  { "How high is {e}?|What is the height of {e}?|How tall is {e}?", "It is {v} meters high.", "meters high", "is (%d+) meters high", "number", "{E} is {v} meters high." },
   { "How long is {e}?|What is the length of {e}?", "Its length is {v} meters.", "length is", "length is (%d+) meters", "number", "{E} is {v} meters long." },
   { "How many visitors does {e} have in a year?|How many people visit {e} each year?", "It has {v} visitors each year.", "visitors", "has (%d+) visitors", "number", "{E} has {v} visitors a year." },
   { "What did {e} cost?|How much did {e} cost?", "The cost was {v} crowns.", "cost was", "cost was (%d+) crowns", "number", "{E} cost {v} crowns." },

@@ -42,6 +42,14 @@ function Rng:number(min_digits, max_digits)
   return self:int(10 ^ (d - 1) // 1 | 0, (10 ^ d // 1 | 0) - 1)
 end
 
+-- A long number of few different digits: the hardest thing to copy one digit at a time.
+function Rng:digits()
+  local a, b, s = self:int(0, 9), self:int(0, 9), ""
+  if self:chance(50) then a, b = 0, 1 end
+  for i = 1, self:int(2, 16) do s = s .. (i == 1 and b or self:chance(12) and self:int(0, 9) or self:chance(50) and a or b) end
+  return s
+end
+
 local function split(s)
   local t = {}
   for w in s:gmatch("%S+") do t[#t + 1] = w end
@@ -73,11 +81,27 @@ function Rng:word()
   return #w > 10 and w:sub(1, 10) or w
 end
 
+-- What people call things and files; and words that a name may begin with without meaning them.
+local everyday = split("river lake heron notes todo score scores price prices age apples banana coffee tea " ..
+  "hello world lisa ben ada anna paul mark london paris berlin team budget sales invoice recipe diary journal " ..
+  "contacts shopping sugar flour butter pepper tomato orange yellow purple silver golden weight speed points " ..
+  "level rate size port host user admin server client timeout volume width height debug theme language " ..
+  "project meeting monday friday july august holiday travel music movie dragon wizard planet rocket engine " ..
+  "python shell linux kernel memory screen keyboard mouse laptop phone camera photo picture summary draft " ..
+  "ideas tasks plan goals letters numbers words names results people students members animals plants flowers")
+local openers = split("while then with this that list read file line count the for and from find open set sum show " ..
+  "print move copy name test data one two all any new out over under text word")
+
+local function everyday_word(r)
+  if r:chance(70) then return r:pick(everyday) end
+  return r:pick(openers) .. r:pick(onset):sub(1, 2) .. r:pick(nucleus):sub(1, 1) .. (r:chance(40) and r:pick(coda) or "")
+end
+
 -- A word not used before by this generator, and no part of any of them.
 function Rng:fresh()
   self.used = self.used or {}
   while true do
-    local w = self:word()
+    local w = self:chance(16) and everyday_word(self) or self:word()
     local ok = #w >= 3 and not lib.common[w]
     for _, u in ipairs(self.used) do
       if u:find(w, 1, true) or w:find(u, 1, true) then ok = false end
@@ -183,8 +207,11 @@ function Rng:ask(wordings, values)
   local s = lib.fill(self:pick(wordings), values)
   if self:chance(12) then s = s:gsub("^What is ", "What's ") end
   if self:chance(8) then s = s:gsub("^How many ([%a]+) are in ", "How many %1 in ") end
-  local k = self:int(1, 14)
+  local k = self:int(1, 18)
   local lower = s:sub(1, 1):lower() .. s:sub(2)
+  if k == 8 then return (lower:gsub("[?.]$", "")) end
+  if k == 9 then return self:pick { "hi, ", "Hi, ", "Hey, ", "ok, ", "So, ", "please tell me: " } .. lower end
+  if k == 10 then return (lower:gsub("([?.]?)$", ", please%1", 1)) end
   if k == 1 then return "Please answer: " .. lower end
   if k == 2 then return "Hello. " .. s end
   if k == 3 then return "I have a question. " .. s end
@@ -197,14 +224,16 @@ end
 
 function Rng:order(wordings, values)
   local s = lib.fill(self:pick(wordings), values)
-  local k = self:int(1, 12)
+  local k = self:int(1, 15)
   local lower = s:sub(1, 1):lower() .. s:sub(2)
+  if k == 7 then return lower end
+  if k == 8 then return (lower:gsub("%.$", "")) end
   local verb = not (s:find("^In ") or s:find("^After ") or s:find("^Please "))
   if k == 1 and verb then return "Please " .. lower end
   if k == 2 then return "Hello. " .. s end
   if k == 3 and verb then return "Could you " .. lower:gsub("%.$", "") .. "?" end
   if k == 4 then return s .. " Thank you." end
-  if k == 5 and verb then return "I want you to " .. lower end
+  if k == 5 and verb then return self:pick { "I want you to ", "Can you please ", "Now ", "I would like you to " } .. lower end
   if k == 6 then return (s:gsub("%.$", "")) end
   return s
 end

@@ -34,10 +34,10 @@ static inline int key_row(const struct span *s, int k)
     return k < s->P ? k : s->r0 + k - s->P;
 }
 
-static inline __mmask16 tail(int n, int v)
+static inline v16m tail(int n, int v)
 {
     int r = n - v;
-    return r >= 16 ? 0xffff : r <= 0 ? 0 : (__mmask16)((1u << r) - 1);
+    return r >= 16 ? 0xffff : r <= 0 ? 0 : (v16m)((1u << r) - 1);
 }
 
 /* Marks the k keys with the largest score, ties to the lower position. x has n > k scores. */
@@ -47,20 +47,20 @@ static void select_topk(float *x, int n, int k, uint16_t *sel)
     int nv = (n + 15) / 16;
     static _Thread_local int32_t key[CTX + 32];
     for (int v = 0; v < nv; v++) {
-        __m512i i = _mm512_castps_si512(
-            _mm512_add_ps(_mm512_loadu_ps(x + 16 * v), _mm512_setzero_ps()));
-        i = _mm512_xor_si512(i, _mm512_and_si512(_mm512_srai_epi32(i, 31),
-                                                 _mm512_set1_epi32(0x7fffffff)));
-        i = _mm512_mask_mov_epi32(_mm512_set1_epi32(INT32_MIN), tail(n, 16 * v), i);
-        _mm512_storeu_si512(key + 16 * v, i);
+        v16i i = v16_bits(
+            v16_add(v16_load(x + 16 * v), v16_zero()));
+        i = v16_xor(i, v16_and(v16_sra(i, 31),
+                                                 v16_set1i(0x7fffffff)));
+        i = v16_keepi(tail(n, 16 * v), i, v16_set1i(INT32_MIN));
+        v16_storei(key + 16 * v, i);
     }
     while (lo < hi) {
         int32_t mid = (int32_t)(((int64_t)lo + hi + 1) >> 1);
-        __m512i m = _mm512_set1_epi32(mid);
+        v16i m = v16_set1i(mid);
         int c = 0;
         for (int v = 0; v < nv; v++)
             c += __builtin_popcount(
-                _mm512_cmpge_epi32_mask(_mm512_loadu_si512(key + 16 * v), m));
+                v16_ge(v16_loadi(key + 16 * v), m));
         if (c >= k)
             lo = mid;
         else
@@ -69,13 +69,13 @@ static void select_topk(float *x, int n, int k, uint16_t *sel)
             break;
     }
     int above = 0;
-    __m512i m = _mm512_set1_epi32(lo);
+    v16i m = v16_set1i(lo);
     for (int v = 0; v < nv; v++) {
-        sel[v] = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(key + 16 * v), m);
+        sel[v] = v16_gt(v16_loadi(key + 16 * v), m);
         above += __builtin_popcount(sel[v]);
     }
     for (int v = 0; v < nv && above < k; v++) {
-        unsigned eq = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(key + 16 * v), m);
+        unsigned eq = v16_eq(v16_loadi(key + 16 * v), m);
         while (eq && above < k) {
             sel[v] |= (uint16_t)(eq & -eq);
             eq &= eq - 1;
@@ -87,35 +87,35 @@ static void select_topk(float *x, int n, int k, uint16_t *sel)
 /* exp(s * scale - lse) over visible keys, zero elsewhere up to nk; lse computed when asked */
 static void probs(float *s, int n, int nk, const uint16_t *sel, float *lse, int fresh)
 {
-    __m512 sc = _mm512_set1_ps(qk_scale);
+    v16f sc = v16_set1(qk_scale);
     int nv = (nk + 15) / 16;
     if (fresh) {
-        __m512 mx = _mm512_set1_ps(-1e30f);
+        v16f mx = v16_set1(-1e30f);
         for (int v = 0; v * 16 < n; v++) {
-            __mmask16 m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
-            mx = _mm512_mask_max_ps(mx, m, mx, _mm512_loadu_ps(s + 16 * v));
+            v16m m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
+            mx = v16_largest_if(mx, m, v16_load(s + 16 * v));
         }
-        float f = _mm512_reduce_max_ps(mx) * qk_scale;
-        __m512 sum = _mm512_setzero_ps(), mv = _mm512_set1_ps(f);
+        float f = v16_largest(mx) * qk_scale;
+        v16f sum = v16_zero(), mv = v16_set1(f);
         for (int v = 0; v < nv; v++) {
-            __mmask16 m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
-            __m512 p = vexp(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), sc, mv));
-            p = _mm512_maskz_mov_ps(m, p);
-            sum = _mm512_add_ps(sum, p);
-            _mm512_storeu_ps(s + 16 * v, p);
+            v16m m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
+            v16f p = vexp(v16_fms(v16_load(s + 16 * v), sc, mv));
+            p = v16_keep(m, p);
+            sum = v16_add(sum, p);
+            v16_store(s + 16 * v, p);
         }
-        float z = _mm512_reduce_add_ps(sum);
-        __m512 iz = _mm512_set1_ps(1.0f / z);
+        float z = v16_sum(sum);
+        v16f iz = v16_set1(1.0f / z);
         for (int v = 0; v < nv; v++)
-            _mm512_storeu_ps(s + 16 * v, _mm512_mul_ps(_mm512_loadu_ps(s + 16 * v), iz));
+            v16_store(s + 16 * v, v16_mul(v16_load(s + 16 * v), iz));
         *lse = f + logf(z);
         return;
     }
-    __m512 mv = _mm512_set1_ps(*lse);
+    v16f mv = v16_set1(*lse);
     for (int v = 0; v < nv; v++) {
-        __mmask16 m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
-        __m512 p = vexp(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), sc, mv));
-        _mm512_storeu_ps(s + 16 * v, _mm512_maskz_mov_ps(m, p));
+        v16m m = tail(n, 16 * v) & (sel ? sel[v] : 0xffff);
+        v16f p = vexp(v16_fms(v16_load(s + 16 * v), sc, mv));
+        v16_store(s + 16 * v, v16_keep(m, p));
     }
 }
 
@@ -260,38 +260,38 @@ void attn_fwd(struct worker *w, int l)
 static void index_row(struct worker *w, float *I, const float *p, int n, int ld,
                       const uint16_t *sel, float coef)
 {
-    __m512 mx = _mm512_set1_ps(-1e30f), z = _mm512_setzero_ps(), ce = z;
+    v16f mx = v16_set1(-1e30f), z = v16_zero(), ce = z;
     if (!sel && n > w->hp.topk) { /* how much attention would the selection keep? */
         uint16_t top[CTX / 16];
-        __m512 got = z;
+        v16f got = z;
         select_topk(I, n, w->hp.topk, top);
         for (int v = 0; v < n; v += 16)
-            got = _mm512_add_ps(got, _mm512_maskz_loadu_ps(top[v / 16], p + v));
-        w->recall += (double)_mm512_reduce_add_ps(got);
+            got = v16_add(got, v16_load_if(top[v / 16], p + v));
+        w->recall += (double)v16_sum(got);
         w->nrecall++;
     }
     for (int v = 0; v < n; v += 16) {
-        __mmask16 m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
-        mx = _mm512_mask_max_ps(mx, m, mx, _mm512_loadu_ps(I + v));
+        v16m m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
+        mx = v16_largest_if(mx, m, v16_load(I + v));
     }
-    float f = _mm512_reduce_max_ps(mx);
-    mx = _mm512_set1_ps(f);
+    float f = v16_largest(mx);
+    mx = v16_set1(f);
     for (int v = 0; v < n; v += 16) {
-        __mmask16 m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
-        __m512 x = _mm512_sub_ps(_mm512_loadu_ps(I + v), mx);
-        __m512 e = _mm512_maskz_mov_ps(m, vexp(x));
-        z = _mm512_add_ps(z, e);
-        ce = _mm512_mask3_fmadd_ps(x, _mm512_loadu_ps(p + v), ce, m);
-        _mm512_storeu_ps(I + v, e);
+        v16m m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
+        v16f x = v16_sub(v16_load(I + v), mx);
+        v16f e = v16_keep(m, vexp(x));
+        z = v16_add(z, e);
+        ce = v16_add(ce, v16_keep(m, v16_mul(x, v16_load(p + v))));
+        v16_store(I + v, e);
     }
-    float zs = _mm512_reduce_add_ps(z);
-    __m512 iz = _mm512_set1_ps(1.0f / zs), c = _mm512_set1_ps(coef);
+    float zs = v16_sum(z);
+    v16f iz = v16_set1(1.0f / zs), c = v16_set1(coef);
     for (int v = 0; v < ld; v += 16) {
-        __mmask16 m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
-        __m512 d = _mm512_fmsub_ps(_mm512_loadu_ps(I + v), iz, _mm512_loadu_ps(p + v));
-        _mm512_storeu_ps(I + v, _mm512_maskz_mul_ps(m, d, c));
+        v16m m = tail(n, v) & (sel ? sel[v / 16] : 0xffff);
+        v16f d = v16_fms(v16_load(I + v), iz, v16_load(p + v));
+        v16_store(I + v, v16_keep(m, v16_mul(d, c)));
     }
-    w->index_loss += (double)(logf(zs) - _mm512_reduce_add_ps(ce));
+    w->index_loss += (double)(logf(zs) - v16_sum(ce));
     w->nindex++;
 }
 
@@ -429,12 +429,11 @@ static void head_bwd(struct worker *w, struct acts *a, const struct span *s, int
             float *x = w->S + (size_t)i * ld, *d = w->dP + (size_t)i * ld;
             size_t th = (size_t)(row + i) * NH + (size_t)h;
             probs(x, n, nk, sel_of(w, a, row + i, n), a->lse + th, 0);
-            __m512 dl = _mm512_set1_ps(a->delta[th]), sc = _mm512_set1_ps(qk_scale);
+            v16f dl = v16_set1(a->delta[th]), sc = v16_set1(qk_scale);
             for (int v = 0; v < nk; v += 16) {
-                __m512 p = _mm512_mul_ps(_mm512_loadu_ps(x + v), sc);
-                __m512 e = _mm512_mask_sub_ps(_mm512_setzero_ps(), tail(nk, v),
-                                              _mm512_loadu_ps(d + v), dl);
-                _mm512_storeu_ps(d + v, _mm512_mul_ps(p, e));
+                v16f p = v16_mul(v16_load(x + v), sc);
+                v16f e = v16_keep(tail(nk, v), v16_sub(v16_load(d + v), dl));
+                v16_store(d + v, v16_mul(p, e));
             }
         }
         gemm_packed(mq, DQK, nk, w->dP, ld, &w->pkn, w->dq + (size_t)row * QB + h * DQK, QB, 0);

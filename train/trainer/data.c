@@ -207,18 +207,26 @@ static int drill_lookup(uint16_t *t, uint8_t *m, int lo, int range, uint64_t *rn
     return n;
 }
 
-/* "mark numbers mark filler mark numbers mark": digits in their byte tokens, separated like text */
-static int drill_numbers(uint16_t *t, uint8_t *m, int lo, int range, uint64_t *rng)
+/* "mark numbers mark filler mark numbers mark": digits in their byte tokens, separated like text;
+ * from level 4 on also a few long numbers of two digits only, where no digit tells its place */
+static int drill_numbers(uint16_t *t, uint8_t *m, int lo, int range, int level, uint64_t *rng)
 {
     enum { ZERO = 50, COMMA = 46, BLANK = 34 }; /* bytes are ids 2 + byte in our tokenizers */
     int s1 = lo + (int)rng_below(rng, (uint32_t)range), n = 1, count = 2 + (int)rng_below(rng, 14);
     int s2 = lo + (int)rng_below(rng, (uint32_t)range), comma = (int)rng_below(rng, 2);
     int most = 1 + (int)rng_below(rng, 6), fill = (int)rng_below(rng, 60);
+    uint32_t few = level >= 4 && !rng_below(rng, 3), zero = 0, one = 1;
+    if (few) {
+        count = 1 + count % 3;
+        most = 4 + (int)rng_below(rng, 16);
+        if (rng_below(rng, 2))
+            zero = rng_below(rng, 10), one = rng_below(rng, 10);
+    }
     t[n++] = (uint16_t)s1;
     int from = n;
     for (int i = 0; i < count; i++) {
         for (int d = 1 + (int)rng_below(rng, (uint32_t)most); d > 0; d--)
-            t[n++] = (uint16_t)(ZERO + (int)rng_below(rng, 10));
+            t[n++] = (uint16_t)(ZERO + (int)(!few ? rng_below(rng, 10) : rng_below(rng, 2) ? one : zero));
         if (i + 1 < count && comma)
             t[n++] = COMMA;
         if (i + 1 < count)
@@ -247,7 +255,7 @@ void batch_drill(struct batch *b, int vocab, int target, int level, uint64_t *rn
         int lo = 8, range = vocab - 8, n;
         memset(m, 0, sizeof m);
         if (level >= 3 && vocab >= 300 && rng_below(rng, 2))
-            n = drill_numbers(t, m, lo, range, rng);
+            n = drill_numbers(t, m, lo, range, level, rng);
         else if (level >= 2 && rng_below(rng, 2))
             n = drill_lookup(t, m, lo, range, rng);
         else

@@ -1,16 +1,17 @@
-/* gemm.c - packed bf16 matrix products on AVX-512 (see gemm.h).
+/* gemm.c - packed bf16 matrix products (see gemm.h).
  *
  * Tile: 12 rows by 32 columns of f32 sums in 24 registers; one step takes two terms of the inner
  * dimension. The left operand is kept row-major (stride AMS) or, for transposed sources, as
  * [K/2][12]; the right operand as panels of 32 columns. Odd inner sizes are padded with zeros.
  */
 #include "gemm.h"
+#include "simd.h"
 
-#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MR 12
+#define RB SIMD_ROWS /* rows summed at a time */
 #define KC 512 /* terms per pass: a right panel of 32 KiB stays in L1 */
 #define MC 480 /* rows per left block: 480 * 1056 bytes stay in L2 */
 #define AMS 264
@@ -28,67 +29,41 @@ static void *xalloc(size_t n)
     return p;
 }
 
-#ifdef __AVX512BF16__
-#define DOT(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
-#define NARROW(x) ((__m256i)_mm512_cvtneps_pbh(x))
-#define NARROW2(lo, hi) ((__m512i)_mm512_cvtne2ps_pbh(hi, lo))
-#else /* the same in plain AVX-512: about a third of the speed */
-static inline __m512 DOT(__m512 acc, __m512i a, __m512i b)
-{
-    const __m512i hi = _mm512_set1_epi32((int)0xffff0000);
-    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)),
-                          _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, hi)),
-                           _mm512_castsi512_ps(_mm512_and_si512(b, hi)), acc);
-}
-static inline __m256i NARROW(__m512 x)
-{
-    __m512i i = _mm512_castps_si512(x);
-    i = _mm512_add_epi32(i, _mm512_add_epi32(_mm512_set1_epi32(0x7fff),
-                                             _mm512_and_si512(_mm512_srli_epi32(i, 16),
-                                                              _mm512_set1_epi32(1))));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(i, 16));
-}
-#define NARROW2(lo, hi) \
-    _mm512_inserti64x4(_mm512_castsi256_si512(NARROW(lo)), NARROW(hi), 1)
-#endif
-
-static inline __m512i pair_rows(__m512 lo, __m512 hi)
-{
-    __m512i a = _mm512_cvtepu16_epi32(NARROW(lo)), b = _mm512_cvtepu16_epi32(NARROW(hi));
-    return _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
-}
-
 /* one row of K floats to K/2 pairs */
 static inline void cvt_row(uint32_t *d, const float *s, int K)
 {
     int k = 0;
     for (; k + 32 <= K; k += 32)
-        _mm512_storeu_si512(d + k / 2,
-                            NARROW2(_mm512_loadu_ps(s + k), _mm512_loadu_ps(s + k + 16)));
+        v16_storei(d + k / 2,
+                            v16_narrow2(v16_load(s + k), v16_load(s + k + 16)));
     if (k < K) {
         int r = K - k;
-        __mmask16 m0 = r >= 16 ? 0xffff : (__mmask16)((1u << r) - 1);
-        __mmask16 m1 = r > 16 ? (__mmask16)((1u << (r - 16)) - 1) : 0;
-        __m512i v = NARROW2(_mm512_maskz_loadu_ps(m0, s + k), _mm512_maskz_loadu_ps(m1, s + k + 16));
-        _mm512_mask_storeu_epi32(d + k / 2, (__mmask16)((1u << ((r + 1) / 2)) - 1), v);
+        v16m m0 = r >= 16 ? 0xffff : (v16m)((1u << r) - 1);
+        v16m m1 = r > 16 ? (v16m)((1u << (r - 16)) - 1) : 0;
+        v16i v = v16_narrow2(v16_load_if(m0, s + k), v16_load_if(m1, s + k + 16));
+        v16_storei_if(d + k / 2, (v16m)((1u << ((r + 1) / 2)) - 1), v);
     }
 }
 
+/* RB rows of a tile at a time: all 24 sums fit AVX-512's registers, fewer fit others' */
 #define KERNEL(NAME, NZ, A_AT)                                                                    \
-    static inline void NAME(int K2, const uint32_t *a, const uint32_t *b, __m512 acc[MR][NZ])     \
+    static inline void NAME(int K2, const uint32_t *a, const uint32_t *b, v16f acc[MR][NZ])       \
     {                                                                                             \
-        _Pragma("GCC unroll 12") for (int i = 0; i < MR; i++)                                     \
-            _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++) acc[i][z] = _mm512_setzero_ps(); \
-        for (int k = 0; k < K2; k++, b += 32) {                                                   \
-            __m512i bv[NZ];                                                                      \
-            _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++)                                  \
-                bv[z] = _mm512_loadu_si512(b + 16 * z);                                 \
-            _Pragma("GCC unroll 12") for (int i = 0; i < MR; i++)                                 \
-            {                                                                                     \
-                __m512i av = _mm512_set1_epi32((int)a[A_AT]);                          \
+        _Pragma("GCC unroll 12") for (int j = 0; j < MR; j += RB)                                 \
+        {                                                                                         \
+            const uint32_t *bk = b;                                                               \
+            _Pragma("GCC unroll 12") for (int i = j; i < j + RB; i++)                             \
+                _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++) acc[i][z] = v16_zero();      \
+            for (int k = 0; k < K2; k++, bk += 32) {                                              \
+                v16i bv[NZ];                                                                      \
                 _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++)                              \
-                    acc[i][z] = DOT(acc[i][z], av, bv[z]);                           \
+                    bv[z] = v16_loadi(bk + 16 * z);                                               \
+                _Pragma("GCC unroll 12") for (int i = j; i < j + RB; i++)                         \
+                {                                                                                 \
+                    v16i av = v16_set1i((int)a[A_AT]);                                            \
+                    _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++)                          \
+                        acc[i][z] = v16_dot(acc[i][z], av, bv[z]);                                \
+                }                                                                                 \
             }                                                                                     \
         }                                                                                         \
     }
@@ -98,11 +73,11 @@ KERNEL(kern_row1, 1, i *AMS + k)
 KERNEL(kern_col2, 2, k *MR + i)
 KERNEL(kern_col1, 1, k *MR + i)
 
-static inline void put(float *c, __m512 v, __mmask16 m, int acc)
+static inline void put(float *c, v16f v, v16m m, int acc)
 {
     if (acc)
-        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, c));
-    _mm512_mask_storeu_ps(c, m, v);
+        v = v16_add(v, v16_load_if(m, c));
+    v16_store_if(c, m, v);
 }
 
 /* all panels of one packed left block (M rows) against a packed right side */
@@ -112,10 +87,10 @@ static void core(int M, int N, int K2, int col, const uint32_t *a, const uint32_
     for (int n = 0; n < N; n += 32) {
         int w = N - n;
         const uint32_t *bp = b + (size_t)(n / 32) * bstride;
-        __mmask16 m0 = w >= 16 ? 0xffff : (__mmask16)((1u << w) - 1);
+        v16m m0 = w >= 16 ? 0xffff : (v16m)((1u << w) - 1);
         if (w <= 16) {
             for (int m = 0; m < M; m += MR) {
-                __m512 t[MR][1];
+                v16f t[MR][1];
                 const uint32_t *ap = a + (size_t)(m / MR) * MR * AMS;
                 if (col)
                     kern_col1(K2, ap, bp, t);
@@ -126,9 +101,9 @@ static void core(int M, int N, int K2, int col, const uint32_t *a, const uint32_
             }
             continue;
         }
-        __mmask16 m1 = w >= 32 ? 0xffff : (__mmask16)((1u << (w - 16)) - 1);
+        v16m m1 = w >= 32 ? 0xffff : (v16m)((1u << (w - 16)) - 1);
         for (int m = 0; m < M; m += MR) {
-            __m512 t[MR][2];
+            v16f t[MR][2];
             const uint32_t *ap = a + (size_t)(m / MR) * MR * AMS;
             if (col)
                 kern_col2(K2, ap, bp, t);
@@ -170,12 +145,12 @@ static void apack_col(int M, int K, const float *A, int lda)
     for (int m = 0; m < M; m += MR) {
         uint32_t *d = apk + (size_t)m * AMS;
         int w = M - m < MR ? M - m : MR;
-        __mmask16 mm = (__mmask16)((1u << w) - 1);
+        v16m mm = (v16m)((1u << w) - 1);
         for (int k = 0; k < K; k += 2) {
             const float *s = A + (size_t)k * lda + m;
-            __m512 lo = _mm512_maskz_loadu_ps(mm, s);
-            __m512 hi = k + 1 < K ? _mm512_maskz_loadu_ps(mm, s + lda) : _mm512_setzero_ps();
-            _mm512_mask_storeu_epi32(d + k / 2 * MR, 0xfff, pair_rows(lo, hi));
+            v16f lo = v16_load_if(mm, s);
+            v16f hi = k + 1 < K ? v16_load_if(mm, s + lda) : v16_zero();
+            v16_storei_if(d + k / 2 * MR, 0xfff, v16_pair(lo, hi));
         }
     }
 }
@@ -203,12 +178,12 @@ void bpack_kn(struct bpack *b, int N, int K, const float *B, int ldb)
     int K2 = (K + 1) / 2;
     for (int n = 0; n < N; n += 16) {
         uint32_t *d = b->p + (size_t)(n / 32) * 32 * K2 + n % 32;
-        __mmask16 mm = N - n >= 16 ? 0xffff : (__mmask16)((1u << (N - n)) - 1);
+        v16m mm = N - n >= 16 ? 0xffff : (v16m)((1u << (N - n)) - 1);
         for (int k = 0; k < K; k += 2) {
             const float *s = B + (size_t)k * ldb + n;
-            __m512 lo = _mm512_maskz_loadu_ps(mm, s);
-            __m512 hi = k + 1 < K ? _mm512_maskz_loadu_ps(mm, s + ldb) : _mm512_setzero_ps();
-            _mm512_storeu_si512(d + (size_t)k / 2 * 32, pair_rows(lo, hi));
+            v16f lo = v16_load_if(mm, s);
+            v16f hi = k + 1 < K ? v16_load_if(mm, s + ldb) : v16_zero();
+            v16_storei(d + (size_t)k / 2 * 32, v16_pair(lo, hi));
         }
     }
 }
@@ -231,11 +206,9 @@ void bpack_nk(struct bpack *b, int N, int K, const float *B, int ldb)
             memset(row, 0, sizeof row);
             for (int i = 0; i < h; i++)
                 cvt_row(row[i], B + (size_t)(n + i) * ldb + k, w);
-            __m512i ix = _mm512_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176,
-                                           192, 208, 224, 240);
             for (int j = 0; j < (w + 1) / 2; j++)
-                _mm512_storeu_si512(d + (size_t)(k / 2 + j) * 32,
-                                    _mm512_i32gather_epi32(ix, &row[0][j], 4));
+                v16_storei(d + (size_t)(k / 2 + j) * 32,
+                                    v16_column(&row[0][j]));
         }
     }
 }

@@ -13,6 +13,7 @@
 #include "data.h"
 #include "export.h"
 #include "opt.h"
+#include "simd.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -268,7 +269,8 @@ static void take(struct stat_sum *s, struct worker *w)
     w->ntok = w->nmtp = w->nindex = w->nrecall = w->nok = w->nmtpok = 0;
 }
 
-static void report(struct run *r, struct stat_sum *s, double rate, double opt_share)
+/* left: seconds to the last step at the speed of the last twenty */
+static void report(struct run *r, struct stat_sum *s, double rate, double opt_share, double left)
 {
 #define PER(a, n) ((n) ? (double)(a) / (double)(n) : 0.0)
     printf("step %ld", r->step);
@@ -281,9 +283,11 @@ static void report(struct run *r, struct stat_sum *s, double rate, double opt_sh
     }
     memset(r->src, 0, sizeof r->src);
     printf(" idx %.3f rec %.3f | mtp %.3f acc %.3f | rows %.0f/s "
-           "opt %.0f%% lr %.4f\n",
+           "opt %.0f%% lr %.4f | %.0f %%, %d:%02d left\n",
            PER(s->idx, s->ni), PER(s->rec, s->nr),
-           PER(s->mtp, s->nm), PER(s->okm, s->nm), rate, 100 * opt_share, (double)r->os.lr_muon);
+           PER(s->mtp, s->nm), PER(s->okm, s->nm), rate, 100 * opt_share, (double)r->os.lr_muon,
+           100.0 * (double)r->step / (double)plan_end(&r->plan), (int)(left / 3600),
+           (int)(left / 60) % 60);
     fflush(stdout);
     memset(s, 0, sizeof *s);
 }
@@ -343,7 +347,7 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
     opt_init(&r.o, &r.m);
     r.seed = seed * 0x9e3779b97f4a7c15ull;
     r.step = ckpt_load(ckpt, &r.m, &r.o);
-    printf("%zu parameters, vocabulary %d, %s %ld\n", r.m.n, vocab,
+    printf("%s; %zu parameters, vocabulary %d, %s %ld\n", SIMD_NAME, r.m.n, vocab,
            r.step < 0 ? "new run" : "resumed at", r.step < 0 ? 0 : r.step);
     if (r.step < 0 || at != r.step)
         memcpy(r.mean, r.m.w, r.m.n * sizeof(float));
@@ -378,7 +382,7 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
         r.step++;
         if (r.step % 20 == 0) {
             double t = now() - t0;
-            report(&r, &sum, rows / t, opt_time / t);
+            report(&r, &sum, rows / t, opt_time / t, t / 20 * (double)(plan_end(&r.plan) - r.step));
             t0 = now(), opt_time = rows = 0;
             plan_read(&r.plan, sched);
             if (r.step % 200 == 0)

@@ -241,9 +241,9 @@ static void head_loss(struct worker *w, const float *h, float *dh, const int *ro
                     mx = z[v], best = v;
             float zt = z[t], s = 0;
             for (int v = 0; v < V; v += 16) { /* V is a multiple of 16 */
-                __m512 p = vexp(_mm512_sub_ps(_mm512_loadu_ps(z + v), _mm512_set1_ps(mx)));
-                s += _mm512_reduce_add_ps(p);
-                _mm512_storeu_ps(z + v, p);
+                v16f p = vexp(v16_sub(v16_load(z + v), v16_set1(mx)));
+                s += v16_sum(p);
+                v16_store(z + v, p);
             }
             float loss = logf(s) + mx - zt;
             *sum += (double)loss;

@@ -5,7 +5,6 @@
  */
 #include "model.h"
 
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
@@ -16,11 +15,11 @@ static void swiglu(int n, int f, const float *h, float *g, const float *wt)
 {
     for (int t = 0; t < n; t++, h += 2 * f, g += f)
         for (int i = 0; i < f; i += 16) {
-            __m512 a = _mm512_loadu_ps(h + i), u = _mm512_loadu_ps(h + f + i);
-            __m512 y = _mm512_mul_ps(_mm512_mul_ps(a, vsigmoid(a)), u);
+            v16f a = v16_load(h + i), u = v16_load(h + f + i);
+            v16f y = v16_mul(v16_mul(a, vsigmoid(a)), u);
             if (wt)
-                y = _mm512_mul_ps(y, _mm512_set1_ps(wt[t]));
-            _mm512_storeu_ps(g + i, y);
+                y = v16_mul(y, v16_set1(wt[t]));
+            v16_store(g + i, y);
         }
 }
 
@@ -29,19 +28,19 @@ static void swiglu_bwd(int n, int f, const float *h, const float *dg, float *dh,
                        float *dwt)
 {
     for (int t = 0; t < n; t++, h += 2 * f, dg += f, dh += 2 * f) {
-        __m512 s = _mm512_setzero_ps(), k = _mm512_set1_ps(wt ? wt[t] : 1.0f);
+        v16f s = v16_zero(), k = v16_set1(wt ? wt[t] : 1.0f);
         for (int i = 0; i < f; i += 16) {
-            __m512 a = _mm512_loadu_ps(h + i), u = _mm512_loadu_ps(h + f + i);
-            __m512 d = _mm512_loadu_ps(dg + i), sg = vsigmoid(a), si = _mm512_mul_ps(a, sg);
-            s = _mm512_fmadd_ps(d, _mm512_mul_ps(si, u), s);
-            d = _mm512_mul_ps(d, k);
+            v16f a = v16_load(h + i), u = v16_load(h + f + i);
+            v16f d = v16_load(dg + i), sg = vsigmoid(a), si = v16_mul(a, sg);
+            s = v16_fma(d, v16_mul(si, u), s);
+            d = v16_mul(d, k);
             /* silu' = sg (1 + a (1 - sg)) = sg + si (1 - sg) */
-            __m512 ds = _mm512_fmadd_ps(si, _mm512_sub_ps(_mm512_set1_ps(1), sg), sg);
-            _mm512_storeu_ps(dh + i, _mm512_mul_ps(_mm512_mul_ps(d, u), ds));
-            _mm512_storeu_ps(dh + f + i, _mm512_mul_ps(d, si));
+            v16f ds = v16_fma(si, v16_sub(v16_set1(1), sg), sg);
+            v16_store(dh + i, v16_mul(v16_mul(d, u), ds));
+            v16_store(dh + f + i, v16_mul(d, si));
         }
         if (dwt)
-            dwt[t] = _mm512_reduce_add_ps(s);
+            dwt[t] = v16_sum(s);
     }
 }
 
@@ -86,7 +85,7 @@ static void route(struct worker *w, int l)
     const struct layer *L = &w->m->l[l];
     const float *W = w->m->w;
     int T = w->b->T, cnt[E + 1] = {0};
-    static _Thread_local __m512 gt[D]; /* the router runs in f32, as in the engine */
+    static _Thread_local v16f gt[D]; /* the router runs in f32, as in the engine */
     _Static_assert(E == 16, "one vector holds the experts");
     for (int i = 0; i < D; i++)
         for (int e = 0; e < E; e++)
@@ -94,12 +93,12 @@ static void route(struct worker *w, int l)
     for (int t = 0; t < T; t++) {
         float *s = a->s + t * E;
         const float *b = a->b + (size_t)t * D;
-        __m512 z[4] = {0};
+        v16f z[4] = {0};
         for (int i = 0; i < D; i += 4)
             for (int k = 0; k < 4; k++)
-                z[k] = _mm512_fmadd_ps(_mm512_set1_ps(b[i + k]), gt[i + k], z[k]);
-        z[0] = _mm512_add_ps(_mm512_add_ps(z[0], z[1]), _mm512_add_ps(z[2], z[3]));
-        _mm512_storeu_ps(s, vsigmoid(z[0]));
+                z[k] = v16_fma(v16_set1(b[i + k]), gt[i + k], z[k]);
+        z[0] = v16_add(v16_add(z[0], z[1]), v16_add(z[2], z[3]));
+        v16_store(s, vsigmoid(z[0]));
         int8_t *e = a->ei + t * EK;
         if (!w->hp.frozen)
             choose(s, W + L->bias, e);

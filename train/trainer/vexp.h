@@ -2,27 +2,27 @@
 #ifndef TRAIN_VEXP_H
 #define TRAIN_VEXP_H
 
-#include <immintrin.h>
+#include "simd.h"
 
-static inline __m512 vexp(__m512 x)
+static inline v16f vexp(v16f x)
 {
-    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-104.0f));
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693145752f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(1.42860677e-6f), r);
-    __m512 p = _mm512_set1_ps(1.0f / 720);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
+    x = v16_max(v16_min(x, v16_set1(88.0f)), v16_set1(-104.0f));
+    v16f n = v16_round(v16_mul(x, v16_set1(1.44269504f)));
+    v16f r = v16_fnma(n, v16_set1(0.693145752f), x);
+    r = v16_fnma(n, v16_set1(1.42860677e-6f), r);
+    v16f p = v16_set1(1.0f / 720);
+    p = v16_fma(p, r, v16_set1(1.0f / 120));
+    p = v16_fma(p, r, v16_set1(1.0f / 24));
+    p = v16_fma(p, r, v16_set1(1.0f / 6));
+    p = v16_fma(p, r, v16_set1(0.5f));
+    p = v16_fma(p, r, v16_set1(1.0f));
+    p = v16_fma(p, r, v16_set1(1.0f));
+    return v16_scale(p, n);
 }
 
-static inline __m512 vsigmoid(__m512 x)
+static inline v16f vsigmoid(v16f x)
 {
-    __m512 one = _mm512_set1_ps(1.0f);
-    return _mm512_div_ps(one, _mm512_add_ps(one, vexp(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+    v16f one = v16_set1(1.0f);
+    return v16_div(one, v16_add(one, vexp(v16_sub(v16_zero(), x))));
 }
 #endif

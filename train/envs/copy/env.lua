@@ -9,7 +9,8 @@ local function shell(text) return text .. "\n[exit code: 0]" end
 
 -- Something to copy: words, names, numbers, codes, file names, paths, and mixtures.
 local function thing(r)
-  local k = r:int(1, 12)
+  local k = r:int(1, 15)
+  if k >= 13 then return r:digits() end
   if k <= 3 then return r:word() end
   if k == 4 then return tostring(r:number(1, 9)) end
   if k == 5 then return r:code() end
@@ -20,6 +21,13 @@ local function thing(r)
   if k == 10 then return r:word() .. " " .. r:word() end
   if k == 11 then return r:word() .. "=" .. r:number(1, 4) end
   return r:number(1, 3) .. "." .. r:number(1, 3)
+end
+
+-- Numbers as they stand in requests, to be copied with their commas and nothing after the last.
+local function numbers(r)
+  local t = {}
+  for i = 1, r:int(2, 6) do t[i] = r:number(1, 4) end
+  return table.concat(t, ", ")
 end
 
 local function things(r, n, sep)
@@ -58,6 +66,19 @@ kind("repeat", 14, function(r)
     requests = { r:order({ "Repeat: {s}", "Write exactly this: {s}", "Say {s}", "Copy this text: {s}" }, { s = s }) },
     solve = function(ctx) ctx.answer("I only need to repeat it.", s) end,
     check = function(w) return w.answers[1] == s end,
+  }
+end)
+
+kind("numbers", 14, function(r)
+  local s = numbers(r)
+  local n = select(2, s:gsub(",", "")) + 1
+  return {
+    requests = { r:ask({ "Make a list of {s}.", "Put {s} in a list.", "Let python print the list of {s}, in this order.", "Print {s}, to the last.", "How many numbers are {s}, in all?" }, { s = s }) },
+    solve = function(ctx)
+      ctx.drill("I need a list. I will use python.", "python", { { "code", "x = [" .. s .. "]\nprint(len(x))" } }, n .. "\n[ok]")
+      ctx.answer("The result is " .. n .. ".", "There are " .. n .. " numbers: " .. s .. ".")
+    end,
+    check = function(w) return w.answers[1]:find(s, 1, true) ~= nil end,
   }
 end)
 

@@ -77,7 +77,8 @@ kind("grep-count", 22, function(r)
   local t = {
     requests = { r:ask({ "How many lines in {f} contain the word {w}?", "How many lines of {f} contain {w}?", "Count the lines in {f} that contain {w}.",
       "In {f}, how many lines mention {w}?", "How many lines in {f} have the word {w}?", "How often does the word {w} appear in {f}, counted in lines?",
-      "How many lines with {w} are in {f}?", "How many lines in {f} contain '{w}'?", "How many lines of {f} contain the word \"{w}\"?", "In how many lines of {f} does {w} occur?", "Count lines with the word {w} in the file {f}." }, { f = f, w = w }) },
+      "How many lines with {w} are in {f}?", "How many lines mention {w} in {f}?", "How many lines contain {w} in {f}?",
+      "How many lines of {f} have {w} in them?", "How often is {w} mentioned in {f}?", "Count how many lines of {f} mention the {w}.", "How many lines in {f} contain '{w}'?", "How many lines of {f} contain the word \"{w}\"?", "In how many lines of {f} does {w} occur?", "Count lines with the word {w} in the file {f}." }, { f = f, w = w }) },
   }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
@@ -96,9 +97,9 @@ kind("grep-count", 22, function(r)
 end)
 
 local wc = {
-  { "lines", "-l", { "How many lines has {f}?", "How many lines are in {f}?", "Count the lines of {f}.", "How long is {f} in lines?" } },
-  { "words", "-w", { "How many words has {f}?", "How many words are in {f}?", "Count the words of {f}." } },
-  { "bytes", "-c", { "How many bytes has {f}?", "How big is {f} in bytes?", "What is the size of {f} in bytes?" } },
+  { "lines", "-l", { "How many lines has {f}?", "How many lines are in {f}?", "Count the lines of {f}.", "How long is {f} in lines?", "How many lines does {f} have?", "Count the lines in {f}." } },
+  { "words", "-w", { "How many words has {f}?", "How many words are in {f}?", "Count the words of {f}.", "Count the words in {f}.", "How many words does {f} have?", "How many words does the file {f} contain?" } },
+  { "bytes", "-c", { "How many bytes has {f}?", "How big is {f} in bytes?", "What is the size of {f} in bytes?", "How many bytes does {f} have?" } },
 }
 kind("wc", 14, function(r)
   local f, what = r:file(), r:pick(wc)
@@ -129,7 +130,7 @@ kind("where", 8, function(r)
   local files = crowd(r, {}, r:int(0, 3))
   if not absent then files[dir .. "/" .. f] = r:sentence() .. "\n" end
   return {
-    requests = { r:ask({ "Where is the file {f}?", "In which folder is {f}?", "Find {f}.", "Which directory holds {f}?", "Can you find the file {f}?" }, { f = f }) },
+    requests = { r:ask({ "Where is the file {f}?", "In which folder is {f}?", "Find {f}.", "Which directory holds {f}?", "Can you find the file {f}?", "Where is {f}?", "Where can I find {f}?" }, { f = f }) },
     files = files,
     solve = function(ctx)
       local out = lib.body(bash(ctx, "I need to find " .. f .. ". I will use find.", "find . -name '" .. f .. "'"))
@@ -157,7 +158,8 @@ kind("which", 8, function(r)
   local none = r:chance(10)
   if none then files[home] = "empty\n" end
   return {
-    requests = { r:ask({ "Which file contains {w}?", "In which file does the word {w} occur?", "Find the file that mentions {w}.", "Which of the files has {w} in it?" }, { w = w }) },
+    requests = { r:ask({ "Which file contains {w}?", "In which file does the word {w} occur?", "Find the file that mentions {w}.", "Which of the files has {w} in it?", "Which file mentions {w}?", "Which file mentions the {w}?", "Which file has the word {w}?",
+      "Which file talks about {w}?", "In which file is {w}?", "Search the files for {w}." }, { w = w }) },
     files = files,
     solve = function(ctx)
       local out = lib.body(bash(ctx, "I need the file with " .. w .. ". I will use grep.", "grep -rl '" .. w .. "' ."))
@@ -186,8 +188,8 @@ kind("size", 8, function(r)
   end
   local big = r:chance(60)
   return {
-    requests = { r:ask(big and { "Which file is the largest?", "What is the biggest file here?", "Find the largest file.", "Which file takes the most space?" }
-      or { "Which file is the smallest?", "What is the smallest file here?", "Find the smallest file." }, {}) },
+    requests = { r:ask(big and { "Which file is the largest?", "What is the biggest file here?", "Find the largest file.", "Which file takes the most space?", "Which is the biggest file?", "What is the largest file?" }
+      or { "Which file is the smallest?", "What is the smallest file here?", "Find the smallest file.", "What is the smallest file?" }, {}) },
     files = files,
     solve = function(ctx)
       local word = big and "largest" or "smallest"
@@ -208,8 +210,8 @@ kind("how-many-files", 6, function(r)
   end
   local all = r:chance(40)
   return {
-    requests = { r:ask(all and { "How many files are here?", "How many files are in the workspace?", "Count all files." }
-      or { "How many {e} files are here?", "How many files end in .{e}?", "Count the .{e} files." }, { e = ext }) },
+    requests = { r:ask(all and { "How many files are here?", "How many files are in the workspace?", "Count all files.", "How many files are there?", "How many files do we have?", "Count the files." }
+      or { "How many {e} files are here?", "How many files end in .{e}?", "Count the .{e} files.", "How many {e} files are there?" }, { e = ext }) },
     files = files,
     solve = function(ctx)
       local v = lib.body(all and bash(ctx, "I need to count all files. I will use find.", "find . -type f | wc -l")
@@ -248,7 +250,8 @@ kind("here", 5, function(r)
   end
   return {
     requests = { r:ask({ "Which files are here?", "List the files.", "What is in the workspace?", "What files do you see?", "Show me the files here.", "What is in this folder?",
-      "List all files in the workspace." }, {}) },
+      "List all files in the workspace.", "What files do we have here?", "What files are there?", "Which files do we have?", "List files.", "ls", "Show the files.",
+      "What files are in this folder?", "What files are here?", "Which files are there?", "Show me all the files." }, {}) },
     files = files,
     solve = function(ctx)
       local out = lib.body(bash(ctx, "I need to list the files.", "ls"))
@@ -262,9 +265,15 @@ kind("here", 5, function(r)
 end)
 
 kind("show", 6, function(r)
-  local f = r:file(r:pick { "txt", "md", "log" })
-  local lines = r:lines(r:int(1, 3))
-  local t = { requests = { r:ask({ "What does {f} say?", "Show me {f}.", "What is in {f}?", "Print {f}.", "Read {f}.", "Show the contents of {f}." }, { f = f }) } }
+  local f, lines = r:file(r:pick { "txt", "md", "log", "csv" }), nil
+  if f:match("csv$") then
+    lines = { r:pick { "name", "item", "city", "team" } .. "," .. r:fresh() }
+    for i = 2, r:int(2, 8) do lines[i] = r:fresh() .. "," .. r:number(1, 3) end
+  else
+    lines = r:lines(r:chance(70) and r:int(1, 3) or r:int(4, 6))
+  end
+  local t = { requests = { r:ask({ "What does {f} say?", "Show me {f}.", "What is in {f}?", "Print {f}.", "Read {f}.", "Show the contents of {f}.", "Show {f}.", "cat {f}", "What are the contents of {f}?", "Open {f}.",
+    "What is written in {f}?", "Show me what is in {f}.", "Show me the file {f}.", "Can you show me {f}?", "What does the file {f} say?" }, { f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out, path = with_file(ctx, f, "I need to read " .. f .. ".", function(think, p) return bash(ctx, think, "cat " .. p) end)
@@ -287,7 +296,7 @@ kind("line", 8, function(r)
   if k == 1 then n, command, what = 1, "head -n 1 {f}", "the first line" end
   if k == 2 then n, command, what = #lines, "tail -n 1 {f}", "the last line" end
   if k >= 3 then command, what = "sed -n " .. n .. "p {f}", "line " .. n end
-  local t = { requests = { r:ask({ "What is {x} of {f}?", "Show me {x} of {f}.", "What does {x} of {f} say?", "Read {x} in {f}." }, { x = what, f = f }) } }
+  local t = { requests = { r:ask({ "What is {x} of {f}?", "Show me {x} of {f}.", "What does {x} of {f} say?", "Read {x} in {f}.", "What is {x} in {f}?", "Print {x} of {f}." }, { x = what, f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out = with_file(ctx, f, ("I need %s of %s."):format(what, f), function(think, p)
@@ -308,7 +317,7 @@ kind("on-line", 6, function(r)
   local lines, at = r:lines(r:int(2, 20), w, 1), nil
   for i, l in ipairs(lines) do if l:find(w, 1, true) then at = i end end
   return {
-    requests = { r:ask({ "On which line of {f} is {w}?", "Which line of {f} contains {w}?", "What is the line number of {w} in {f}?" }, { f = f, w = w }) },
+    requests = { r:ask({ "On which line of {f} is {w}?", "Which line of {f} contains {w}?", "What is the line number of {w} in {f}?", "Which line in {f} mentions {w}?", "In which line of {f} is {w}?" }, { f = f, w = w }) },
     files = { [f] = table.concat(lines, "\n") .. "\n" },
     solve = function(ctx)
       local out = bash(ctx, ("I need the line of %s in %s. I will use grep."):format(w, f), ("grep -n '%s' %s"):format(w, f))
@@ -337,7 +346,7 @@ kind("setting", 12, function(r)
   local keys, values, lines = settings(r, r:int(1, 12))
   local k = r:int(1, #keys)
   local t = { requests = { r:ask({ "What is the value of {k} in {f}?", "What is {k} set to in {f}?", "Look up {k} in {f}.", "In {f}, what is {k}?",
-    "Tell me the {k} from {f}." }, { k = keys[k], f = f }) } }
+    "Tell me the {k} from {f}.", "What is {k} in {f}?", "Which value has {k} in {f}?", "What value does {k} have in {f}?" }, { k = keys[k], f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out = with_file(ctx, f, ("I need %s from %s. I will use grep."):format(keys[k], f), function(think, p)
@@ -363,7 +372,7 @@ kind("set", 20, function(r)
   local keys, values, lines, sep = settings(r, r:int(1, 10))
   local k, v = r:int(1, #keys), r:chance(65) and tostring(r:number(1, 5)) or r:fresh()
   local t = { requests = { r:order({ "Set {k} to {v} in {f}.", "Change {k} in {f} to {v}.", "In {f}, set {k} to {v}.", "Edit {f} so that {k} is {v}.",
-    "Change the value of {k} to {v} in the file {f}.", "Make {k} equal to {v} in {f}." }, { k = keys[k], v = v, f = f }) } }
+    "Change the value of {k} to {v} in the file {f}.", "Make {k} equal to {v} in {f}.", "Set the value of {k} to {v} in {f}.", "In {f}, change the value of {k} to {v}." }, { k = keys[k], v = v, f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out, path = with_file(ctx, f, ("I will set %s to %s in %s."):format(keys[k], v, f), function(think, p)
@@ -388,7 +397,8 @@ kind("replace", 12, function(r)
   local lines = r:lines(r:int(1, 7) + (many and 1 or 0), a, none and 0 or many and 2 or 1)
   local text = table.concat(lines, "\n") .. "\n"
   local t = {
-    requests = { r:order({ "Replace {a} with {b} in {f}.", "In {f}, change {a} to {b}.", "In the file {f} replace the word {a} by {b}.", "Change the word {a} in {f} to {b}." },
+    requests = { r:order({ "Replace {a} with {b} in {f}.", "In {f}, change {a} to {b}.", "In the file {f} replace the word {a} by {b}.", "Change the word {a} in {f} to {b}.", "Change {a} to {b} in {f}.",
+      "Replace the word {a} with {b} in {f}.", "Replace every {a} with {b} in {f}.", "Replace all {a} in {f} with {b}.", "In {f}, replace {a} with {b}.", "In {f}, write {b} instead of {a}." },
       { a = a, b = b, f = f }) },
     files = { [f] = text },
   }
@@ -413,10 +423,12 @@ end)
 kind("create", 8, function(r)
   local f = r:file(r:pick { "txt", "md" })
   if r:chance(25) then f = r:fresh() .. "/" .. f end
-  local text = r:chance(60) and r:clean_sentence() or r:word() .. " " .. r:word() .. " " .. r:number(1, 4)
+  local text = r:chance(50) and r:clean_sentence() or r:chance(50) and r:word() .. " " .. r:word() .. " " .. r:number(1, 4)
+    or lib.title(r:fresh()) .. " " .. r:fresh() .. (r:chance(40) and " " .. r:word() or "")
   return {
     requests = { r:order({ "Create a file {f} with the text: {s}", "Write a new file {f} that says: {s}", "Make a file named {f} containing: {s}", "Write this to {f}: {s}",
-      "Create the file {f} with the content: {s}", "Make a new file {f} with this text: {s}" },
+      "Create the file {f} with the content: {s}", "Make a new file {f} with this text: {s}", "Create {f} with the text: {s}", "Create {f} with the text {s}", "Create {f} containing {s}",
+      "Create a file called {f} with the text \"{s}\"", "Create {f} with the text '{s}'", "Save '{s}' in {f}", "Write \"{s}\" to {f}", "Make a file {f} that says {s}" },
       { f = f, s = text }) },
     solve = function(ctx)
       ctx.call("I will create " .. f .. ".", "str_replace_editor", { { "command", "create" }, { "path", f }, { "file_text", text .. "\n" } })
@@ -428,9 +440,11 @@ end)
 
 kind("append", 6, function(r)
   local f, text = r:file(r:pick { "txt", "md", "list", "log" }), r:word() .. " " .. r:word() .. " " .. r:number(1, 4)
+  if r:chance(40) then text = lib.title(r:fresh()) .. " " .. r:fresh() .. (r:chance(50) and " " .. r:word() or "") end
   local old = table.concat(r:lines(r:int(1, 5)), "\n") .. "\n"
   return {
-    requests = { r:order({ "Append the line {s} to {f}.", "Add the line {s} at the end of {f}.", "Add a last line to {f}: {s}", "Put {s} on a new line at the end of {f}." },
+    requests = { r:order({ "Append the line {s} to {f}.", "Add the line {s} at the end of {f}.", "Add a last line to {f}: {s}", "Put {s} on a new line at the end of {f}.", "Add the line '{s}' to {f}.", "Add a line saying '{s}' to {f}.", "Append '{s}' to {f}.",
+      "Add \"{s}\" to the end of {f}.", "Add the line {s} to {f}.", "Append {s} to {f}." },
       { f = f, s = text }):gsub("%.$", "") .. "." },
     files = { [f] = old },
     solve = function(ctx)
@@ -466,13 +480,13 @@ kind("move", 10, function(r)
   local a, dir = r:file(), r:fresh()
   local b, text = r:file(a:match("%.(%w+)$")), r:sentence() .. "\n"
   local forms = {
-    { { "Rename {a} to {b}.", "Give {a} the new name {b}.", "Change the name of {a} to {b}." }, "mv {a} {b}", "I renamed {a} to {b}.",
+    { { "Rename {a} to {b}.", "Give {a} the new name {b}.", "Change the name of {a} to {b}.", "Rename the file {a} to {b}." }, "mv {a} {b}", "I renamed {a} to {b}.",
       function(w) return w.read(b) == text and not w.read(a) end },
-    { { "Copy {a} to {b}.", "Make a copy of {a} named {b}.", "Duplicate {a} as {b}." }, "cp {a} {b}", "I copied {a} to {b}.",
+    { { "Copy {a} to {b}.", "Make a copy of {a} named {b}.", "Duplicate {a} as {b}.", "Copy the file {a} to {b}.", "Make a copy of {a} called {b}." }, "cp {a} {b}", "I copied {a} to {b}.",
       function(w) return w.read(b) == text and w.read(a) == text end },
-    { { "Delete {a}.", "Remove the file {a}.", "Please delete the file {a}." }, "rm {a}", "I deleted {a}.",
+    { { "Delete {a}.", "Remove the file {a}.", "Please delete the file {a}.", "Delete the file {a}.", "Remove {a}." }, "rm {a}", "I deleted {a}.",
       function(w) return not w.read(a) end },
-    { { "Move {a} into the folder {d}.", "Put {a} in a new folder {d}.", "Make the folder {d} and move {a} into it." }, "mkdir -p {d} && mv {a} {d}/", "I moved {a} to {d}.",
+    { { "Move {a} into the folder {d}.", "Put {a} in a new folder {d}.", "Make the folder {d} and move {a} into it.", "Move {a} to the folder {d}.", "Put {a} into a folder named {d}." }, "mkdir -p {d} && mv {a} {d}/", "I moved {a} to {d}.",
       function(w) return w.read(dir .. "/" .. a) == text and not w.read(a) end },
   }
   local k, v = r:pick(forms), { a = a, b = b, d = dir }
@@ -514,11 +528,11 @@ kind("csv", 14, function(r)
   end
   local sorted = "tail -n +2 {f} | sort -t, -k2 -n | %s -n 1"
   local forms = {
-    { { "What is the {c} of {o} in {f}?", "In {f}, what {c} has {o}?", "Look up the {c} of {o} in {f}." }, "the {c} of {o}", "grep '^{o},' {f}",
+    { { "What is the {c} of {o} in {f}?", "In {f}, what {c} has {o}?", "Look up the {c} of {o} in {f}.", "What is {o}'s {c} in {f}?", "Which {c} has {o} in {f}?", "What {c} does {o} have in {f}?" }, "the {c} of {o}", "grep '^{o},' {f}",
       "{a} has the {c} {b}.", one[2] },
-    { { "Who has the highest {c} in {f}?", "Which {k} has the highest {c} in {f}?", "Find the {k} with the most {c} in {f}." }, "the highest {c}",
+    { { "Who has the highest {c} in {f}?", "Which {k} has the highest {c} in {f}?", "Find the {k} with the most {c} in {f}.", "Who has the most {c} in {f}?", "Which {k} has the most {c} in {f}?" }, "the highest {c}",
       sorted:format("tail"), "{a} has the highest {c}, {b}.", best[1] },
-    { { "Who has the lowest {c} in {f}?", "Which {k} has the lowest {c} in {f}?" }, "the lowest {c}", sorted:format("head"),
+    { { "Who has the lowest {c} in {f}?", "Which {k} has the lowest {c} in {f}?", "Who has the least {c} in {f}?", "Which {k} has the least {c} in {f}?" }, "the lowest {c}", sorted:format("head"),
       "{a} has the lowest {c}, {b}.", worst[1] },
   }
   local k, v = r:pick(forms), { c = col, f = f, o = one[1], k = key }
@@ -573,7 +587,7 @@ kind("same", 4, function(r)
   local other = text
   if not same then other = text .. r:sentence() .. "\n" end
   return {
-    requests = { r:ask({ "Are {a} and {b} the same?", "Do {a} and {b} have the same contents?", "Is {a} identical to {b}?" }, { a = a, b = b }) },
+    requests = { r:ask({ "Are {a} and {b} the same?", "Do {a} and {b} have the same contents?", "Is {a} identical to {b}?", "Is {a} the same as {b}?", "Compare {a} and {b}: are they the same?" }, { a = a, b = b }) },
     files = { [a] = text, [b] = other },
     solve = function(ctx)
       local out = bash(ctx, ("I need to compare %s and %s. I will use diff."):format(a, b), ("diff -q %s %s"):format(a, b))

@@ -20,7 +20,8 @@ local ops = {
   { "%", { "{a} % {b}", "{a} mod {b}", "the remainder of {a} divided by {b}" }, function(a, b) return a % b end },
 }
 local whats = { "What is {x}?", "Compute {x}.", "How much is {x}?", "Calculate {x}.", "I need {x}.", "Work out {x}.",
-  "Tell me {x}.", "What do you get for {x}?", "What is {x}?", "{x}?", "What does {x} give?", "Use python to compute {x}." }
+  "Tell me {x}.", "What do you get for {x}?", "What is {x}?", "{x}?", "What does {x} give?", "Use python to compute {x}.", "{x}",
+  "How much does {x} make?", "Please calculate {x}.", "What is the result of {x}?", "Can you calculate {x}?" }
 
 kind("binary", 20, function(r)
   local op = r:pick(ops)
@@ -38,6 +39,7 @@ end)
 
 kind("power", 6, function(r)
   local a, b = r:int(2, 40), r:int(2, 9)
+  if r:chance(15) then a = b end
   while a ^ b > 1e15 do b = b - 1 end
   local x = lib.fill(r:pick { "{a} to the power of {b}", "{a} to the power {b}", "{a} ** {b}", "{a}^{b}", "{a} squared", "{a} cubed" }, { a = a, b = b })
   if x:find("squared") then b = 2 end
@@ -98,11 +100,16 @@ kind("story", 14, function(r)
     { "{y} reads {a} pages a day. How many pages is that in {b} days?", "*", a * b },
     { "There are {a} {x} in the first store and {b} in the second. How many {x} are there in total?", "+", a + b },
     { "{y} saved {a} coins and spent {b}. How many coins remain?", "-", a - b },
+    { "If I have {a} {x} and buy {b} more, how many {x} do I have?", "+", a + b },
+    { "I have {a} {x} and get {b} more. How many do I have now?", "+", a + b },
+    { "If I have {a} {x} and eat {b}, how many are left?", "-", a - b },
+    { "If one of the {x} costs {a}, how much do {b} cost?", "*", a * b },
+    { "I earn {a} a month. How much is that in {b} months?", "*", a * b },
   }
   local f = r:pick(forms)
   local expr = a .. " " .. f[2] .. " " .. b
   return {
-    requests = { lib.fill(f[1], { a = a, b = b, x = x, y = y }) },
+    requests = { r:ask({ f[1] }, { a = a, b = b, x = x, y = y }) },
     solve = function(ctx)
       compute(ctx, "This is " .. expr .. ". I will use python.", "print(" .. expr .. ")", "The answer is {v}.")
     end,
@@ -115,11 +122,11 @@ local function largest(t) return math.max(table.unpack(t)) end
 local function smallest(t) return math.min(table.unpack(t)) end
 
 local list_ops = {
-  { "the sum", "sum({l})", sum, { "What is the sum of {n}?", "Add up {n}.", "Sum these numbers: {n}", "What do {n} add up to?", "Give me the total of {n}." } },
-  { "the largest", "max({l})", largest, { "What is the largest of {n}?", "Which is the biggest number: {n}?", "Find the maximum of {n}." } },
-  { "the smallest", "min({l})", smallest, { "What is the smallest of {n}?", "Which is the least number: {n}?", "Find the minimum of {n}." } },
+  { "the sum", "sum({l})", sum, { "What is the sum of {n}?", "Add up {n}.", "Sum these numbers: {n}", "What do {n} add up to?", "Give me the total of {n}.", "Add {n}.", "Add {n} together.", "What is {n} in total?" } },
+  { "the largest", "max({l})", largest, { "What is the largest of {n}?", "Which is the biggest number: {n}?", "Find the maximum of {n}.", "Which of {n} is the biggest?", "What is the maximum of {n}?" } },
+  { "the smallest", "min({l})", smallest, { "What is the smallest of {n}?", "Which is the least number: {n}?", "Find the minimum of {n}.", "Which of {n} is the smallest?", "What is the minimum of {n}?" } },
   { "the mean", "round(sum({l}) / len({l}), 2)", function(t) return ("%.2f"):format(sum(t) / #t) end,
-    { "What is the mean of {n}, to 2 decimals?", "What is the average of {n}, rounded to 2 decimals?" } },
+    { "What is the mean of {n}, to 2 decimals?", "What is the average of {n}, rounded to 2 decimals?", "What is the average of {n}?", "What is the mean of {n}?", "Compute the average of {n}." } },
   { "the range", "max({l}) - min({l})", function(t) return largest(t) - smallest(t) end,
     { "What is the range of {n}?", "What is the largest minus the smallest of {n}?" } },
 }
@@ -184,7 +191,7 @@ end)
 kind("percent", 5, function(r)
   local p, n = r:int(1, 99), r:number(2, 5)
   return {
-    requests = { r:ask({ "What is {p} percent of {n}?", "How much is {p}% of {n}?", "Compute {p} percent of {n}." }, { p = p, n = n }) },
+    requests = { r:ask({ "What is {p} percent of {n}?", "How much is {p}% of {n}?", "Compute {p} percent of {n}.", "What is {p}% of {n}?", "{p}% of {n}?" }, { p = p, n = n }) },
     solve = function(ctx)
       compute(ctx, ("I need %d percent of %d. I will use python."):format(p, n), ("print(%d * %d / 100)"):format(n, p),
         ("%d percent of %d is {v}."):format(p, n))
@@ -194,17 +201,17 @@ kind("percent", 5, function(r)
 end)
 
 kind("text", 10, function(r)
-  local s = r:chance(50) and r:word() .. r:word() or r:ident()
+  local s = r:chance(40) and r:word() .. r:word() or r:ident()
   local letter = s:sub(r:int(1, #s), -1):sub(1, 1)
   local _, count = s:gsub(letter:gsub("%p", "%%%0"), "")
   local forms = {
-    { { "How many letters has the word {s}?", "How long is the string {s}?", "What is the length of {s}?" },
+    { { "How many letters has the word {s}?", "How long is the string {s}?", "What is the length of {s}?", "How many letters are in {s}?", "How many characters has {s}?", "How long is the word {s}?" },
       "the length of {s}", "len('{s}')", #s, "The length of {s} is {v}." },
-    { { "Reverse the string {s}.", "Write {s} backwards.", "What is {s} spelled backwards?" },
+    { { "Reverse the string {s}.", "Write {s} backwards.", "What is {s} spelled backwards?", "Reverse the word {s}.", "Reverse {s}.", "Spell {s} backwards." },
       "{s} backwards", "'{s}'[::-1]", s:reverse(), "{s} backwards is {v}." },
-    { { "How often does {c} occur in {s}?", "How many times does {c} appear in {s}?", "Count the {c} in {s}." },
+    { { "How often does {c} occur in {s}?", "How many times does {c} appear in {s}?", "Count the {c} in {s}.", "How many times is {c} in {s}?", "How often is the letter {c} in {s}?", "Count the letter {c} in {s}." },
       "the number of {c} in {s}", "'{s}'.count('{c}')", count, "{c} occurs {v} times in {s}." },
-    { { "Write {s} in capital letters.", "Turn {s} into upper case." },
+    { { "Write {s} in capital letters.", "Turn {s} into upper case.", "Put {s} in upper case.", "Make {s} upper case.", "Write the word {s} in capitals." },
       "{s} in upper case", "'{s}'.upper()", s:upper(), "In upper case it is {v}." },
   }
   local f, v = r:pick(forms), { s = s, c = letter, v = "{v}" }
@@ -257,7 +264,7 @@ kind("series", 4, function(r)
   local a = r:number(1, 3)
   local b = a + r:number(1, 4)
   return {
-    requests = { r:ask({ "What is the sum of all whole numbers from {a} to {b}?", "Add all numbers from {a} to {b}." }, { a = a, b = b }) },
+    requests = { r:ask({ "What is the sum of all whole numbers from {a} to {b}?", "Add all numbers from {a} to {b}.", "What is the sum of the numbers from {a} to {b}?", "Add up the numbers from {a} to {b}." }, { a = a, b = b }) },
     solve = function(ctx)
       compute(ctx, ("I need the sum from %d to %d. I will use python."):format(a, b), ("print(sum(range(%d, %d + 1)))"):format(a, b),
         "The sum is {v}.")
@@ -291,6 +298,39 @@ kind("base", 5, function(r)
       compute(ctx, "I need " .. x .. ". I will use python.", "print(" .. f[2] .. ")", "It is {v}.")
     end,
     check = function(w) return says(w.answers[1], f[3]) end,
+  }
+end)
+
+-- Two results of one call.
+kind("two", 3, function(r)
+  local op, p = r:pick(ops), {}
+  for i = 1, 2 do p[i] = { r:number(1, 4), r:number(1, 3) } end
+  local e, f = p[1][1] .. " " .. op[1] .. " " .. p[1][2], p[2][1] .. " " .. op[1] .. " " .. p[2][2]
+  return {
+    requests = { r:ask({ "What is {a} and what is {b}?", "What are {a} and {b}?", "Compute {a} and {b}.", "Tell me {a} and {b}." }, { a = e, b = f }) },
+    solve = function(ctx)
+      local v = lib.split(lib.body(ctx.call("I need " .. e .. " and " .. f .. ". I will use python.", "python",
+        { { "code", "print(" .. e .. ", " .. f .. ")" } })))
+      ctx.answer("The results are " .. v[1] .. " and " .. v[2] .. ".", ("%s = %s and %s = %s."):format(e, v[1], f, v[2]))
+    end,
+    check = function(w)
+      return says(w.answers[1], op[3](p[1][1], p[1][2])) and says(w.answers[1], op[3](p[2][1], p[2][2]))
+    end,
+  }
+end)
+
+kind("range", 2, function(r)
+  local a, t = r:number(1, 3), {}
+  local b = a + r:int(1, 9)
+  for n = a, b do t[#t + 1] = n end
+  return {
+    requests = { r:ask({ "List the numbers from {a} to {b}.", "Count from {a} to {b}.", "Print the numbers from {a} to {b}.", "Write all numbers from {a} to {b}." }, { a = a, b = b }) },
+    solve = function(ctx)
+      local v = lib.body(ctx.call(("I need the numbers from %d to %d. I will use python."):format(a, b), "python",
+        { { "code", ("print(*range(%d, %d + 1))"):format(a, b) } }))
+      ctx.answer("I have the numbers.", (v:gsub(" ", ", ")) .. ".")
+    end,
+    check = function(w) return w.answers[1]:find(table.concat(t, ", "), 1, true) ~= nil end,
   }
 end)
 
@@ -348,7 +388,7 @@ kind("prime", 3, function(r)
   local prime = true
   for i = 2, math.floor(math.sqrt(n)) do if n % i == 0 then prime = false end end
   return {
-    requests = { r:ask({ "Is {n} a prime number?", "Is {n} prime?" }, { n = n }) },
+    requests = { r:ask({ "Is {n} a prime number?", "Is {n} prime?", "Tell me if {n} is prime." }, { n = n }) },
     solve = function(ctx)
       local v = lib.body(ctx.call("I need to test if " .. n .. " is prime. I will use python.", "python",
         { { "code", ("print(all(%d %% i for i in range(2, %d)))"):format(n, n) } }))
@@ -400,7 +440,7 @@ kind("file", 14, function(r)
   end
   return {
     requests = { r:ask({ "The file {f} has one number per line. What is {o} of them?", "What is {o} of the numbers in {f}?",
-      "Read the numbers in {f} and tell me {o}.", "Find {o} of the numbers in the file {f}." }, { f = f, o = op[1] }) },
+      "Read the numbers in {f} and tell me {o}.", "Find {o} of the numbers in the file {f}.", "What is {o} of all the numbers in {f}?" }, { f = f, o = op[1] }) },
     files = { [real] = table.concat(lines, "\n") .. "\n" },
     solve = function(ctx)
       local out = ctx.call(("I need %s of the numbers in %s. I will use python."):format(op[1], f), "python",
@@ -437,11 +477,11 @@ kind("csv", 10, function(r)
   local total = 0
   for _, row in ipairs(rows) do total = total + row[2] end
   local forms = {
-    { { "What is the total {c} in {f}?", "Add up the column {c} of {f}.", "What is the sum of {c} in {f}?" }, "the total of {c}",
+    { { "What is the total {c} in {f}?", "Add up the column {c} of {f}.", "What is the sum of {c} in {f}?", "Sum the {c} in {f}.", "What do the {c} in {f} add up to?" }, "the total of {c}",
       "sum(int(r['{c}']) for r in rows)", total, "The total {c} is {v}." },
-    { { "What is the average {c} in {f}, to 2 decimals?", "What is the mean of the column {c} in {f}, to 2 decimals?" }, "the mean of {c}",
+    { { "What is the average {c} in {f}, to 2 decimals?", "What is the mean of the column {c} in {f}, to 2 decimals?", "What is the average {c} in {f}?", "What is the average of {c} in {f}?", "What is the mean {c} in {f}?" }, "the mean of {c}",
       "round(sum(int(r['{c}']) for r in rows) / len(rows), 2)", ("%.2f"):format(total / #rows), "The mean {c} is {v}." },
-    { { "How many rows has {f}?", "How many entries are in the table {f}?" }, "the number of rows", "len(rows)", #rows, "There are {v} rows." },
+    { { "How many rows has {f}?", "How many entries are in the table {f}?", "How many rows are in {f}?", "How many rows does {f} have?" }, "the number of rows", "len(rows)", #rows, "There are {v} rows." },
   }
   local k, v = r:pick(forms), { k = key, c = col, f = f, v = "{v}" }
   return {
