@@ -56,7 +56,7 @@ static int find_bin(struct eval *e, struct err *err)
     return 0;
 }
 
-/* Where a clone has it (build/PRESET/bin is three folders down) and where a package would put it. */
+/* Where a clone has it (build/PRESET/bin is three folders down), or a package would put it. */
 static int find_harness(struct eval *e, const char *given, struct err *err)
 {
     static const char *const places[] = {"../../../train", "../share/agentd/train", "train"};
