@@ -11,6 +11,7 @@
  * planes through zstd where that is smaller. All integers are little-endian. The same seq
  * always makes the same bytes. The file appears under its name whole or not at all.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "engine/engine_impl.h"
+#include "engine/kernel/planes.h"
 
 enum { VERSION = 2, CODEC_RAW = 0, CODEC_PLANES = 1, ZSTD_LEVEL = 3 };
 enum { CHUNK_TOKENS = 1, CHUNK_HIDDEN, CHUNK_PAGE };
@@ -41,16 +43,26 @@ _Static_assert(sizeof(struct header) == 40 && sizeof(struct chunk) == 32, "file 
 
 static const char magic[8] = {'A', 'G', 'T', 'D', 'K', 'V', '\r', '\n'};
 
+/* Chunks are packed and unpacked on all threads, written and read in order. */
+enum { SLOTS_MAX = 32 };
+struct slot {
+    struct chunk head;
+    uint8_t *raw, *planes, *packed; /* owned; one chunk in its three forms */
+    ZSTD_CCtx *pack;                /* owned; the one that is needed */
+    ZSTD_DCtx *unpack;
+    const char *wrong; /* reading: what does not fit */
+};
+
 /* One file being written or read. */
 struct file {
     struct engine_seq *s;
     int fd;
     const char *path;
     struct hash128 chain;
-    uint8_t *raw, *stored; /* owned; one chunk, decoded and as stored */
-    size_t room, at;       /* bytes of `raw` in all and used */
-    uint32_t page;
     bool storing;
+    size_t room, size; /* of a chunk in bytes; of its elements */
+    struct slot slot[SLOTS_MAX];
+    uint32_t n_slots, first_page; /* slot i holds page first_page + i */
 };
 
 static size_t element_bytes(const struct engine *e)
@@ -59,90 +71,73 @@ static size_t element_bytes(const struct engine *e)
     return t == ENGINE_CACHE_F32 ? 4 : t == ENGINE_CACHE_FP8 ? 1 : 2;
 }
 
-static int file_init(struct file *f, struct engine_seq *s, const char *path,
+static int file_init(struct file *f, struct engine_seq *s, const char *path, bool storing,
                      struct err *err)
 {
     const struct engine *e = s->e;
-    *f = (struct file){.s = s, .fd = -1, .path = path};
+    *f = (struct file){.s = s, .fd = -1, .path = path, .storing = storing};
     size_t page = kvcache_row_bytes(e->kv) * KV_PAGE;
     size_t tokens = (size_t)e->info.n_ctx * sizeof(int32_t);
     size_t hidden = (size_t)HIDDEN_KEPT * e->w->hp.dim * sizeof(float);
     f->room = page > tokens ? page : tokens;
     f->room = f->room > hidden ? f->room : hidden;
-    f->raw = mem_alloc(f->room);
-    f->stored = mem_alloc(ZSTD_compressBound(f->room) + f->room);
-    return f->raw && f->stored ? 0 : err_nomem(err);
+    uint32_t n = 2 * pool_threads(e->pool);
+    n = n < SLOTS_MAX ? n : SLOTS_MAX;
+    for (; f->n_slots < n; f->n_slots++) {
+        struct slot *x = &f->slot[f->n_slots];
+        x->raw = mem_alloc(f->room);
+        x->planes = mem_alloc(f->room);
+        x->packed = mem_alloc(ZSTD_compressBound(f->room));
+        if (storing)
+            x->pack = ZSTD_createCCtx();
+        else
+            x->unpack = ZSTD_createDCtx();
+        if (!x->raw || !x->planes || !x->packed || (!x->pack && !x->unpack)) {
+            f->n_slots++;
+            return err_nomem(err);
+        }
+    }
+    return 0;
 }
 
 static void file_done(struct file *f)
 {
     io_close(&f->fd);
-    mem_free(f->raw);
-    mem_free(f->stored);
-}
-
-/* Byte j of every element together: exponents next to exponents compress, mixed bytes do
- * not. */
-static void to_planes(uint8_t *out, const uint8_t *in, size_t n, size_t size)
-{
-    size_t each = n / size;
-    for (size_t j = 0; j < size; j++)
-        for (size_t i = 0; i < each; i++)
-            out[j * each + i] = in[i * size + j];
-    memcpy(out + each * size, in + each * size, n - each * size);
-}
-
-static void from_planes(uint8_t *out, const uint8_t *in, size_t n, size_t size)
-{
-    size_t each = n / size;
-    for (size_t j = 0; j < size; j++)
-        for (size_t i = 0; i < each; i++)
-            out[i * size + j] = in[j * each + i];
-    memcpy(out + each * size, in + each * size, n - each * size);
-}
-
-/* --- writing
- * ------------------------------------------------------------------------------- */
-
-static int put_chunk(struct file *f, uint32_t kind, size_t size, struct err *err)
-{
-    size_t n = f->at;
-    uint8_t *planes = f->stored + ZSTD_compressBound(f->room);
-    const uint8_t *bytes = f->raw;
-    struct chunk c = {.kind = kind, .codec = CODEC_RAW, .bytes = n, .stored = n};
-    to_planes(planes, f->raw, n, size);
-    size_t packed =
-        ZSTD_compress(f->stored, ZSTD_compressBound(f->room), planes, n, ZSTD_LEVEL);
-    if (!ZSTD_isError(packed) && packed < n) {
-        c.codec = CODEC_PLANES;
-        c.stored = packed;
-        bytes = f->stored;
+    for (uint32_t i = 0; i < f->n_slots; i++) {
+        struct slot *x = &f->slot[i];
+        mem_free(x->raw);
+        mem_free(x->planes);
+        mem_free(x->packed);
+        ZSTD_freeCCtx(x->pack);
+        ZSTD_freeDCtx(x->unpack);
     }
-    c.hash = hash64(bytes, (size_t)c.stored);
-    f->chain = hash128_more(f->chain, &c, sizeof c);
-    f->at = 0;
-    int rc = io_write_full(f->fd, &c, sizeof c, err);
-    return rc < 0 ? rc : io_write_full(f->fd, bytes, (size_t)c.stored, err);
 }
+
+/* --- pages
+ * --------------------------------------------------------------------------------- */
+
+struct copy {
+    const struct file *f;
+    uint8_t *at;
+    uint32_t page;
+};
 
 /* Copies one block of a page into or out of the chunk. */
 static int copy_block(void *arg, const struct kv_block *b, struct err *err)
 {
-    struct file *f = arg;
-    const struct engine *e = f->s->e;
+    struct copy *c = arg;
+    const struct engine_seq *s = c->f->s;
+    bool storing = c->f->storing;
     size_t n = b->element * b->n_rows;
     (void)err;
     /* The draft layer's last entry waits for a token that is not there yet. */
-    bool blank = f->storing && b->layer == e->w->hp.n_layers &&
-                 f->page * KV_PAGE + b->n_rows == f->s->kv.len;
-    for (uint32_t i = 0; i < b->n_runs; i++, f->at += n) {
-        uint8_t *block = b->base + i * b->stride, *raw = f->raw + f->at;
-        if (f->storing)
-            memcpy(raw, block, n);
-        else
-            memcpy(block, raw, n);
+    bool blank = storing && b->layer == s->e->w->hp.n_layers &&
+                 c->page * KV_PAGE + b->n_rows == s->kv.len;
+    for (uint32_t i = 0; i < b->n_runs; i++, c->at += n) {
+        uint8_t *block = b->base + i * b->stride;
+        memcpy(storing ? c->at : block, storing ? block : c->at, n);
         if (blank)
-            memset(raw + n - b->element, 0, b->element);
+            memset(c->at + n - b->element, 0, b->element);
     }
     return 0;
 }
@@ -151,6 +146,74 @@ static uint32_t page_rows(const struct engine_seq *s, uint32_t page)
 {
     uint32_t left = s->kv.len - page * KV_PAGE;
     return left < KV_PAGE ? left : KV_PAGE;
+}
+
+/* Between a page's rows and the raw bytes of a slot. */
+static void copy_page(const struct file *f, struct slot *x, uint32_t page)
+{
+    struct copy c = {f, x->raw, page};
+    struct err err;
+    int rc = kvseq_each_block(&f->s->kv, page, page_rows(f->s, page), copy_block, &c, &err);
+    assert(rc == 0); /* copying cannot fail */
+    (void)rc;
+}
+
+/* --- writing
+ * ------------------------------------------------------------------------------- */
+
+/* raw, head.kind and head.bytes are set; makes the rest of the slot. */
+static void pack_slot(struct slot *x, size_t size)
+{
+    size_t n = (size_t)x->head.bytes, room = ZSTD_compressBound(n);
+    const uint8_t *from = x->raw;
+    if (size > 1) {
+        planes_split(x->planes, x->raw, n, size);
+        from = x->planes;
+    }
+    size_t packed = ZSTD_compressCCtx(x->pack, x->packed, room, from, n, ZSTD_LEVEL);
+    bool smaller = !ZSTD_isError(packed) && packed < n;
+    x->head.codec = smaller ? CODEC_PLANES : CODEC_RAW;
+    x->head.stored = smaller ? packed : n;
+    x->head.hash = hash64(smaller ? x->packed : x->raw, (size_t)x->head.stored);
+}
+
+static int put_slot(struct file *f, const struct slot *x, struct err *err)
+{
+    f->chain = hash128_more(f->chain, &x->head, sizeof x->head);
+    int rc = io_write_full(f->fd, &x->head, sizeof x->head, err);
+    const uint8_t *bytes = x->head.codec == CODEC_RAW ? x->raw : x->packed;
+    return rc < 0 ? rc : io_write_full(f->fd, bytes, (size_t)x->head.stored, err);
+}
+
+static int put_chunk(struct file *f, uint32_t kind, const void *p, size_t n, size_t size,
+                     struct err *err)
+{
+    struct slot *x = &f->slot[0];
+    x->head = (struct chunk){.kind = kind, .bytes = n};
+    memcpy(x->raw, p, n);
+    pack_slot(x, size);
+    return put_slot(f, x, err);
+}
+
+static void pack_pages(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    (void)thread;
+    struct file *f = arg;
+    for (uint64_t i = first; i < last; i++) {
+        uint32_t page = f->first_page + (uint32_t)i;
+        size_t row = kvcache_row_bytes(f->s->e->kv);
+        f->slot[i].head =
+            (struct chunk){.kind = CHUNK_PAGE, .bytes = page_rows(f->s, page) * row};
+        copy_page(f, &f->slot[i], page);
+        pack_slot(&f->slot[i], f->size);
+    }
+}
+
+/* How many pages go in the round that begins at f->first_page. */
+static uint32_t round_pages(const struct file *f)
+{
+    uint32_t left = (f->s->kv.len + KV_PAGE - 1) / KV_PAGE - f->first_page;
+    return left < f->n_slots ? left : f->n_slots;
 }
 
 static int write_seq(struct file *f, struct err *err)
@@ -163,22 +226,20 @@ static int write_seq(struct file *f, struct err *err)
     memcpy(h.magic, magic, sizeof h.magic);
     memcpy(h.fingerprint, &s->e->fingerprint, sizeof h.fingerprint);
     f->chain = hash128(&h, sizeof h);
-    f->storing = true;
+    f->size = element_bytes(s->e);
     int rc = io_write_full(f->fd, &h, sizeof h, err);
-    if (rc < 0)
-        return rc;
-    f->at = s->kv.len * sizeof *s->tok;
-    memcpy(f->raw, s->tok, f->at);
-    rc = put_chunk(f, CHUNK_TOKENS, sizeof *s->tok, err);
-    if (rc < 0)
-        return rc;
-    f->at = (size_t)s->n_hidden * s->e->w->hp.dim * sizeof(float);
-    memcpy(f->raw, s->hidden, f->at);
-    rc = put_chunk(f, CHUNK_HIDDEN, sizeof(float), err);
-    for (f->page = 0; rc == 0 && f->page * KV_PAGE < s->kv.len; f->page++) {
-        rc = kvseq_each_block(&s->kv, f->page, page_rows(s, f->page), copy_block, f, err);
-        if (rc == 0)
-            rc = put_chunk(f, CHUNK_PAGE, element_bytes(s->e), err);
+    if (rc == 0)
+        rc = put_chunk(f, CHUNK_TOKENS, s->tok, s->kv.len * sizeof *s->tok, sizeof *s->tok,
+                       err);
+    if (rc == 0)
+        rc = put_chunk(f, CHUNK_HIDDEN, s->hidden,
+                       (size_t)s->n_hidden * s->e->w->hp.dim * sizeof(float), sizeof(float),
+                       err);
+    uint32_t n;
+    for (f->first_page = 0; rc == 0 && (n = round_pages(f)) > 0; f->first_page += n) {
+        pool_run(s->e->pool, pack_pages, f, n, 1);
+        for (uint32_t i = 0; rc == 0 && i < n; i++)
+            rc = put_slot(f, &f->slot[i], err);
     }
     return rc < 0 ? rc : io_write_full(f->fd, &f->chain, sizeof f->chain, err);
 }
@@ -202,7 +263,7 @@ int engine_seq_save(struct engine_seq *s, const char *path, struct err *err)
     char temp[4096];
     if (snprintf(temp, sizeof temp, "%s.%d.tmp", path, (int)getpid()) >= (int)sizeof temp)
         return err_set(err, ERR_LIMIT, "the path '%.100s...' is too long", path);
-    int rc = file_init(&f, s, path, err);
+    int rc = file_init(&f, s, path, true, err);
     if (rc == 0) {
         f.fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         rc = f.fd < 0 ? err_sys(err, "create '%s'", temp) : write_seq(&f, err);
@@ -245,35 +306,64 @@ static int read_bytes(struct file *f, void *p, size_t n, struct err *err)
     return rc == -ERR_CORRUPT ? damaged(f, "the file ends early", err) : rc;
 }
 
-/* Reads a chunk of exactly n bytes of this kind into f->raw. */
-static int get_chunk(struct file *f, uint32_t kind, size_t n, size_t size,
+/* Reads a chunk of exactly n bytes of this kind, as it is stored. */
+static int get_slot(struct file *f, struct slot *x, uint32_t kind, size_t n, struct err *err)
+{
+    struct chunk *c = &x->head;
+    int rc = read_bytes(f, c, sizeof *c, err);
+    if (rc < 0)
+        return rc;
+    if (c->kind != kind || c->bytes != n || c->stored > n ||
+        (c->codec == CODEC_RAW ? c->stored != n : c->codec != CODEC_PLANES))
+        return damaged(f, "a part has an impossible head", err);
+    f->chain = hash128_more(f->chain, c, sizeof *c);
+    return read_bytes(f, c->codec == CODEC_RAW ? x->raw : x->packed, (size_t)c->stored, err);
+}
+
+/* Makes x->raw; x->wrong says why not. */
+static void unpack_slot(struct slot *x, size_t size)
+{
+    size_t n = (size_t)x->head.bytes, stored = (size_t)x->head.stored;
+    bool raw = x->head.codec == CODEC_RAW;
+    uint64_t hash = hash64(raw ? x->raw : x->packed, stored);
+    x->wrong = NULL;
+    if (!agrees(&hash, &x->head.hash, sizeof hash)) {
+        x->wrong = "a checksum does not agree";
+        return;
+    }
+    if (raw)
+        return;
+    uint8_t *to = size > 1 ? x->planes : x->raw;
+    size_t got = ZSTD_decompressDCtx(x->unpack, to, n, x->packed, stored);
+    if (ZSTD_isError(got) || got != n)
+        x->wrong = "a part does not unpack";
+    else if (size > 1)
+        planes_join(x->raw, x->planes, n, size);
+}
+
+static int get_chunk(struct file *f, uint32_t kind, void *p, size_t n, size_t size,
                      struct err *err)
 {
-    struct chunk c;
-    int rc = read_bytes(f, &c, sizeof c, err);
+    struct slot *x = &f->slot[0];
+    int rc = get_slot(f, x, kind, n, err);
     if (rc < 0)
         return rc;
-    if (c.kind != kind || c.bytes != n || c.stored > n ||
-        (c.codec == CODEC_RAW ? c.stored != n : c.codec != CODEC_PLANES))
-        return damaged(f, "a part has an impossible head", err);
-    rc = read_bytes(f, f->stored, (size_t)c.stored, err);
-    if (rc < 0)
-        return rc;
-    uint64_t hash = hash64(f->stored, (size_t)c.stored);
-    if (!agrees(&hash, &c.hash, sizeof hash))
-        return damaged(f, "a checksum does not agree", err);
-    f->chain = hash128_more(f->chain, &c, sizeof c);
-    f->at = 0;
-    if (c.codec == CODEC_RAW) {
-        memcpy(f->raw, f->stored, n);
-        return 0;
-    }
-    uint8_t *planes = f->stored + ZSTD_compressBound(f->room);
-    size_t got = ZSTD_decompress(planes, n, f->stored, (size_t)c.stored);
-    if (ZSTD_isError(got) || got != n)
-        return damaged(f, "a part does not unpack", err);
-    from_planes(f->raw, planes, n, size);
+    unpack_slot(x, size);
+    if (x->wrong)
+        return damaged(f, x->wrong, err);
+    memcpy(p, x->raw, n);
     return 0;
+}
+
+static void unpack_pages(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    (void)thread;
+    struct file *f = arg;
+    for (uint64_t i = first; i < last; i++) {
+        unpack_slot(&f->slot[i], f->size);
+        if (!f->slot[i].wrong)
+            copy_page(f, &f->slot[i], f->first_page + (uint32_t)i);
+    }
 }
 
 static int read_header(struct file *f, struct header *h, struct err *err)
@@ -306,18 +396,16 @@ static int read_tokens(struct file *f, const struct header *h, struct err *err)
 {
     struct engine_seq *s = f->s;
     size_t n = h->n_tokens * sizeof *s->tok;
-    int rc = get_chunk(f, CHUNK_TOKENS, n, sizeof *s->tok, err);
+    int rc = get_chunk(f, CHUNK_TOKENS, s->tok, n, sizeof *s->tok, err);
     if (rc < 0)
         return rc;
-    memcpy(s->tok, f->raw, n);
     for (uint32_t i = 0; i < h->n_tokens; i++)
         if (s->tok[i] < 0 || (uint32_t)s->tok[i] >= s->e->info.n_vocab)
             return damaged(f, "a token is not in the vocabulary", err);
     n = (size_t)h->n_hidden * s->e->w->hp.dim * sizeof(float);
-    rc = get_chunk(f, CHUNK_HIDDEN, n, sizeof(float), err);
+    rc = get_chunk(f, CHUNK_HIDDEN, s->hidden, n, sizeof(float), err);
     if (rc < 0)
         return rc;
-    memcpy(s->hidden, f->raw, n);
     s->n_hidden = h->n_hidden;
     return 0;
 }
@@ -337,14 +425,19 @@ static int read_seq(struct file *f, struct err *err)
         return rc;
     s->kv.len = h.n_tokens;
     s->mtp_len = s->e->mtp && h.n_tokens ? h.n_tokens - 1 : 0;
-    for (f->page = 0; f->page * KV_PAGE < h.n_tokens; f->page++) {
-        uint32_t n = page_rows(s, f->page);
-        rc = get_chunk(f, CHUNK_PAGE, n * kvcache_row_bytes(s->e->kv),
-                       element_bytes(s->e), err);
-        if (rc == 0)
-            rc = kvseq_each_block(&s->kv, f->page, n, copy_block, f, err);
+    f->size = element_bytes(s->e);
+    size_t row = kvcache_row_bytes(s->e->kv);
+    uint32_t n;
+    for (f->first_page = 0; (n = round_pages(f)) > 0; f->first_page += n) {
+        for (uint32_t i = 0; rc == 0 && i < n; i++)
+            rc = get_slot(f, &f->slot[i], CHUNK_PAGE,
+                          page_rows(s, f->first_page + i) * row, err);
         if (rc < 0)
             return rc;
+        pool_run(s->e->pool, unpack_pages, f, n, 1);
+        for (uint32_t i = 0; i < n; i++)
+            if (f->slot[i].wrong)
+                return damaged(f, f->slot[i].wrong, err);
     }
     rc = read_bytes(f, &chain, sizeof chain, err);
     if (rc < 0)
@@ -363,7 +456,7 @@ int engine_seq_load(struct engine_seq **out, struct engine *e, const char *path,
     struct file f = {.fd = -1};
     int rc = engine_seq_new(&s, e, err);
     if (rc == 0)
-        rc = file_init(&f, s, path, err);
+        rc = file_init(&f, s, path, false, err);
     if (rc == 0) {
         f.fd = open(path, O_RDONLY | O_CLOEXEC);
         rc = f.fd < 0 ? err_sys(err, "open '%s'", path) : read_seq(&f, err);
