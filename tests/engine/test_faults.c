@@ -111,25 +111,51 @@ static void engine_run(struct tiny *t, const int32_t *tok, uint32_t n, uint32_t 
     pool_close(pool);
 }
 
+/* The largest difference of a logit between engine and twin; want as the twin has it. */
+static double compare(struct tiny *t, double want[2][TWIN_W])
+{
+    int32_t tok[96];
+    float got[2][512];
+    double worst = 0;
+    tiny_prompt(tok, 96);
+    twin_run(&t->w, tok, 96, TWIN_RIGHT, 15, want);
+    engine_run(t, tok, 96, 15, got);
+    for (int i = 0; i < 2; i++)
+        for (int v = 0; v < 512; v++)
+            worst = fmax(worst, fabs((double)got[i][v] - want[i][v]));
+    return worst;
+}
+
 static void relatives_agree_with_the_twin(void **state)
 {
     (void)state;
-    int32_t tok[96];
-    tiny_prompt(tok, 96);
     for (int kind = 0; kind < TESTMODEL_KINDS; kind++) {
         struct tiny *t = tiny_open(kind);
-        double want[2][TWIN_W];
-        float got[2][512];
-        double worst = 0;
-        twin_run(&t->w, tok, 96, TWIN_RIGHT, 15, want);
-        engine_run(t, tok, 96, 15, got);
-        for (int i = 0; i < 2; i++)
-            for (int v = 0; v < 512; v++)
-                worst = fmax(worst, fabs((double)got[i][v] - want[i][v]));
+        double want[2][TWIN_W], worst = compare(t, want);
         print_message("%s: largest difference of a logit %.2g\n", testmodel_name(kind),
                       worst);
         assert_true(worst < 5e-5);
         tiny_close(t);
+    }
+}
+
+/* Both rules of scoring a group of experts, under both score functions: V2 takes the best of a
+ * group, V3 the sum of its two best. They are different models. */
+static void group_scores_by_both_rules(void **state)
+{
+    (void)state;
+    static const enum testmodel_kind kinds[] = {TESTMODEL_SOFTMAX, TESTMODEL_V32};
+    for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
+        double want[2][2][TWIN_W], apart = 0;
+        for (int rule = GROUP_TOP2_SUM; rule <= GROUP_MAX; rule++) {
+            struct tiny *t = tiny_open(kinds[k]);
+            t->w.hp.group_score = (enum group_score)rule;
+            assert_true(compare(t, want[rule]) < 5e-5);
+            tiny_close(t);
+        }
+        for (int v = 0; v < 512; v++)
+            apart = fmax(apart, fabs(want[0][1][v] - want[1][1][v]));
+        assert_true(apart > 0.05);
     }
 }
 
@@ -138,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_fault_leaves_its_fingerprint),
         cmocka_unit_test(relatives_agree_with_the_twin),
+        cmocka_unit_test(group_scores_by_both_rules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
