@@ -20,15 +20,23 @@ enum turn_state loop_state(const struct turn *t)
     return t->state;
 }
 
+int64_t turn_tokens(const struct turn *t)
+{
+    return t->completion_tokens + t->child_tokens;
+}
+
 json_t *loop_usage(const struct turn *t)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "steps", (json_int_t)t->step,
+    json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "steps", (json_int_t)t->step,
                      "promptTokens", (json_int_t)t->prompt_tokens, "cachedTokens",
                      (json_int_t)t->cached_tokens, "completionTokens",
                      (json_int_t)t->completion_tokens, "toolCalls", (json_int_t)t->tool_calls,
                      "engineMs", (json_int_t)(t->engine_ns / 1000000), "toolMs",
                      (json_int_t)(t->tool_ns / 1000000), "elapsedMs",
                      (json_int_t)((io_mono_ns() - t->started_ns) / 1000000));
+    if (o && t->child_tokens)
+        json_object_set_new(o, "delegatedTokens", json_integer(t->child_tokens));
+    return o;
 }
 
 static void turn_free(struct turn *t)
@@ -38,7 +46,7 @@ static void turn_free(struct turn *t)
     if (t->job)
         infer_abandon(t->job);
     t->job = NULL;
-    calls_cancel(t, true);
+    calls_abandon(t);
     gen_clear(t);
     for (uint32_t i = 0; i < LIMIT_CALLS_PER_MESSAGE; i++) {
         feed_item_close(t->call[i].live);
@@ -148,19 +156,16 @@ static int64_t least(int64_t a, int64_t b)
 
 int turn_narrow(struct budget *b, const json_t *limits, struct err *err)
 {
-    const int64_t most = (int64_t)1 << 40;
     struct budget w = *b;
-    int rc = json_opt_int(limits, "maxSteps", 1, most, &w.max_steps, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, "maxTokens", 1, most, &w.max_tokens, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, "maxSeconds", 1, most, &w.max_seconds, err);
+    int rc = session_read_budget(&w, limits, err);
     if (rc < 0)
         return rc;
     b->max_steps = least(b->max_steps, w.max_steps);
     b->max_tokens = least(b->max_tokens, w.max_tokens);
     b->max_seconds = least(b->max_seconds, w.max_seconds);
-    b->reserve = least(b->reserve, b->max_tokens / 2);
+    if (w.think_max && (!b->think_max || w.think_max < b->think_max))
+        b->think_max = w.think_max;
+    b->reserve = least(w.reserve, b->max_tokens / 2);
     return 0;
 }
 
@@ -252,6 +257,8 @@ void loop_go(struct turn *t)
         calls_launch(t);
         break;
     case NEXT_END:
+        if (s->watch)
+            loop_delegate_ended(s, t);
         turn_free(t);
         loop_warm(s);
         s->d->trim = true;
@@ -288,6 +295,7 @@ void loop_end(struct turn *t, const char *reason, const char *limit)
     }
     LOGI("loop", "turn=%s session=%s stop=%s steps=%lld tokens=%lld", t->id, s->id, reason,
          (long long)t->step, (long long)t->completion_tokens);
+    t->reason = reason;
     loop_to(t, TURN_DONE);
     t->next = NEXT_END;
 }
@@ -306,6 +314,7 @@ void loop_fail(struct turn *t, const char *kind, bool retryable, const char *sen
         loop_broken(t, &err);
         return;
     }
+    t->reason = "error";
     loop_to(t, TURN_FAILED);
     t->next = NEXT_END;
 }
@@ -316,7 +325,7 @@ void loop_broken(struct turn *t, const struct err *err)
     if (t->job)
         infer_abandon(t->job);
     t->job = NULL;
-    calls_cancel(t, true);
+    calls_abandon(t);
     /* The log has no end for it: loop_recover() writes one when the session is used next. */
     loop_to(t, TURN_FAILED);
     t->next = NEXT_END;

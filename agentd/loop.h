@@ -75,6 +75,15 @@ struct loop_answer {
  * answers do not fit the questions. */
 NODISCARD int loop_approve(struct daemon *d, const struct loop_answer *a, struct err *err);
 
+struct loop_client_result {
+    struct str call, text;
+    bool is_error;
+    int64_t uid; /* as above */
+};
+/* What a client made of a call of a tool that it declared. -ERR_NOTFOUND: none waits. */
+NODISCARD int loop_client_result(struct daemon *d, const struct loop_client_result *r,
+                                 struct err *err);
+
 /* Waits for an answer of the user and for nothing else: such a turn costs nothing and goes
  * on waiting in the next daemon. */
 bool loop_parked(const struct turn *t);
@@ -87,6 +96,14 @@ NODISCARD int loop_recover_all(struct daemon *d, struct err *err);
 
 /* Ends a turn without a word to the log: the daemon is ending. Takes NULL. */
 void loop_drop(struct turn *t);
+
+/* The tool delegate: answers the call when its sub-agents are done (loop_delegate.c). */
+struct toolrun_call;
+void loop_delegate(struct session *s, struct toolrun_call *call, const json_t *args);
+/* The call under way is over without them. */
+void loop_delegate_cancel(struct session *s);
+/* A watched session's turn is over; t NULL: the session goes. */
+void loop_delegate_ended(struct session *s, const struct turn *t);
 
 /* Idle work after an answer: the KV of the history without reasoning. */
 void loop_warm(struct session *s);

@@ -82,7 +82,7 @@ static void budget_notes(struct turn *t, struct buf *out)
     const struct budget *b = &t->budget;
     if (t->final)
         return; /* said before */
-    int64_t left = b->max_tokens - t->completion_tokens;
+    int64_t left = b->max_tokens - turn_tokens(t);
     int64_t seconds = turn_used_ns(t) / 1000000000;
     if (t->step + 1 >= b->max_steps)
         t->end = "max_steps", t->limit = "steps";
@@ -135,7 +135,7 @@ bool budget_allows(struct turn *t)
     bool results = s->n_msgs && s->msg[s->n_msgs - 1].role == PROMPT_TOOL;
     if (t->retries)
         return true; /* the same step again: everything was said */
-    if (t->step >= t->budget.max_steps || t->completion_tokens >= t->budget.max_tokens) {
+    if (t->step >= t->budget.max_steps || turn_tokens(t) >= t->budget.max_tokens) {
         loop_end(t, t->step >= t->budget.max_steps ? "max_steps" : "max_tokens",
                  t->step >= t->budget.max_steps ? "steps" : "tokens");
         return false;

@@ -77,17 +77,12 @@ static json_t *result_facts(const struct tool_result *r)
     return o;
 }
 
-static void on_done(void *arg, const struct tool_result *r)
+/* A call has its result: into the log with it, and on to the next. */
+static void ended(struct call *c, const struct tool_result *r)
 {
-    struct call *c = arg;
     struct turn *t = c->turn;
-    struct daemon *d = t->s->d;
     struct err err;
     const char *status = tool_status_name(r->status);
-    crash_here(CRASH_AFTER_EXIT);
-    c->run = NULL;
-    if (c->state != CALL_RUNNING)
-        return; /* the turn is being freed */
     c->state = CALL_DONE;
     feed_item_close(c->live);
     c->live = NULL;
@@ -108,9 +103,59 @@ static void on_done(void *arg, const struct tool_result *r)
                              result_facts(r), &err);
     if (rc < 0)
         loop_broken(t, &err);
-    else
-        calls_pump(t);
+}
+
+static void on_done(void *arg, const struct tool_result *r)
+{
+    struct call *c = arg;
+    struct daemon *d = c->turn->s->d;
+    crash_here(CRASH_AFTER_EXIT);
+    c->run = NULL;
+    ended(c, r);
+    calls_pump(c->turn);
     daemon_settle(d);
+}
+
+/* --- calls that the client carries out ------------------------------------------------------ */
+
+/* tool.started goes out with the arguments; the answer comes by tool.result. */
+static json_t *started(const struct call *c)
+{
+    json_t *o = json_pack("{s:s, s:s}", "callId", c->id, "name", buf_cstr(&c->name));
+    if (o && c->client) {
+        json_object_set_new(o, "client", json_true());
+        json_object_set_new(o, "arguments", json_text(buf_view(&c->args)));
+    }
+    return o;
+}
+
+static void client_ended(struct call *c, struct str text, enum tool_status status)
+{
+    struct buf clean;
+    buf_init(&clean, 0);
+    envelope_clean(&clean, text);
+    const struct tool_result r = {.text = buf_view(&clean), .status = status,
+                                  .is_error = status != TOOL_OK, .exit_code = -1, .spill = -1,
+                                  .output_bytes = text.n, .started_ns = c->started_ns,
+                                  .ended_ns = io_mono_ns(), .level = "client"};
+    ended(c, &r);
+    buf_done(&clean);
+}
+
+int loop_client_result(struct daemon *d, const struct loop_client_result *r, struct err *err)
+{
+    for (struct session *s = d->sessions; s; s = s->next)
+        for (uint32_t i = 0; s->turn && i < s->turn->n_calls; i++) {
+            struct call *c = &s->turn->call[i];
+            if (!c->client || c->state != CALL_RUNNING || !str_is(r->call, c->id) ||
+                (r->uid >= 0 && r->uid != s->uid))
+                continue;
+            client_ended(c, r->text, r->is_error ? TOOL_FAILED : TOOL_OK);
+            calls_pump(s->turn);
+            return 0;
+        }
+    return err_set(err, ERR_NOTFOUND, "no call '%.*s' waits for a client's result",
+                   (int)(r->call.n < 64 ? r->call.n : 64), r->call.p);
 }
 
 void calls_begin(struct turn *t)
@@ -136,6 +181,25 @@ void calls_begin(struct turn *t)
     calls_pump(t);
 }
 
+/* A client's tool is held to its declaration here; toolrun does it for its own. */
+static enum ask_verdict check_tool(struct turn *t, struct call *c, struct buf *result,
+                                   const char **status)
+{
+    struct err err = {0};
+    int rc = 0;
+    c->client = session_client_tool(t->s, buf_view(&c->name));
+    if (c->client)
+        rc = session_client_args(t->s, buf_cstr(&c->name), buf_view(&c->args), &err);
+    else if (!t->s->tools)
+        rc = err_set(&err, ERR_NOTFOUND, "there is no tool '%.60s'", buf_cstr(&c->name));
+    if (rc == 0)
+        return ASK_GO;
+    *status = "invalid";
+    envelope_clean(result, str_c(err.text));
+    envelope_status(result, "invalid arguments");
+    return ASK_DENY;
+}
+
 /* Decides about a call once nothing before it holds it back. */
 static bool decide(struct turn *t, struct call *c, bool *asking, struct err *err)
 {
@@ -143,7 +207,9 @@ static bool decide(struct turn *t, struct call *c, bool *asking, struct err *err
     const char *status = "denied";
     int rc = 0;
     buf_init(&result, 4096);
-    enum ask_verdict v = ask_about(t, c, &result, &status, err);
+    enum ask_verdict v = check_tool(t, c, &result, &status);
+    if (v == ASK_GO)
+        v = ask_about(t, c, &result, &status, err);
     if (v == ASK_WAIT) {
         c->state = CALL_ASKING;
         *asking = true;
@@ -214,9 +280,7 @@ void calls_pump(struct turn *t)
             continue;
         c->state = CALL_STARTING;
         starting = true;
-        if (session_log(t->s, t->id, c->item, "tool.started",
-                        json_pack("{s:s, s:s}", "callId", c->id, "name", buf_cstr(&c->name)),
-                        &err) < 0) {
+        if (session_log(t->s, t->id, c->item, "tool.started", started(c), &err) < 0) {
             loop_broken(t, &err);
             return;
         }
@@ -248,6 +312,12 @@ void calls_launch(struct turn *t)
         struct toolrun_cbs cbs = proto;
         cbs.arg = c;
         c->state = CALL_RUNNING;
+        if (c->client) {
+            c->started_ns = io_mono_ns();
+            if (t->stop == STOP_HARD)
+                client_ended(c, STR("[cancelled]"), TOOL_CANCELLED);
+            continue;
+        }
         c->live = feed_item_open(t->s->d->feed, t->s->id, t->id, c->item, "output");
         c->run = toolrun_call(t->s->tools, c->id, buf_cstr(&c->name), buf_view(&c->args),
                               c->approved, &cbs);
@@ -259,7 +329,31 @@ void calls_launch(struct turn *t)
 
 void calls_cancel(struct turn *t, bool running_too)
 {
-    for (uint32_t i = 0; running_too && i < t->n_calls; i++)
-        if (t->call[i].state == CALL_RUNNING && t->call[i].run)
-            toolrun_cancel(t->call[i].run);
+    bool any = false;
+    for (uint32_t i = 0; running_too && i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        if (c->state != CALL_RUNNING)
+            continue;
+        if (c->run)
+            toolrun_cancel(c->run);
+        else if (c->client)
+            client_ended(c, STR("[cancelled: the client's result did not come in time]"),
+                         TOOL_CANCELLED);
+        any |= c->client;
+    }
+    if (any)
+        calls_pump(t);
+}
+
+void calls_abandon(struct turn *t)
+{
+    for (uint32_t i = 0; i < t->n_calls; i++) {
+        struct call *c = &t->call[i];
+        struct toolrun_call *run = c->run;
+        c->run = NULL;
+        if (c->state == CALL_RUNNING)
+            c->state = CALL_DONE;
+        if (run)
+            toolrun_abandon(run);
+    }
 }

@@ -336,6 +336,8 @@ static void decide(struct turn *t, const struct infer_result *r)
                   t->time_up ? "max_tokens" : "cancelled", t->limit);
     else if (t->n_calls && t->final)
         end_unrun(t, "[not run: the budget of this turn is used up]", t->end, t->limit);
+    else if (t->n_calls && t->step >= t->budget.max_steps) /* no step is left to read results */
+        end_unrun(t, "[not run: the budget of this turn is used up]", "max_steps", "steps");
     else if (!whole)
         end_unrun(t, "[not run: the message was cut off]",
                   r->end == INFER_END_CONTEXT ? "context_exhausted" : "max_tokens",
@@ -457,7 +459,7 @@ static int start_job(struct turn *t, struct err *err)
     struct session *s = t->s;
     struct infer *inf = s->d->infer;
     bool tokens = infer_info(inf)->tokens;
-    int64_t left = t->budget.max_tokens - t->completion_tokens;
+    int64_t left = t->budget.max_tokens - turn_tokens(t);
     struct infer_request r = {.session = s->id, .sampling = s->sampling,
                               .max_tokens = (uint32_t)(left < INT32_MAX ? left : INT32_MAX)};
     struct infer_cbs cbs = {.begin = on_begin, .prefill = on_prefill, .tokens = on_tokens,
@@ -480,7 +482,7 @@ static int start_job(struct turn *t, struct err *err)
         r.n_ids = s->ctx.n;
     } else {
         r.messages = messages = session_messages(s);
-        r.tools = tools = s->tools ? toolrun_schemas(s->tools) : NULL;
+        r.tools = tools = s->n_schemas ? session_schemas_json(s) : NULL;
     }
     if (rc == 0)
         rc = infer_start(&t->job, inf, &r, &cbs, err);

@@ -19,6 +19,8 @@ struct call {
     json_t *questions;  /* owned; of ask_user, while ASKING; else NULL */
     int64_t expires_ms; /* wall clock; while ASKING */
     struct toolrun_call *run; /* while RUNNING */
+    bool client;              /* the client carries it out: RUNNING without `run` */
+    int64_t started_ns;       /* of the client's */
     struct feed_item *live;   /* its arguments while written, its output while running */
 };
 
@@ -49,6 +51,9 @@ struct turn {
     /* sums over the turn */
     int64_t prompt_tokens, cached_tokens, completion_tokens, tool_calls;
     int64_t engine_ns, tool_ns;
+    int64_t child_tokens; /* sampled by sub-agents: they count in max_tokens */
+    unsigned children;    /* sub-agents so far */
+    const char *reason;   /* stop reason, once in the log; literal */
     int64_t marked_ns, marked_work_ns; /* when the step before was logged, and work until then */
     /* this step's generation */
     struct infer_job *job;
@@ -68,6 +73,8 @@ struct turn {
 /* loop.c */
 int turn_new(struct turn **out, struct session *s, struct err *err);
 int turn_narrow(struct budget *b, const json_t *limits, struct err *err);
+/* Tokens of the budget that were used. */
+int64_t turn_tokens(const struct turn *t);
 /* Nanoseconds of the budget that were used: the wait for a person does not count. */
 int64_t turn_used_ns(const struct turn *t);
 void turn_arm_deadline(struct turn *t);
@@ -95,6 +102,8 @@ void calls_begin(struct turn *t);
 void calls_pump(struct turn *t);
 void calls_launch(struct turn *t);
 void calls_cancel(struct turn *t, bool running_too);
+/* Nobody waits for what still runs. */
+void calls_abandon(struct turn *t);
 /* Every call that has no result gets this text as one. */
 int calls_answer_rest(struct turn *t, const char *text, struct err *err);
 /* The same for those that were not handed to a tool yet, as cancelled. */

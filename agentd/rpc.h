@@ -102,6 +102,7 @@ int rpc_engine_status(struct rpc_call *c);
 int rpc_model_list(struct rpc_call *c);
 int rpc_tool_list(struct rpc_call *c);
 int rpc_tool_call(struct rpc_call *c);
+int rpc_tool_result(struct rpc_call *c);
 int rpc_mcp_status(struct rpc_call *c);
 int rpc_cancel_request(struct rpc_call *c);
 int rpc_session_create(struct rpc_call *c);

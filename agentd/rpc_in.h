@@ -14,6 +14,9 @@ void rpc_reply_error(struct conn *conn, const json_t *id, int code, const char *
 int rpc_idem_begin(struct rpc_call *c, const char *scope, struct store_idem *idem,
                    struct buf *body);
 /* A request that is answered later. */
+/* Whose things the caller may touch: its uid's, or everybody's (-1). */
+int64_t rpc_whose(const struct rpc_call *c);
+
 struct rpc_wait {
     struct daemon *d;
     struct rpc_peer *peer;

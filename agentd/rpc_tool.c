@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agentd/loop.h"
 #include "agentd/rpc_in.h"
 #include "agentd/session.h"
 #include "agentd/toolrun.h"
@@ -96,4 +97,22 @@ int rpc_tool_call(struct rpc_call *c)
     }
     buf_done(&args);
     return c->code;
+}
+
+int rpc_tool_result(struct rpc_call *c)
+{
+    enum { RESULT_MAX = 1 << 20 };
+    struct err err;
+    const struct loop_client_result r = {
+        .call = json_view(json_object_get(c->params, "callId")),
+        .text = json_view(json_object_get(c->params, "text")),
+        .is_error = json_is_true(json_object_get(c->params, "isError")),
+        .uid = rpc_whose(c),
+    };
+    if (r.text.n > RESULT_MAX)
+        return rpc_fail(c, RPC_LIMIT_EXCEEDED, "a result has at most %d bytes: cut it, and say "
+                        "in it how to get the rest", RESULT_MAX);
+    if (loop_client_result(c->d, &r, &err) < 0)
+        return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
+    return 0;
 }

@@ -367,8 +367,7 @@ static bool list_one(void *arg, struct str id, struct str session, struct str da
     return true;
 }
 
-/* -1 for those who may answer for everybody. */
-static int64_t whose(const struct rpc_call *c)
+int64_t rpc_whose(const struct rpc_call *c)
 {
     uid_t uid = conn_uid(c->peer->conn);
     return uid == 0 || uid == getuid() ? -1 : (int64_t)uid;
@@ -398,7 +397,7 @@ int rpc_approval_list(struct rpc_call *c)
         json_decref(rows);
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     }
-    keep_own(c->d, rows, whose(c));
+    keep_own(c->d, rows, rpc_whose(c));
     c->result = json_pack("{s:o}", "approvals", rows);
     return 0;
 }
@@ -434,7 +433,7 @@ int rpc_approval_respond(struct rpc_call *c)
                             "pid", (json_int_t)conn_pid(c->peer->conn), "client",
                             c->peer->client, "note", note);
     const struct loop_answer answer = {.approval = a.id, .option = option,
-                                       .note = json_view(note), .who = who, .uid = whose(c),
+                                       .note = json_view(note), .who = who, .uid = rpc_whose(c),
                                        .answers = json_object_get(c->params, "answers")};
     int rc = loop_approve(c->d, &answer, &err);
     json_decref(who);

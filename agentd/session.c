@@ -22,33 +22,57 @@ static const struct {
     {"never", APPROVE_NEVER}, {"on_escalation", APPROVE_ESCALATION}, {"always", APPROVE_ALWAYS},
 };
 
-static int read_budget(struct budget *b, const json_t *limits, struct err *err)
+/* A key that nobody reads is a typing mistake: it is told, not passed over. */
+static int known_keys(const json_t *o, const char *what, const char *const *keys, unsigned n,
+                      struct err *err)
 {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)o, key, value)
+    {
+        unsigned i = 0;
+        while (i < n && strcmp(key, keys[i]) != 0)
+            i++;
+        if (i == n)
+            return err_set(err, ERR_PARSE, "%s has no '%.60s'", what, key);
+    }
+    return 0;
+}
+
+int session_read_budget(struct budget *b, const json_t *limits, struct err *err)
+{
+    static const char *const keys[] = {"maxSteps", "maxTokens", "maxSeconds", "maxThinking",
+                                       "reserve"};
     const int64_t most = (int64_t)1 << 40;
-    int rc = json_opt_int(limits, "maxSteps", 1, 1000000, &b->max_steps, err);
+    int rc = known_keys(limits, "limits", keys, ARRAY_LEN(keys), err);
     if (rc == 0)
-        rc = json_opt_int(limits, "maxTokens", 1, most, &b->max_tokens, err);
+        rc = json_opt_int(limits, keys[0], 1, 1000000, &b->max_steps, err);
     if (rc == 0)
-        rc = json_opt_int(limits, "maxSeconds", 1, most, &b->max_seconds, err);
+        rc = json_opt_int(limits, keys[1], 1, most, &b->max_tokens, err);
     if (rc == 0)
-        rc = json_opt_int(limits, "maxThinking", 0, most, &b->think_max, err);
+        rc = json_opt_int(limits, keys[2], 1, 1000000000, &b->max_seconds, err);
     if (rc == 0)
-        rc = json_opt_int(limits, "reserve", 0, most, &b->reserve, err);
+        rc = json_opt_int(limits, keys[3], 0, most, &b->think_max, err);
+    if (rc == 0)
+        rc = json_opt_int(limits, keys[4], 0, most, &b->reserve, err);
     return rc;
 }
 
 static int read_sampling(struct infer_sampling *p, const json_t *o, struct err *err)
 {
+    static const char *const keys[] = {"temperature", "topP", "minP", "topK", "seed"};
     int64_t seed = (int64_t)p->seed;
-    int rc = json_opt_num(o, "temperature", &p->temperature, err);
+    int rc = known_keys(o, "sampling", keys, ARRAY_LEN(keys), err);
     if (rc == 0)
-        rc = json_opt_num(o, "topP", &p->top_p, err);
+        rc = json_opt_num(o, keys[0], &p->temperature, err);
     if (rc == 0)
-        rc = json_opt_num(o, "minP", &p->min_p, err);
+        rc = json_opt_num(o, keys[1], &p->top_p, err);
     if (rc == 0)
-        rc = json_opt_int(o, "topK", 0, 1 << 20, &p->top_k, err);
+        rc = json_opt_num(o, keys[2], &p->min_p, err);
     if (rc == 0)
-        rc = json_opt_int(o, "seed", 0, INT64_MAX, &seed, err);
+        rc = json_opt_int(o, keys[3], 0, 1 << 20, &p->top_k, err);
+    if (rc == 0)
+        rc = json_opt_int(o, keys[4], 0, INT64_MAX, &seed, err);
     p->seed = (uint64_t)seed;
     if (rc == 0 && (p->temperature > 5 || p->top_p > 1 || p->min_p > 1))
         rc = err_set(err, ERR_LIMIT, "sampling: temperature is at most 5, topP and minP 1");
@@ -117,7 +141,7 @@ static int read_config(struct session *s, struct err *err)
     if (rc == 0)
         rc = json_opt_obj(c, "sampling", &sampling, err);
     if (rc == 0)
-        rc = read_budget(&s->budget, limits, err);
+        rc = session_read_budget(&s->budget, limits, err);
     if (rc == 0)
         rc = read_sampling(&s->sampling, sampling, err);
     if (rc == 0)
@@ -136,7 +160,7 @@ static int read_config(struct session *s, struct err *err)
     mem_free(s->system);
     s->cwd = own_cwd;
     s->system = own_system;
-    return 0;
+    return session_toolset(s, err);
 }
 
 /* Takes config. */
@@ -153,6 +177,7 @@ static int session_new(struct session **out, struct daemon *d, const char *id, j
     s->config = config;
     snprintf(s->id, sizeof s->id, "%s", id);
     arena_init(&s->arena, 0);
+    arena_init(&s->schema_text, 0);
     buf_init(&s->steers, LIMIT_LINE_BYTES);
     s->used_ns = io_mono_ns();
     s->loaded = true;
@@ -183,11 +208,15 @@ void session_free(struct session *s)
             break;
         }
     loop_drop(s->turn);
+    if (s->watch)
+        loop_delegate_ended(s, NULL);
     if (s->warm)
         infer_abandon(s->warm);
     session_tools_close(s);
     session_empty(s);
     json_decref(s->config);
+    json_decref(s->tool_names);
+    json_decref(s->client_tools);
     buf_done(&s->steers);
     mem_free(s->cwd);
     mem_free(s->system);
@@ -261,26 +290,49 @@ static void resolve_cwd(json_t *config)
         json_object_set_new(config, "cwd", json_text(str_c(real)));
 }
 
-int session_create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
-                   const struct store_idem *idem, struct err *err)
+/* What a configuration may hold; `rules` come from answers to approvals. */
+static const char *const kept[] = {"cwd",     "profile", "thinking",       "system",
+                                   "sandbox", "limits",  "approvalPolicy", "contextStrategy",
+                                   "metadata", "sampling", "tools",        "rules"};
+
+/* Servers of outside tools cannot be had: to say nothing would promise them. */
+static int refuse_mcp(const json_t *params, struct err *err)
 {
-    static const char *const kept[] = {"cwd",     "profile", "thinking",       "system",
-                                       "sandbox", "limits",  "approvalPolicy", "contextStrategy",
-                                       "metadata", "sampling"};
+    const json_t *mcp = json_object_get(params, "mcp");
+    bool empty = !mcp || json_is_null(mcp) || (json_is_array(mcp) && !json_array_size(mcp)) ||
+                 (json_is_object(mcp) && !json_object_size(mcp));
+    if (empty)
+        return 0;
+    return err_set(err, ERR_PARSE, "mcp: this daemon does not connect to tool servers; declare "
+                                   "the functions in `tools` and answer their calls with "
+                                   "tool.result");
+}
+
+static int create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
+                  json_t *parent, const struct store_idem *idem, struct err *err)
+{
     char id[ID_TEXT];
     struct session *s = NULL;
     json_t *config = json_pack("{s:I}", "uid", (json_int_t)uid);
+    int rc = refuse_mcp(params, err);
+    if (rc < 0) {
+        json_decref(config);
+        json_decref(parent);
+        return rc;
+    }
     for (unsigned i = 0; config && i < ARRAY_LEN(kept); i++) {
         json_t *v = json_object_get(params, kept[i]);
         if (v && !json_is_null(v))
             json_object_set(config, kept[i], v);
     }
+    if (parent)
+        json_object_set_new(config, "parent", parent);
     resolve_cwd(config);
     if (config && !json_object_get(config, "profile"))
         json_object_set_new(config, "profile", json_string(d->config.agent_profile));
     session_trim(d, NULL);
     id_new(id);
-    int rc = session_new(&s, d, id, config, err);
+    rc = session_new(&s, d, id, config, err);
     if (rc < 0)
         return rc;
     enlist(s);
@@ -301,6 +353,18 @@ int session_create(struct session **out, struct daemon *d, uid_t uid, const json
     }
     *out = s;
     return 0;
+}
+
+int session_create(struct session **out, struct daemon *d, uid_t uid, const json_t *params,
+                   const struct store_idem *idem, struct err *err)
+{
+    return create(out, d, uid, params, NULL, idem, err);
+}
+
+int session_create_child(struct session **out, struct session *of, const json_t *params,
+                         json_t *parent, struct err *err)
+{
+    return create(out, of->d, (uid_t)of->uid, params, parent, NULL, err);
 }
 
 struct loading {
@@ -428,17 +492,42 @@ static bool same_prompt(const struct session *s, const struct session *old)
            strcmp(s->system, old->system) == 0;
 }
 
+static bool changed(const json_t *old, const json_t *new, const char *key)
+{
+    const json_t *a = json_object_get(old, key), *b = json_object_get(new, key);
+    return a != b && !(a && b && json_equal((json_t *)(uintptr_t)a, (json_t *)(uintptr_t)b));
+}
+
+static int known_changes(const json_t *changes, struct err *err)
+{
+    const char *key;
+    json_t *value;
+    int rc = refuse_mcp(changes, err);
+    json_object_foreach((json_t *)(uintptr_t)changes, key, value)
+    {
+        bool known = strcmp(key, "mcp") == 0;
+        for (unsigned i = 0; i < ARRAY_LEN(kept); i++)
+            known |= strcmp(key, kept[i]) == 0;
+        if (rc == 0 && !known)
+            rc = err_set(err, ERR_PARSE, "changes: a session has no '%.60s'", key);
+    }
+    return rc;
+}
+
 int session_update(struct session *s, const json_t *changes, struct err *err)
 {
     struct session before = *s; /* to compare with; owns nothing */
+    int rc = known_changes(changes, err);
+    if (rc < 0)
+        return rc;
     json_t *merged = json_deep_copy(s->config);
-    if (!merged || json_object_update(merged, (json_t *)(uintptr_t)changes) < 0) {
+    if (!merged || json_object_update_recursive(merged, (json_t *)(uintptr_t)changes) < 0) {
         json_decref(merged);
         return err_nomem(err);
     }
     before.cwd = mem_strdup(str_c(s->cwd));
     before.system = mem_strdup(str_c(s->system));
-    int rc = before.cwd && before.system ? 0 : err_nomem(err);
+    rc = before.cwd && before.system ? 0 : err_nomem(err);
     s->config = merged;
     if (rc == 0)
         rc = read_config(s, err);
@@ -450,9 +539,10 @@ int session_update(struct session *s, const json_t *changes, struct err *err)
         json_decref(merged);
         (void)!read_config(s, &ignored);
     } else {
+        bool tools = changed(before.config, merged, "tools");
         json_decref(before.config);
         bool moved = strcmp(s->cwd, before.cwd) != 0 || s->no_sandbox != before.no_sandbox;
-        if (moved || s->profile != before.profile)
+        if (moved || tools || s->profile != before.profile)
             session_tools_close(s);
         if (!same_prompt(s, &before))
             s->context.valid = CONTEXT_NONE;

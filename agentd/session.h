@@ -11,6 +11,8 @@
 #include "agentd/profile.h"
 
 struct turn;
+struct child;
+struct delegate;
 struct toolrun;
 struct policy;
 
@@ -80,9 +82,14 @@ struct session {
     char last_turn[ID_TEXT]; /* the newest turn.started; empty = none */
     bool last_turn_open;     /* it has no end */
     struct turn *turn;     /* running; owned by the loop */
+    struct child *watch;   /* who waits for the end of its turn (loop_delegate.c), or NULL */
+    struct delegate *delegate; /* sub-agents at work for its turn, or NULL */
     struct policy *policy; /* owned; with the tools */
+    json_t *tool_names;    /* owned: of the profile's tools only these; NULL = all */
+    json_t *client_tools;  /* owned: functions that the client declared and carries out */
     struct toolrun *tools; /* owned; opened at the first turn */
-    struct str *schema;    /* owned; the function objects as text */
+    struct str *schema;    /* owned; the function objects as text, once tools are open */
+    struct arena schema_text; /* of the client's */
     uint32_t n_schemas;
     struct infer_grammar *grammar; /* owned reference; of the schemas */
 
@@ -95,6 +102,9 @@ struct session {
 NODISCARD int session_create(struct session **out, struct daemon *d, uid_t uid,
                              const json_t *params, const struct store_idem *idem,
                              struct err *err);
+/* A sub-agent's session: params as they are kept in a configuration; takes parent. */
+NODISCARD int session_create_child(struct session **out, struct session *of,
+                                   const json_t *params, json_t *parent, struct err *err);
 /* The loaded session, or it is loaded now. -ERR_NOTFOUND. */
 NODISCARD int session_find(struct session **out, struct daemon *d, struct str id,
                            struct err *err);
@@ -112,6 +122,8 @@ NODISCARD int session_whole(struct session **out, struct session *s, struct err 
 void session_whole_done(struct session *whole, struct session *s);
 /* Reads the log into s again, from its beginning. */
 NODISCARD int session_reload(struct session *s, struct err *err);
+/* `limits` into a budget; -ERR_PARSE and -ERR_LIMIT name the key. */
+NODISCARD int session_read_budget(struct budget *b, const json_t *limits, struct err *err);
 /* Applies changed configuration (an object of create's fields) and logs it. */
 NODISCARD int session_update(struct session *s, const json_t *changes, struct err *err);
 
@@ -144,13 +156,27 @@ struct call_record *session_call(struct session *s, const char *call_id);
 /* Calls of the last assistant message without a result. */
 unsigned session_unanswered(struct session *s);
 
+/* session_toolset.c: `tools` of the configuration into tool_names and client_tools. */
+enum { TOOLSET_MAX = 128 };
+NODISCARD int session_toolset(struct session *s, struct err *err);
+bool session_client_tool(const struct session *s, struct str name);
+/* Fills schema: the tools' own texts and the client's. */
+NODISCARD int session_schemas(struct session *s, struct err *err);
+/* The same as OpenAI writes it; new reference. */
+json_t *session_schemas_json(const struct session *s);
+/* The arguments of a client's tool against its declaration; -ERR_PARSE with a sentence. */
+NODISCARD int session_client_args(const struct session *s, const char *name, struct str args,
+                                  struct err *err);
+
 /* Tools and their schemas; idempotent. */
 NODISCARD int session_tools(struct session *s, struct err *err);
 void session_tools_close(struct session *s);
 
-/* Answers the tools that need the session itself: recall. A toolrun_hook. */
+/* Answers the tools that need the session itself: recall, delegate. A toolrun_hook and its
+ * end. */
 struct toolrun_call;
 void session_hook(void *arg, struct toolrun_call *call, const char *tool, const json_t *args);
+void session_unhook(void *arg, struct toolrun_call *call);
 
 /* Brings ctx up to date with the transcript: token engines. */
 NODISCARD int session_render(struct session *s, struct err *err);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "agentd/session.h"
+#include "agentd/loop.h"
 #include "agentd/toolrun.h"
 #include "base/mem.h"
 
@@ -157,6 +157,12 @@ static enum tool_status run(struct session *s, const json_t *args, struct buf *o
     return rc < 0 || (r.seq && r.found == 0) ? TOOL_FAILED : TOOL_OK;
 }
 
+void session_unhook(void *arg, struct toolrun_call *call)
+{
+    (void)call; /* only delegate answers later, one call at a time */
+    loop_delegate_cancel(arg);
+}
+
 void session_hook(void *arg, struct toolrun_call *call, const char *tool, const json_t *args)
 {
     struct session *s = arg;
@@ -165,6 +171,10 @@ void session_hook(void *arg, struct toolrun_call *call, const char *tool, const 
         toolrun_answer(call, TOOL_INVALID,
                        STR("ask_user works within a turn, and its questions need ids that "
                            "differ.\n[invalid arguments]"));
+        return;
+    }
+    if (strcmp(tool, "delegate") == 0) {
+        loop_delegate(s, call, args);
         return;
     }
     if (strcmp(tool, "recall") != 0) {

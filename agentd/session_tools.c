@@ -10,19 +10,6 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-static int keep_schemas(struct session *s, struct err *err)
-{
-    enum { MOST = TOOL_PROFILE_MAX + TOOLLUA_MAX };
-    const char *schema;
-    s->n_schemas = 0;
-    s->schema = mem_array(MOST, sizeof *s->schema);
-    if (!s->schema)
-        return err_nomem(err);
-    for (unsigned i = 0; i < MOST && toolrun_tool(s->tools, i, &schema); i++)
-        s->schema[s->n_schemas++] = str_c(schema); /* byte-stable, as long as s->tools */
-    return 0;
-}
-
 /* What earlier results showed: page cursors stay unique, citations can still be checked. */
 static void note_results(struct session *s)
 {
@@ -44,12 +31,12 @@ static void log_audit(void *arg, const char *record)
     LOGI("audit", "session=%s %s", s->id, record);
 }
 
-int session_tools(struct session *s, struct err *err)
+static int open_tools(struct session *s, struct err *err)
 {
     char state[4096];
     const char *dir = *s->d->config.policy_dir ? s->d->config.policy_dir : NULL;
-    if (s->tools || !s->profile->tools)
-        return 0;
+    size_t i;
+    json_t *name;
     if (!*s->cwd)
         return err_set(err, ERR_PARSE, "profile %s has tools: the session needs a cwd",
                        s->profile->name);
@@ -73,15 +60,33 @@ int session_tools(struct session *s, struct err *err)
         .index = *s->d->config.agent_index ? s->d->config.agent_index : NULL,
         .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
         .lua_tools = *s->d->config.agent_tools ? s->d->config.agent_tools : NULL,
+        .only = s->tool_names,
     };
     o.hook = session_hook;
+    o.unhook = session_unhook;
     o.hook_arg = s;
     o.audit = log_audit;
     rc = toolrun_open(&s->tools, &o, err);
     if (rc < 0)
         return rc;
+    json_array_foreach(s->tool_names, i, name)
+        if (!toolrun_has(s->tools, json_view(name)))
+            return err_set(err, ERR_PARSE, "tools: profile %s has no tool '%s'",
+                           s->profile->name, json_string_value(name));
     note_results(s);
-    rc = keep_schemas(s, err);
+    return 0;
+}
+
+int session_tools(struct session *s, struct err *err)
+{
+    bool own = s->profile->tools && (!s->tool_names || json_array_size(s->tool_names));
+    int rc = 0;
+    if (s->schema || (!own && !json_array_size(s->client_tools)))
+        return 0;
+    if (own)
+        rc = open_tools(s, err);
+    if (rc == 0)
+        rc = session_schemas(s, err);
     if (rc == 0)
         s->grammar = infer_grammar_new(s->schema, s->n_schemas);
     s->context.valid = CONTEXT_NONE;
@@ -96,6 +101,7 @@ void session_tools_close(struct session *s)
     policy_free(s->policy);
     infer_grammar_unref(s->grammar);
     mem_free(s->schema);
+    arena_done(&s->schema_text);
     s->tools = NULL;
     s->policy = NULL;
     s->grammar = NULL;

@@ -78,12 +78,22 @@ struct toolrun {
 
 static void run_next(struct toolrun *t);
 
+static bool wanted(const struct toolrun *t, struct str name)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)t->o.only, i, one)
+        if (str_eq(json_view(one), name))
+            return true;
+    return !t->o.only;
+}
+
 /* A tool that this session has, and the schema it shows; NULL when there is none. */
 static const struct tool *find_tool(const struct toolrun *t, struct str name,
                                     const char **schema)
 {
-    const struct tool *row = toollua_find(t->lua, name);
-    if (!row && tool_profile_has(t->profile, name))
+    const struct tool *row = wanted(t, name) ? toollua_find(t->lua, name) : NULL;
+    if (!row && wanted(t, name) && tool_profile_has(t->profile, name))
         row = tool_find(name);
     *schema = row ? tool_schema(t->profile, row) : NULL;
     return row;
@@ -150,7 +160,8 @@ static void done(struct toolrun_call *c)
     save_undo(t, a->undo);
     if (c->tool && c->tool->place == TOOL_IN_WEB_CELL)
         toolnotes_note_page(&t->shown, r.text);
-    c->cbs.on_done(c->cbs.arg, &r);
+    if (c->cbs.on_done)
+        c->cbs.on_done(c->cbs.arg, &r);
     answer_done(a);
     buf_done(&c->content);
     json_decref(c->args);
@@ -242,7 +253,7 @@ static void on_ready(void *arg)
                           (json_int_t)++t->next_request, "tool", c->tool->name, "args", c->args,
                           "profile", t->profile->name, "timeout_s", (int)times.soft_s, "hard_s",
                           (int)times.hard_s, "jobs",
-                          times.jobs && tool_profile_has(t->profile, STR("job")), "stream",
+                          times.jobs && toolrun_has(t, STR("job")), "stream",
                           c->streamed, "first_cursor", (int)t->shown.n);
     if (o && c->spill == READ_SPILL) {
         json_object_set_new(o, "tool", json_string("spill"));
@@ -602,6 +613,8 @@ void toolrun_cancel(struct toolrun_call *c)
         return; /* asking again must not put off the guard */
     c->cancelled = true;
     if (c->state == HOOKED) {
+        if (t->o.unhook)
+            t->o.unhook(t->o.hook_arg, c);
         toolrun_answer(c, TOOL_CANCELLED, STR("[cancelled]"));
     } else if (c->state == RUNNING) {
         json_t *o = json_pack("{s:I}", "cancel", (json_int_t)t->next_request);
@@ -609,6 +622,12 @@ void toolrun_cancel(struct toolrun_call *c)
         json_decref(o);
         ev_timer_start(t->guard, 5 * NS, 0);
     }
+}
+
+void toolrun_abandon(struct toolrun_call *c)
+{
+    c->cbs = (struct toolrun_cbs){0};
+    toolrun_cancel(c);
 }
 
 void toolrun_answer(struct toolrun_call *c, enum tool_status status, struct str text)
@@ -636,6 +655,7 @@ static int copy_opts(struct toolrun *t, const struct toolrun_opts *o, struct err
                             &t->o.notes_dir, &t->o.index,   &t->o.search,
                             &t->o.lua_tools};
     t->o = *o;
+    json_incref((json_t *)(uintptr_t)t->o.only);
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++)
         if (own_text(t, texts[i], err) < 0)
             return -err->code;
@@ -683,6 +703,8 @@ void toolrun_close(struct toolrun *t)
     while (t->queue) {
         struct toolrun_call *c = t->queue;
         bool ran = c->state == RUNNING || c->state == ENDING;
+        if (c->state == HOOKED && t->o.unhook)
+            t->o.unhook(t->o.hook_arg, c);
         c->answer.status = TOOL_CANCELLED;
         envelope_status(&c->answer.text, ran ? "cancelled: the session was closed while it ran"
                                              : "cancelled before it started");
@@ -697,6 +719,7 @@ void toolrun_close(struct toolrun *t)
     ev_timer_free(t->kick);
     ev_timer_free(t->guard);
     json_decref(t->plan);
+    json_decref((json_t *)(uintptr_t)t->o.only);
     toolnotes_shown_done(&t->shown);
     buf_done(&t->notices);
     arena_done(&t->text);
@@ -721,13 +744,23 @@ const struct tool_profile *toolrun_profile(const struct toolrun *t)
 
 const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char **schema)
 {
-    unsigned n = 0;
-    while (n < i && t->profile->tools[n])
+    unsigned n = 0, seen = 0;
+    while (t->profile->tools[n])
         n++;
-    const struct tool *row = t->profile->tools[n] ? tool_find(str_c(t->profile->tools[n]))
-                                                  : toollua_at(t->lua, i - n);
-    *schema = row ? tool_schema(t->profile, row) : NULL;
-    return row;
+    for (unsigned k = 0;; k++) {
+        const struct tool *row =
+            k < n ? tool_find(str_c(t->profile->tools[k])) : toollua_at(t->lua, k - n);
+        if (row && (!wanted(t, str_c(row->name)) || seen++ < i))
+            continue;
+        *schema = row ? tool_schema(t->profile, row) : NULL;
+        return row;
+    }
+}
+
+bool toolrun_has(const struct toolrun *t, struct str name)
+{
+    const char *schema;
+    return find_tool(t, name, &schema) != NULL;
 }
 
 json_t *toolrun_schemas(const struct toolrun *t)

@@ -41,6 +41,8 @@ struct tool_result {
  * answers later through toolrun_answer(); without a hook they report "unavailable". */
 typedef void (*toolrun_hook)(void *arg, struct toolrun_call *call, const char *tool,
                              const json_t *args);
+/* The hook's call ends as cancelled: it must not be answered any more. */
+typedef void (*toolrun_unhook)(void *arg, struct toolrun_call *call);
 
 struct toolrun_opts {
     struct ev *ev;             /* borrowed */
@@ -58,7 +60,9 @@ struct toolrun_opts {
     /* One JSON object for each connection that the proxy carried or refused; may be NULL. */
     void (*audit)(void *arg, const char *record);
     toolrun_hook hook;
-    void *hook_arg; /* of hook and audit */
+    toolrun_unhook unhook;
+    void *hook_arg; /* of hook, unhook and audit */
+    const json_t *only; /* names of tools: of the profile's only these; NULL = all. Kept. */
 };
 
 NODISCARD int toolrun_open(struct toolrun **out, const struct toolrun_opts *o,
@@ -75,6 +79,7 @@ const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char 
 /* New reference: [{"type": "function", "function": {...}}, ...] in the prompt's order. */
 json_t *toolrun_schemas(const struct toolrun *t);
 
+bool toolrun_has(const struct toolrun *t, struct str name);
 /* Whether the session has this tool and the arguments fit it; *out (owned) gets them then. */
 bool toolrun_args(const struct toolrun *t, const char *tool, struct str args, json_t **out);
 
@@ -100,6 +105,8 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
                                   struct str args, bool approved,
                                   const struct toolrun_cbs *cbs);
 void toolrun_cancel(struct toolrun_call *call);
+/* Cancels; no callback comes any more. The caller forgets the call. */
+void toolrun_abandon(struct toolrun_call *call);
 /* For hooks: ends a call with this text; takes nothing. */
 void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct str text);
 
