@@ -133,6 +133,8 @@ def test_one_turn_at_a_time():
     time.sleep(0.1)
     c.send_raw(b'{"jsonrpc":"2.0","method":"$/cancel_request","params":{"requestId":%d}}\n' % w)
     refused(-32800, c.reply, w)
+    t = c.call("session.get", sessionId=s)["turnId"]
+    assert c.call("turn.wait", turnId=t)["stopReason"] == "cancelled"  # it may take a moment
     assert run(c, s, "after")["message"] == "said after"
     c.call("session.close", sessionId=s)
     refused(1001, c.call, "turn.start", sessionId=s, input="x")
