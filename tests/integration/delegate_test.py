@@ -256,6 +256,7 @@ def test_client_tools():
     assert c.event("turn.completed")["data"]["stopReason"] == "cancelled"
     r = run(c, s, "x", limits={"maxSeconds": 1})
     assert r["limit"] == "time" and "did not come in time" in r["message"], r
+    c.events.clear()
     t = c.call("turn.start", sessionId=s, input="x")["turnId"]
     c.event("tool.started")
     d.kill()
