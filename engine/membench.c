@@ -1,6 +1,7 @@
 /* membench.c - how fast all threads together read memory: the roof over decoding. */
 #include "base/io.h"
 #include "base/mem.h"
+#include "engine/kernel/kernel.h"
 #include "engine/model.h"
 #include "engine/pool.h"
 
@@ -12,6 +13,7 @@ struct line {
 };
 
 struct read_job {
+    const struct kernel_ops *ops;
     struct line *line;
     uint64_t sum; /* makes the loads count */
 };
@@ -27,23 +29,17 @@ static void touch(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 
 static void read_lines(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
-    typedef uint64_t lanes __attribute__((vector_size(LINE), may_alias, aligned(8)));
     struct read_job *j = arg;
-    lanes sum = {0};
-    uint64_t all = 0;
     (void)thread;
-    for (uint64_t i = first; i < last; i++)
-        sum += *(const lanes *)&j->line[i];
-    for (unsigned k = 0; k < LINE / sizeof all; k++)
-        all += sum[k];
-    __atomic_fetch_add(&j->sum, all, __ATOMIC_RELAXED);
+    uint64_t sum = j->ops->read(&j->line[first], (last - first) * LINE);
+    __atomic_fetch_add(&j->sum, sum, __ATOMIC_RELAXED);
 }
 
 int model_read_rate(double *out, uint32_t n_threads, uint32_t passes, struct err *err)
 {
     const uint64_t n = BUFFER_BYTES / LINE;
     struct pool *pool = NULL;
-    struct read_job job = {.line = mem_array(n, sizeof *job.line)};
+    struct read_job job = {.ops = kernel_best(), .line = mem_array(n, sizeof *job.line)};
     int rc = job.line ? pool_open(&pool, n_threads, err) : err_nomem(err);
     *out = 0;
     if (rc == 0)

@@ -5,7 +5,6 @@
  * kept count as minus infinity, not zero. All of it in f32.
  */
 #include <math.h>
-#include <string.h>
 
 #include "engine/forward.h"
 
@@ -118,21 +117,18 @@ void moe_layer(struct forward *f, uint32_t layer)
     const struct hparams *hp = f->hp;
     const struct layer_weights *w = &f->w->layer[layer];
     size_t dim = hp->dim;
-    if (!hp->moe[layer]) {
-        kernel_ffn(f->k, &w->mlp, f->a, dim, f->n_rows, f->y, dim, false);
-        return;
+    struct kernel_moe m = {.all = &w->mlp};
+    if (hp->moe[layer]) {
+        kernel_matmul_exact(f->k, &w->router, f->a, dim, f->n_rows, f->router,
+                            hp->n_routed_experts);
+        struct route_job j = {f, f->vec[layer].router_bias};
+        forward_rows(f, route_rows, &j);
+        m = (struct kernel_moe){.experts = w->experts,
+                                .all = hp->n_shared_experts ? &w->shared : NULL,
+                                .n_experts = hp->n_routed_experts,
+                                .n_used = hp->n_activated_experts,
+                                .pick = f->pick,
+                                .weight = f->weight};
     }
-    kernel_matmul_exact(f->k, &w->router, f->a, dim, f->n_rows, f->router,
-                  hp->n_routed_experts);
-    struct route_job j = {f, f->vec[layer].router_bias};
-    forward_rows(f, route_rows, &j);
-    memset(f->y, 0, f->n_rows * dim * sizeof *f->y);
-    struct kernel_moe m = {.experts = w->experts,
-                           .n_experts = hp->n_routed_experts,
-                           .n_used = hp->n_activated_experts,
-                           .pick = f->pick,
-                           .weight = f->weight};
     kernel_moe(f->k, &m, f->a, dim, f->n_rows, f->y, dim);
-    if (hp->n_shared_experts)
-        kernel_ffn(f->k, &w->shared, f->a, dim, f->n_rows, f->y, dim, true);
 }

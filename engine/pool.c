@@ -43,7 +43,7 @@ struct pool {
      * done. */
     _Atomic(pool_fn *) fn;
     _Atomic(void *) arg;
-    _Atomic uint32_t n, grain;
+    _Atomic uint32_t n, grain, share; /* share: runs are a part of what is left, 0 = grain */
     _Alignas(64) _Atomic uint64_t ticket;
     _Alignas(64) _Atomic uint32_t done; /* items; the caller sleeps on it */
     _Atomic uint32_t epoch;             /* job number again, as the futex to sleep on */
@@ -76,10 +76,12 @@ static void take_runs(struct pool *p, uint32_t thread)
         void *arg = atomic_load_explicit(&p->arg, memory_order_acquire);
         uint32_t n = atomic_load_explicit(&p->n, memory_order_acquire);
         uint32_t grain = atomic_load_explicit(&p->grain, memory_order_acquire);
+        uint32_t share = atomic_load_explicit(&p->share, memory_order_acquire);
         uint32_t first = (uint32_t)ticket;
         if (first >= n)
             return;
-        uint32_t count = n - first < grain ? n - first : grain;
+        uint32_t count = share && (n - first) / share > grain ? (n - first) / share : grain;
+        count = n - first < count ? n - first : count;
         if (!atomic_compare_exchange_weak(&p->ticket, &ticket, ticket + count))
             continue; /* ticket holds what it is now */
         fn(arg, thread, first, first + count);
@@ -134,7 +136,8 @@ static void wait_done(struct pool *p, uint32_t n)
     atomic_store(&p->caller_sleeps, 0);
 }
 
-void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain)
+static void run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain,
+                uint32_t share)
 {
     if (n == 0)
         return;
@@ -154,6 +157,7 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain
     atomic_store_explicit(&p->arg, arg, memory_order_release);
     atomic_store_explicit(&p->n, (uint32_t)n, memory_order_release);
     atomic_store_explicit(&p->grain, (uint32_t)grain, memory_order_release);
+    atomic_store_explicit(&p->share, share, memory_order_release);
     atomic_store(&p->done, 0);
     atomic_store(&p->ticket, (uint64_t)job << 32);
     atomic_store(&p->epoch, job);
@@ -161,6 +165,16 @@ void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain
         futex_wake(&p->epoch, POOL_THREADS_MAX);
     take_runs(p, 0);
     wait_done(p, (uint32_t)n);
+}
+
+void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain)
+{
+    run(p, fn, arg, n, grain, 0);
+}
+
+void pool_share(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t least)
+{
+    run(p, fn, arg, n, least ? least : 1, 2 * p->n_threads);
 }
 
 uint32_t pool_threads(const struct pool *p)

@@ -28,5 +28,11 @@ typedef void pool_fn(void *arg, uint32_t thread, uint64_t first, uint64_t last);
  * they become free (0 = one even share each). Allocates nothing.
  */
 void pool_run(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t grain);
+/*
+ * The same in runs that shrink: each is the threads' even share of half of what is left, and
+ * at least `least` items. For items of like cost that are best done in long runs, such as
+ * the rows of a matrix that memory has to deliver.
+ */
+void pool_share(struct pool *p, pool_fn *fn, void *arg, uint64_t n, uint64_t least);
 
 #endif

@@ -29,10 +29,15 @@ struct chunk {
     __m512 s[BLOCKS][2], m[BLOCKS][2];
 };
 
-/* A panel's stored bytes: row r is at p + r * stride. */
+/*
+ * A panel's stored bytes: row r is at p + r * stride. Each reading of some asks for as many
+ * bytes at `ahead`, where the next panel is: a few at a time, since a core can only wait for
+ * some twenty lines at once and would do nothing else meanwhile.
+ */
 struct source {
     const uint8_t *p;
     size_t stride;
+    const uint8_t *ahead;
 };
 
 /* --- sixteen rows at once ----------------------------------------------------------------- */
@@ -46,13 +51,16 @@ struct source {
 #define NIBBLE_LOW(z) AND(z, BYTES(15))
 #define NIBBLE_HIGH(z) AND(_mm512_srli_epi16(z, 4), BYTES(15))
 
+#define FETCH(w) (_mm_prefetch((const char *)(w)->ahead, _MM_HINT_T0), (w)->ahead += LINE)
+
 /* 32 bytes of each row at `off`: out[k] has the k-th four of rows 0..15. */
-INLINE void rows32(__m512i out[WORDS], struct source w, size_t off)
+INLINE void rows32(__m512i out[WORDS], struct source *w, size_t off)
 {
     __m512i z[8], t[8];
     for (size_t i = 0; i < 8; i++) {
-        const uint8_t *a = w.p + off + (i / 4 * 8 + i % 4) * w.stride;
-        z[i] = _mm512_inserti64x4(_mm512_castsi256_si512(LOAD32(a)), LOAD32(a + 4 * w.stride),
+        FETCH(w);
+        const uint8_t *a = w->p + off + (i / 4 * 8 + i % 4) * w->stride;
+        z[i] = _mm512_inserti64x4(_mm512_castsi256_si512(LOAD32(a)), LOAD32(a + 4 * w->stride),
                                   1);
     }
     for (int i = 0; i < 8; i += 2) {
@@ -73,15 +81,16 @@ INLINE void rows32(__m512i out[WORDS], struct source w, size_t off)
 }
 
 /* 16 bytes of each row. */
-INLINE void rows16(__m512i out[4], struct source w, size_t off)
+INLINE void rows16(__m512i out[4], struct source *w, size_t off)
 {
     __m512i z[4], t[4];
     for (size_t i = 0; i < 4; i++) {
-        const uint8_t *a = w.p + off + i * w.stride;
+        FETCH(w);
+        const uint8_t *a = w->p + off + i * w->stride;
         z[i] = _mm512_castsi128_si512(LOAD16(a));
-        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 4 * w.stride), 1);
-        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 8 * w.stride), 2);
-        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 12 * w.stride), 3);
+        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 4 * w->stride), 1);
+        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 8 * w->stride), 2);
+        z[i] = _mm512_inserti32x4(z[i], LOAD16(a + 12 * w->stride), 3);
     }
     t[0] = _mm512_unpacklo_epi32(z[0], z[1]);
     t[1] = _mm512_unpackhi_epi32(z[0], z[1]);
@@ -94,11 +103,12 @@ INLINE void rows16(__m512i out[4], struct source w, size_t off)
 }
 
 /* The f16 at `off` of each row. */
-INLINE __m512 halves(struct source w, size_t off)
+INLINE __m512 halves(struct source *w, size_t off)
 {
     uint16_t h[ROWS];
+    FETCH(w);
     for (size_t r = 0; r < ROWS; r++)
-        h[r] = load_u16(w.p + off + r * w.stride);
+        h[r] = load_u16(w->p + off + r * w->stride);
     return _mm512_cvtph_ps(LOAD32(h));
 }
 
@@ -117,28 +127,28 @@ INLINE __m512i fifth(__m512i bits, int k)
 
 /* --- stored blocks as chunks: nb blocks of 32 from the source's start --------------------- */
 
-INLINE void chunk_q8_0(struct chunk *c, struct source w, unsigned nb)
+INLINE void chunk_q8_0(struct chunk *c, struct source *w, unsigned nb)
 {
-    for (unsigned b = 0; b < nb; b++, w.p += 34) {
-        c->s[b][0] = halves(w, 0);
-        rows32(c->q[b], w, 2);
+    for (unsigned b = 0; b < nb; b++) {
+        c->s[b][0] = halves(w, 34 * b);
+        rows32(c->q[b], w, 34 * b + 2);
         for (int k = 0; k < WORDS; k++)
             c->q[b][k] = _mm512_xor_si512(c->q[b][k], BYTES(0x80));
     }
 }
 
 /* Nibbles at `off` of blocks of `bytes`: codes by a table of sixteen, plus 16 for a bit of the
- * word at `high` where there is one. */
-INLINE void chunk_nibbles(struct chunk *c, struct source w, unsigned nb, size_t bytes,
+ * word `high` bytes before where there is one. */
+INLINE void chunk_nibbles(struct chunk *c, struct source *w, unsigned nb, size_t bytes,
                           size_t off, __m512i table, size_t high)
 {
-    for (unsigned b = 0; b < nb; b++, w.p += bytes) {
+    for (unsigned b = 0; b < nb; b++, off += bytes) {
         __m512i z[4], bits = _mm512_setzero_si512();
         rows16(z, w, off);
         if (high) {
             uint32_t h[ROWS];
             for (size_t r = 0; r < ROWS; r++)
-                memcpy(&h[r], w.p + high + r * w.stride, sizeof *h);
+                memcpy(&h[r], w->p + off - high + r * w->stride, sizeof *h);
             bits = _mm512_loadu_si512(h);
         }
         for (int k = 0; k < 4; k++) {
@@ -150,22 +160,22 @@ INLINE void chunk_nibbles(struct chunk *c, struct source w, unsigned nb, size_t 
     }
 }
 
-INLINE void chunk_f16(struct chunk *c, struct source w, unsigned nb, size_t bytes, bool min)
+INLINE void chunk_f16(struct chunk *c, struct source *w, unsigned nb, size_t bytes, bool min)
 {
-    for (unsigned b = 0; b < nb; b++, w.p += bytes) {
-        c->s[b][0] = halves(w, 0);
+    for (unsigned b = 0; b < nb; b++) {
+        c->s[b][0] = halves(w, bytes * b);
         if (min)
-            c->m[b][0] = halves(w, 2);
+            c->m[b][0] = halves(w, bytes * b + 2);
     }
 }
 
 /* 2^(e - 128); e below 2 gives what ldexpf() does: subnormals. */
-INLINE void chunk_exponents(struct chunk *c, struct source w, unsigned nb)
+INLINE void chunk_exponents(struct chunk *c, struct source *w, unsigned nb)
 {
-    for (unsigned b = 0; b < nb; b++, w.p += 17) {
+    for (unsigned b = 0; b < nb; b++) {
         uint32_t bits[ROWS];
         for (size_t r = 0; r < ROWS; r++) {
-            uint32_t e = w.p[r * w.stride];
+            uint32_t e = w->p[17 * b + r * w->stride];
             bits[r] = e < 2 ? UINT32_C(1) << (21 + e) : (e - 1) << 23;
         }
         c->s[b][0] = _mm512_loadu_ps(bits);
@@ -187,7 +197,7 @@ INLINE __m512i table_of(const signed char *level)
 }
 
 /* Scales and minima of Q4_K and Q5_K from the block's first sixteen bytes. */
-INLINE void k_scales(struct chunk *c, struct source w)
+INLINE void k_scales(struct chunk *c, struct source *w)
 {
     __m512i z[4], six = _mm512_set1_epi32(63), four = _mm512_set1_epi32(15);
     __m512i top = _mm512_set1_epi32(48);
@@ -206,7 +216,7 @@ INLINE void k_scales(struct chunk *c, struct source w)
     }
 }
 
-INLINE void chunk_q4_k(struct chunk *c, struct source w)
+INLINE void chunk_q4_k(struct chunk *c, struct source *w)
 {
     k_scales(c, w);
     for (unsigned i = 0; i < 4; i++) {
@@ -219,7 +229,7 @@ INLINE void chunk_q4_k(struct chunk *c, struct source w)
     }
 }
 
-INLINE void chunk_q5_k(struct chunk *c, struct source w)
+INLINE void chunk_q5_k(struct chunk *c, struct source *w)
 {
     __m512i h[WORDS];
     k_scales(c, w);
@@ -237,7 +247,7 @@ INLINE void chunk_q5_k(struct chunk *c, struct source w)
     }
 }
 
-INLINE void chunk_q6_k(struct chunk *c, struct source w)
+INLINE void chunk_q6_k(struct chunk *c, struct source *w)
 {
     __m512i sc[4], top = BYTES(0x30), up = BYTES(128 - 32);
     __m512 d = halves(w, 208);
@@ -263,7 +273,7 @@ INLINE void chunk_q6_k(struct chunk *c, struct source w)
     }
 }
 
-INLINE void chunk_iq4_xs(struct chunk *c, struct source w)
+INLINE void chunk_iq4_xs(struct chunk *c, struct source *w)
 {
     __m512i z[4], table = table_of(iq4_levels), four = _mm512_set1_epi32(15);
     rows16(z, w, 0);
@@ -275,32 +285,32 @@ INLINE void chunk_iq4_xs(struct chunk *c, struct source w)
         s = _mm512_sub_epi32(s, _mm512_set1_epi32(32));
         c->s[b][0] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(s));
     }
-    w.p += 8;
-    chunk_nibbles(c, w, BLOCKS, 16, 0, table, 0);
+    chunk_nibbles(c, w, BLOCKS, 16, 8, table, 0);
 }
 
 /* The rest by the plain code, row by row. */
-static void chunk_plain(struct chunk *c, const struct int8_format *f, struct source w)
+static void chunk_plain(struct chunk *c, const struct int8_format *f, struct source *w)
 {
     int8_t q[ROWS][INT8_SUPER];
     float s[2 * BLOCKS], m[2 * BLOCKS];
     float *to_s = (float *)c->s, *to_m = (float *)c->m;
     for (size_t r = 0; r < ROWS; r++) {
         memset(m, 0, sizeof m);
-        f->unpack(w.p + r * w.stride, q[r], s, m);
+        f->unpack(w->p + r * w->stride, q[r], s, m);
         for (size_t i = 0; i < 2 * BLOCKS; i++) {
             to_s[i * ROWS + r] = s[i];
             to_m[i * ROWS + r] = m[i];
         }
     }
+    struct source codes = {(const uint8_t *)q, sizeof q[0], w->ahead};
     for (unsigned b = 0; b < BLOCKS; b++) {
-        rows32(c->q[b], (struct source){(const uint8_t *)q, sizeof q[0]}, 32 * b);
+        rows32(c->q[b], &codes, 32 * b);
         for (int k = 0; k < WORDS; k++)
             c->q[b][k] = _mm512_xor_si512(c->q[b][k], BYTES(0x80));
     }
 }
 
-static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct source w,
+static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct source *w,
                          unsigned nb)
 {
     static const signed char fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -327,7 +337,7 @@ static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct so
         break;
     case QUANT_Q5_0:
         chunk_f16(c, w, nb, 22, false);
-        chunk_nibbles(c, w, nb, 22, 6, table_from(-16), 2);
+        chunk_nibbles(c, w, nb, 22, 6, table_from(-16), 4);
         break;
     case QUANT_Q5_1:
         chunk_f16(c, w, nb, 24, true);
@@ -469,11 +479,13 @@ INLINE unsigned blocks_from(const struct job *j, uint64_t block)
     return j->blocks - block < BLOCKS ? (unsigned)(j->blocks - block) : BLOCKS;
 }
 
-/* The stored bytes of the panel from its block `block` on. */
-INLINE struct source source_at(const struct job *j, const uint8_t *p, size_t stride,
-                               uint64_t block)
+/* The panel's chunk that begins with block `block`. */
+INLINE void unpack_at(const struct job *j, struct chunk *c, struct source *w, uint64_t block)
 {
-    return (struct source){p + block * INT8_BLOCK / j->f->block * j->f->bytes, stride};
+    struct source from = *w;
+    from.p += block * INT8_BLOCK / j->f->block * j->f->bytes;
+    unpack_chunk(c, j->f, &from, blocks_from(j, block));
+    w->ahead = from.ahead;
 }
 
 /* Lanes `keep`, a run of them, of n results to the rows from `first` on. */
@@ -486,32 +498,28 @@ INLINE void store(const struct job *j, uint32_t first, uint32_t n, const __m512 
                               _mm512_maskz_compress_ps(keep, acc[i]));
 }
 
-/* At most TILE rows: unpacked and used chunk by chunk, the next panel fetched meanwhile. */
-static void panel_few(const struct job *j, const uint8_t *p, size_t stride, uint32_t n,
-                      __mmask16 keep, float *y, struct chunk *c, bool more)
+/* At most TILE rows: unpacked and used chunk by chunk. */
+static void panel_few(const struct job *j, struct source w, uint32_t n, __mmask16 keep,
+                      float *y, struct chunk *c)
 {
     const uint8_t *x[TILE];
     __m512 acc[TILE];
     rows_of(j, 0, n, x);
     for (uint32_t i = 0; i < n; i++)
         acc[i] = _mm512_setzero_ps();
-    size_t bytes = more ? ROWS * stride : 0, per = bytes * BLOCKS / j->blocks, at = 0;
     for (uint64_t b = 0; b < j->blocks; b += BLOCKS) {
-        unsigned nb = blocks_from(j, b);
-        for (size_t to = at + per < bytes ? at + per : bytes; at < to; at += LINE)
-            _mm_prefetch((const char *)p + bytes + at, _MM_HINT_T0);
-        unpack_chunk(c, j->f, source_at(j, p, stride, b), nb);
-        times_few(j->f->kind, n, c, nb, x, offsets_at(j->cols, b), acc);
+        unpack_at(j, c, &w, b);
+        times_few(j->f->kind, n, c, blocks_from(j, b), x, offsets_at(j->cols, b), acc);
     }
     store(j, 0, n, acc, keep, y);
 }
 
 /* Many rows: the whole panel is unpacked once. */
-static void panel_many(const struct job *j, const uint8_t *p, size_t stride, uint32_t n,
-                       __mmask16 keep, float *y, struct chunk *c)
+static void panel_many(const struct job *j, struct source w, uint32_t n, __mmask16 keep,
+                       float *y, struct chunk *c)
 {
     for (uint64_t b = 0; b < j->blocks; b += BLOCKS)
-        unpack_chunk(&c[b / BLOCKS], j->f, source_at(j, p, stride, b), blocks_from(j, b));
+        unpack_at(j, &c[b / BLOCKS], &w, b);
     for (uint32_t i = 0; i < n; i += TILE) {
         uint32_t m = n - i < TILE ? n - i : TILE;
         const uint8_t *x[TILE];
@@ -546,11 +554,11 @@ void int8_matmul_avx512(const struct tensor *w, uint64_t first, uint64_t last,
         uint64_t end = last - r < ROWS ? last : r + ROWS;
         uint32_t mask = ((UINT32_C(1) << (end - r)) - 1) << (r - from);
         const uint8_t *p = tensor_row(w, from);
-        float *to = y + (r - first);
-        if (n <= TILE)
-            panel_few(&j, p, w->row_bytes, n, (__mmask16)mask, to, work, end + ROWS <= last);
-        else
-            panel_many(&j, p, w->row_bytes, n, (__mmask16)mask, to, work);
+        struct source panel = {p, w->row_bytes, p + ROWS * w->row_bytes};
+        if (end == last && x->next)
+            panel.ahead = x->next;
+        (n <= TILE ? panel_few : panel_many)(&j, panel, n, (__mmask16)mask, y + (r - first),
+                                             work);
     }
 }
 

@@ -14,6 +14,7 @@
 enum {
     BLOCK = 16,         /* rows of a weight that go together; also the unit of the cut */
     SMALL_MACS = 32768, /* less work than this stays on one thread */
+    FEW_ROWS = 8,       /* up to here a product costs the reading of its weights */
 };
 
 struct kernel {
@@ -24,10 +25,9 @@ struct kernel {
     size_t work_bytes;
     float *tile; /* n_threads * tile_floats: a block of outputs of one bucket */
     size_t tile_floats;
-    uint8_t
-        *packed[2]; /* max rows through any matrix: inputs, and a second type of them */
+    uint8_t *packed[2]; /* max rows through any matrix: inputs, a shared expert's hidden */
     size_t packed_bytes;
-    float *hidden; /* gated activations: rows of a dense FFN, or assignments of a MoE */
+    float *hidden; /* gated activations: assignments of a MoE, then rows of one FFN */
     uint32_t *bucket_row, *bucket_start, *active; /* rows by expert */
     float *bucket_weight;
 };
@@ -132,8 +132,8 @@ int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
     k->tile = block(k->n_threads, k->tile_floats * sizeof(float), err, &rc);
     k->packed[0] = block(1, k->packed_bytes, err, &rc);
     k->packed[1] = block(1, k->packed_bytes, err, &rc);
-    k->hidden = block((size_t)max64(max_rows * ffn, spread * hp->moe_inter_dim),
-                      sizeof(float), err, &rc);
+    k->hidden = block((size_t)(max_rows * ffn + spread * hp->moe_inter_dim), sizeof(float),
+                      err, &rc);
     k->bucket_row = block((size_t)spread, sizeof(uint32_t), err, &rc);
     k->bucket_weight = block((size_t)spread, sizeof(float), err, &rc);
     k->bucket_start = block((size_t)hp->n_routed_experts + 2, sizeof(uint32_t), err, &rc);
@@ -182,7 +182,7 @@ static void pack_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last)
         j->ops->pack(j->type, j->x + i * j->ldx, j->cols, j->out + i * j->ldp);
 }
 
-/* The rows as weights of `type` want them, in buffer `which`. */
+/* n rows for a weight of `type`, in buffer `which` where it wants them packed. */
 static struct acts packed(struct kernel *k, int which, uint32_t type, const float *x,
                           size_t ldx, uint64_t cols, uint32_t n)
 {
@@ -196,22 +196,31 @@ static struct acts packed(struct kernel *k, int which, uint32_t type, const floa
     return a;
 }
 
-/* Whether rows packed for type a serve type b too. */
-static bool same_pack(const struct kernel *k, uint32_t a, uint32_t b, uint64_t cols)
+/* The type that wants packed rows among some, or any; a weight that wants none ignores them. */
+static uint32_t packing(const struct kernel *k, const struct tensor *const *w, uint32_t n)
 {
-    return k->ops->pack_bytes(a, cols) == k->ops->pack_bytes(b, cols);
-}
-
-/* Blocks per task, so that a task is worth a thread's while. */
-static uint64_t grain(uint64_t cols, uint32_t n)
-{
-    uint64_t macs = cols * BLOCK * (n ? n : 1);
-    return macs >= SMALL_MACS ? 1 : (SMALL_MACS + macs - 1) / macs;
+    for (uint32_t i = 0; i < n; i++)
+        if (k->ops->pack_bytes(w[i]->type, w[i]->ne[0]))
+            return w[i]->type;
+    return w[0]->type;
 }
 
 static uint64_t n_blocks(uint64_t rows)
 {
     return (rows + BLOCK - 1) / BLOCK;
+}
+
+/*
+ * Runs blocks of `cols` inputs for n rows each: single ones, or as many as are worth a
+ * thread's while. With few rows the reading of weights is all there is, and memory is read
+ * faster in long runs.
+ */
+static void run_blocks(struct kernel *k, pool_fn *fn, void *job, uint64_t blocks,
+                       uint64_t cols, uint32_t n)
+{
+    uint64_t macs = cols * BLOCK * (n ? n : 1);
+    uint64_t least = macs >= SMALL_MACS ? 1 : (SMALL_MACS + macs - 1) / macs;
+    (n <= FEW_ROWS ? pool_share : pool_run)(k->pool, fn, job, blocks, least);
 }
 
 /* --- dense
@@ -220,7 +229,7 @@ static uint64_t n_blocks(uint64_t rows)
 struct dense_job {
     struct kernel *k;
     const struct kernel_part *part;
-    const struct acts *acts; /* one per part */
+    struct acts acts;
     uint64_t first_block[KERNEL_PARTS_MAX + 1];
     uint32_t n_parts, n;
 };
@@ -236,43 +245,32 @@ static void dense_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t la
         if (from >= to)
             continue;
         const struct kernel_part *part = &j->part[p];
+        struct acts a = j->acts;
+        a.packed = part->exact ? NULL : a.packed;
+        a.next = p + 1 < j->n_parts ? j->part[p + 1].w->data : NULL;
         uint64_t rows = tensor_n_rows(part->w);
         uint64_t r0 = (from - j->first_block[p]) * BLOCK;
         uint64_t r1 = (to - j->first_block[p]) * BLOCK;
         r1 = r1 < rows ? r1 : rows;
-        k->ops->matmul(part->w, r0, r1, &j->acts[p], j->n, part->y + r0, part->ldy, work);
+        k->ops->matmul(part->w, r0, r1, &a, j->n, part->y + r0, part->ldy, work);
     }
-}
-
-/* The part's rows: floats, or packed in one of two buffers; type[] is what those hold. */
-static struct acts part_acts(struct kernel *k, const struct kernel_part *part, const float *x,
-                             size_t ldx, uint32_t n, uint32_t type[2], struct acts have[2],
-                             int *n_packed)
-{
-    uint64_t cols = part->w->ne[0];
-    if (part->exact || !k->ops->pack_bytes(part->w->type, cols))
-        return (struct acts){.x = x, .ldx = ldx};
-    for (int b = 0; b < *n_packed; b++)
-        if (same_pack(k, type[b], part->w->type, cols))
-            return have[b];
-    assert(*n_packed < 2);
-    int at = (*n_packed)++;
-    type[at] = part->w->type;
-    return have[at] = packed(k, at, type[at], x, ldx, cols, n);
 }
 
 void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
                          uint32_t n_parts, const float *x, size_t ldx, uint32_t n)
 {
-    struct acts acts[KERNEL_PARTS_MAX], have[2];
-    uint32_t type[2] = {0, 0};
-    int n_packed = 0;
-    struct dense_job j = {.k = k, .part = part, .acts = acts, .n_parts = n_parts, .n = n};
+    const struct tensor *w[KERNEL_PARTS_MAX];
+    struct dense_job j = {.k = k, .part = part, .n_parts = n_parts, .n = n};
+    uint32_t n_w = 0;
     for (uint32_t p = 0; p < n_parts; p++) {
-        acts[p] = part_acts(k, &part[p], x, ldx, n, type, have, &n_packed);
         j.first_block[p + 1] = j.first_block[p] + n_blocks(tensor_n_rows(part[p].w));
+        if (!part[p].exact)
+            w[n_w++] = part[p].w;
     }
-    pool_run(k->pool, dense_blocks, &j, j.first_block[n_parts], grain(part[0].w->ne[0], n));
+    j.acts = (struct acts){.x = x, .ldx = ldx};
+    if (n_w)
+        j.acts = packed(k, 0, packing(k, w, n_w), x, ldx, w[0]->ne[0], n);
+    run_blocks(k, dense_blocks, &j, j.first_block[n_parts], part[0].w->ne[0], n);
 }
 
 void kernel_matmul(struct kernel *k, const struct tensor *w, const float *x, size_t ldx,
@@ -299,129 +297,122 @@ void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor 
 /* --- gated FFN
  * -------------------------------------------------------------------------- */
 
+/* Rows of a weight whose products with n rows fit a thread's tile. */
+static uint64_t tile_rows(const struct kernel *k, uint32_t n)
+{
+    return k->tile_floats / (n ? n : 1) / BLOCK * BLOCK;
+}
+
+/* hidden[i][r0..r1) = silu(gate x) .* up x, for the n rows of x. */
+static void gate_up(struct kernel *k, uint32_t thread, const struct ffn_weights *f,
+                    const struct acts *x, uint32_t n, uint64_t r0, uint64_t r1,
+                    float *hidden)
+{
+    struct acts gate = *x;
+    uint64_t inter = f->gate.ne[1], step = tile_rows(k, n);
+    void *work = k->work + thread * k->work_bytes;
+    float *u = k->tile + thread * k->tile_floats;
+    for (uint64_t r = r0; r < r1; r += step) {
+        uint64_t to = r + step < r1 ? r + step : r1, m = to - r;
+        gate.next = tensor_row(&f->up, r);
+        k->ops->matmul(&f->gate, r, to, &gate, n, hidden + r, inter, work);
+        k->ops->matmul(&f->up, r, to, x, n, u, m, work);
+        for (uint32_t i = 0; i < n; i++)
+            k->ops->swiglu(hidden + i * inter + r, u + i * m, m);
+    }
+}
+
+/* y[i][r0..r1) += weight[i] * (down h)[i], through the thread's tile; y_row as acts.pick. */
+static void down_add(struct kernel *k, uint32_t thread, const struct tensor *down,
+                     const struct acts *h, uint32_t n, uint64_t r0, uint64_t r1,
+                     const uint32_t *y_row, const float *weight, float *y, size_t ldy)
+{
+    void *work = k->work + thread * k->work_bytes;
+    float *tile = k->tile + thread * k->tile_floats;
+    uint64_t step = tile_rows(k, n);
+    for (uint64_t r = r0; r < r1; r += step) {
+        uint64_t to = r + step < r1 ? r + step : r1, m = to - r;
+        k->ops->matmul(down, r, to, h, n, tile, m, work);
+        for (uint32_t i = 0; i < n; i++)
+            k->ops->axpy(y + (y_row ? y_row[i] : i) * ldy + r, weight ? weight[i] : 1,
+                         tile + i * m, m);
+    }
+}
+
+/*
+ * One job for all forms: experts by bucket, and beside them one FFN that every row goes
+ * through, which is the shared expert of a MoE layer or all there is of a dense one.
+ */
 struct ffn_job {
     struct kernel *k;
-    const struct ffn_weights *f;
-    struct acts in[2], hidden; /* packed for gate, up, down */
+    const struct ffn_weights *experts;
+    uint32_t n_active; /* experts that have rows: k->active */
+    uint64_t inter, blocks;
+    struct acts in, hidden; /* hidden: rows in the buckets' order */
+    const struct ffn_weights *all;
+    uint64_t all_inter, all_blocks;
+    struct acts all_hidden;
+    float *all_out; /* gated activations of `all` */
     uint32_t n;
     float *y;
     size_t ldy;
-    bool add;
 };
 
-/* hidden[i][r0..r1) = silu(gate x) .* up x, for rows that `gate` and `up` describe. */
-static void gate_up(struct kernel *k, uint32_t thread, const struct ffn_weights *f,
-                    const struct acts *gate, const struct acts *up, uint32_t n,
-                    uint64_t r0, uint64_t r1, float *hidden)
+static void all_up(struct ffn_job *j, uint32_t thread, uint64_t first, uint64_t last)
 {
-    uint64_t inter = f->gate.ne[1];
-    void *work = k->work + thread * k->work_bytes;
-    float *u = k->tile + thread * k->tile_floats;
-    for (uint64_t r = r0; r < r1; r += BLOCK) {
-        uint64_t to = r + BLOCK < r1 ? r + BLOCK : r1;
-        k->ops->matmul(&f->gate, r, to, gate, n, hidden + r, inter, work);
-        k->ops->matmul(&f->up, r, to, up, n, u, BLOCK, work);
-        for (uint32_t i = 0; i < n; i++)
-            k->ops->swiglu(hidden + i * inter + r, u + (size_t)i * BLOCK, to - r);
-    }
+    uint64_t to = last * BLOCK < j->all_inter ? last * BLOCK : j->all_inter;
+    gate_up(j->k, thread, j->all, &j->in, j->n, first * BLOCK, to, j->all_out);
 }
 
-static void ffn_up_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
-{
-    struct ffn_job *j = arg;
-    uint64_t inter = j->f->gate.ne[1];
-    uint64_t r1 = last * BLOCK < inter ? last * BLOCK : inter;
-    gate_up(j->k, thread, j->f, &j->in[0], &j->in[1], j->n, first * BLOCK, r1,
-            j->k->hidden);
-}
-
-static void ffn_down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+/* Items: blocks of `all`, which have most rows, then those of expert after expert. */
+static void up_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
     struct ffn_job *j = arg;
     struct kernel *k = j->k;
-    uint64_t dim = j->f->down.ne[1];
-    void *work = k->work + thread * k->work_bytes;
-    float *tile = k->tile + thread * k->tile_floats;
-    for (uint64_t b = first; b < last; b++) {
-        uint64_t r = b * BLOCK, to = r + BLOCK < dim ? r + BLOCK : dim;
-        if (!j->add) {
-            k->ops->matmul(&j->f->down, r, to, &j->hidden, j->n, j->y + r, j->ldy, work);
-            continue;
-        }
-        k->ops->matmul(&j->f->down, r, to, &j->hidden, j->n, tile, BLOCK, work);
-        for (uint32_t i = 0; i < j->n; i++)
-            for (uint64_t c = 0; c < to - r; c++)
-                j->y[i * j->ldy + r + c] += tile[(size_t)i * BLOCK + c];
-    }
-}
-
-void kernel_ffn(struct kernel *k, const struct ffn_weights *f, const float *x, size_t ldx,
-                uint32_t n, float *y, size_t ldy, bool add)
-{
-    uint64_t dim = f->gate.ne[0], inter = f->gate.ne[1];
-    struct ffn_job j = {.k = k, .f = f, .n = n, .y = y, .ldy = ldy, .add = add};
-    j.in[0] = packed(k, 0, f->gate.type, x, ldx, dim, n);
-    j.in[1] = same_pack(k, f->gate.type, f->up.type, dim)
-                  ? j.in[0]
-                  : packed(k, 1, f->up.type, x, ldx, dim, n);
-    pool_run(k->pool, ffn_up_blocks, &j, n_blocks(inter), grain(2 * dim, n));
-    j.hidden = packed(k, 0, f->down.type, k->hidden, inter, inter, n);
-    pool_run(k->pool, ffn_down_blocks, &j, n_blocks(f->down.ne[1]), grain(inter, n));
-}
-
-/* --- experts
- * ---------------------------------------------------------------------------- */
-
-struct moe_job {
-    struct kernel *k;
-    const struct kernel_moe *m;
-    struct acts in[2], hidden;
-    uint32_t n_active;
-    uint64_t inter, blocks; /* per expert */
-    float *y;
-    size_t ldy;
-};
-
-static void moe_up_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
-{
-    struct moe_job *j = arg;
-    struct kernel *k = j->k;
-    for (uint64_t t = first; t < last; t++) {
-        uint32_t e = k->active[t / j->blocks];
+    if (first < j->all_blocks)
+        all_up(j, thread, first, last < j->all_blocks ? last : j->all_blocks);
+    first = first < j->all_blocks ? 0 : first - j->all_blocks;
+    last = last < j->all_blocks ? 0 : last - j->all_blocks;
+    for (uint64_t t = first, next; t < last; t = next) {
+        uint64_t a = t / j->blocks;
+        next = (a + 1) * j->blocks; /* where this expert ends */
+        struct acts x = j->in;
+        x.next = next < last ? j->experts[k->active[a + 1]].gate.data : NULL;
+        next = next < last ? next : last;
+        uint32_t e = k->active[a];
         uint32_t start = k->bucket_start[e], n = k->bucket_start[e + 1] - start;
-        struct acts gate = j->in[0], up = j->in[1];
-        gate.pick = up.pick = k->bucket_row + start;
-        uint64_t r = t % j->blocks * BLOCK;
-        uint64_t to = r + BLOCK < j->inter ? r + BLOCK : j->inter;
-        gate_up(k, thread, &j->m->experts[e], &gate, &up, n, r, to,
+        x.pick = k->bucket_row + start;
+        uint64_t r = t % j->blocks * BLOCK, to = r + (next - t) * BLOCK;
+        gate_up(k, thread, &j->experts[e], &x, n, r, to < j->inter ? to : j->inter,
                 k->hidden + start * j->inter);
     }
 }
 
-static void moe_down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+static void down_blocks(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
-    struct moe_job *j = arg;
+    struct ffn_job *j = arg;
     struct kernel *k = j->k;
-    void *work = k->work + thread * k->work_bytes;
-    float *tile = k->tile + thread * k->tile_floats;
-    for (uint64_t b = first; b < last; b++) {
-        for (uint32_t a = 0; a < j->n_active; a++) {
-            uint32_t e = k->active[a];
-            const struct tensor *down = &j->m->experts[e].down;
-            uint64_t r = b * BLOCK,
-                     to = r + BLOCK < down->ne[1] ? r + BLOCK : down->ne[1];
-            uint32_t start = k->bucket_start[e], n = k->bucket_start[e + 1] - start;
-            struct acts h = j->hidden;
-            h.x += start * j->inter;
-            h.packed = h.packed ? h.packed + start * h.ldp : NULL;
-            k->ops->matmul(down, r, to, &h, n, tile, BLOCK, work);
-            for (uint32_t i = 0; i < n; i++) {
-                float *y = j->y + k->bucket_row[start + i] * j->ldy + r;
-                float g = k->bucket_weight[start + i];
-                k->ops->axpy(y, g, tile + (size_t)i * BLOCK, to - r);
-            }
-        }
+    uint64_t dim = (j->all ? j->all : j->experts)->down.ne[1], r0 = first * BLOCK;
+    uint64_t r1 = last * BLOCK < dim ? last * BLOCK : dim;
+    for (uint32_t i = 0; i < j->n; i++)
+        memset(j->y + i * j->ldy + r0, 0, (r1 - r0) * sizeof *j->y);
+    for (uint32_t a = 0; a < j->n_active; a++) {
+        uint32_t e = k->active[a];
+        uint32_t start = k->bucket_start[e], n = k->bucket_start[e + 1] - start;
+        struct acts h = j->hidden;
+        h.x += start * j->inter;
+        h.packed = h.packed ? h.packed + start * h.ldp : NULL;
+        const struct tensor *next =
+            a + 1 < j->n_active ? &j->experts[k->active[a + 1]].down
+            : j->all            ? &j->all->down
+                                : NULL;
+        h.next = next ? tensor_row(next, r0) : NULL;
+        down_add(k, thread, &j->experts[e].down, &h, n, r0, r1, k->bucket_row + start,
+                 k->bucket_weight + start, j->y, j->ldy);
     }
+    if (j->all)
+        down_add(k, thread, &j->all->down, &j->all_hidden, j->n, r0, r1, NULL, NULL, j->y,
+                 j->ldy);
 }
 
 /* Sorts the assignments by expert, rows ascending in each. */
@@ -449,18 +440,31 @@ static uint32_t fill_buckets(struct kernel *k, const struct kernel_moe *m, uint3
 void kernel_moe(struct kernel *k, const struct kernel_moe *m, const float *x, size_t ldx,
                 uint32_t n, float *y, size_t ldy)
 {
-    const struct ffn_weights *f = &m->experts[0];
-    uint64_t dim = f->gate.ne[0], inter = f->gate.ne[1];
-    uint32_t spread = n * m->n_used;
-    struct moe_job j = {
-        .k = k, .m = m, .inter = inter, .blocks = n_blocks(inter), .y = y, .ldy = ldy};
-    j.n_active = fill_buckets(k, m, n);
-    j.in[0] = packed(k, 0, f->gate.type, x, ldx, dim, n);
-    j.in[1] = same_pack(k, f->gate.type, f->up.type, dim)
-                  ? j.in[0]
-                  : packed(k, 1, f->up.type, x, ldx, dim, n);
-    uint32_t each = (spread + j.n_active - 1) / j.n_active;
-    pool_run(k->pool, moe_up_blocks, &j, j.n_active * j.blocks, grain(2 * dim, each));
-    j.hidden = packed(k, 0, f->down.type, k->hidden, inter, inter, spread);
-    pool_run(k->pool, moe_down_blocks, &j, n_blocks(f->down.ne[1]), grain(inter, spread));
+    struct ffn_job j = {.k = k, .experts = m->experts, .all = m->all, .n = n, .y = y, .ldy = ldy};
+    const struct tensor *w[4];
+    uint32_t n_w = 0, spread = 0, each = m->all ? n : 0;
+    if (m->n_used) {
+        j.n_active = fill_buckets(k, m, n);
+        j.inter = m->experts[0].gate.ne[1];
+        j.blocks = n_blocks(j.inter);
+        spread = n * m->n_used;
+        each = (spread + j.n_active - 1) / j.n_active;
+        w[n_w++] = &m->experts[0].gate;
+        w[n_w++] = &m->experts[0].up;
+    }
+    j.all_out = k->hidden + spread * j.inter;
+    if (m->all) {
+        j.all_inter = m->all->gate.ne[1];
+        j.all_blocks = n_blocks(j.all_inter);
+        w[n_w++] = &m->all->gate;
+        w[n_w++] = &m->all->up;
+    }
+    uint64_t dim = w[0]->ne[0];
+    j.in = packed(k, 0, packing(k, w, n_w), x, ldx, dim, n);
+    run_blocks(k, up_blocks, &j, j.all_blocks + j.n_active * j.blocks, 2 * dim, each);
+    if (m->n_used)
+        j.hidden = packed(k, 0, m->experts[0].down.type, k->hidden, j.inter, j.inter, spread);
+    if (m->all)
+        j.all_hidden = packed(k, 1, m->all->down.type, j.all_out, j.all_inter, j.all_inter, n);
+    run_blocks(k, down_blocks, &j, n_blocks(dim), j.inter * m->n_used + j.all_inter, each);
 }

@@ -34,6 +34,7 @@ struct acts {
     const uint8_t *packed; /* row i at packed + i * ldp; unused where pack_bytes() is 0 */
     size_t ldp;
     const uint32_t *pick; /* use row pick[i] as the i-th; NULL = all in order */
+    const void *next;     /* memory that will be read afterwards, if known: asked for early */
 };
 
 /*
@@ -59,17 +60,21 @@ struct kernel_ops {
     void (*index_scores)(float *out, const float *q, const float *w, uint32_t n_heads,
                          const float *k, uint32_t n, uint32_t dim);
 
-    /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats.
-     * Types of the same size have the same packing. */
+    /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats. There
+     * is one packing: rows packed for one type serve every other that wants any. */
     size_t (*pack_bytes)(uint32_t type, uint64_t cols);
     void (*pack)(uint32_t type, const float *x, uint64_t cols, void *out);
     /*
      * y[i * ldy + (r - first)] = w[r] . x[i]   rows first..last-1 of w, n rows of x
-     * in floats when x has no packed rows, else as int8.h says, whatever the table.
+     * as int8.h says where w wants packed rows and x has them, else in floats
      * work: KERNEL_WORK(w->ne[0]) bytes, 64-byte aligned, this thread's own.
      */
     void (*matmul)(const struct tensor *w, uint64_t first, uint64_t last,
                    const struct acts *x, uint32_t n, float *y, size_t ldy, void *work);
+
+    /* Reads n bytes (a multiple of 256, 64-byte aligned) as fast as this machine can, for
+     * measurements; returns some sum of them, so that no compiler leaves them out. */
+    uint64_t (*read)(const void *p, size_t n);
 };
 /* Room for 8 rows as floats, or 16 as codes with their scales in whole chunks of 256. */
 #define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float) + 8192)
@@ -122,15 +127,16 @@ void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy);
 
-/* y[i] = down(silu(gate x) .* up x), added to y when `add`. */
-void kernel_ffn(struct kernel *k, const struct ffn_weights *f, const float *x, size_t ldx,
-                uint32_t n, float *y, size_t ldy, bool add);
 /*
- * y[i] += sum_j weight[i][j] * ffn(experts[pick[i][j]], x[i]), rows bucketed by expert so
- * that each expert's weights are read once; per row the experts add in ascending id.
+ * y[i] = sum_j weight[i][j] * ffn(experts[pick[i][j]], x[i]) + ffn(all, x[i])
+ *
+ * with ffn(x) = down(silu(gate x) .* up x). Rows are bucketed by expert, so that each
+ * expert's weights are read once; per row the experts add in ascending id, `all` (a shared
+ * expert, or with n_used = 0 a dense layer's FFN) last. Experts are all of one type each for
+ * gate, up and down.
  */
 struct kernel_moe {
-    const struct ffn_weights *experts;
+    const struct ffn_weights *experts, *all; /* all may be NULL */
     uint32_t n_experts, n_used;
     const uint32_t *pick; /* (n, n_used), ascending in each row */
     const float *weight;  /* (n, n_used) */

@@ -101,7 +101,7 @@ static void no_pack(uint32_t type, const float *x, uint64_t cols, void *out)
 static void ref_matmul(const struct tensor *w, uint64_t first, uint64_t last,
                        const struct acts *x, uint32_t n, float *y, size_t ldy, void *work)
 {
-    if (x->packed) {
+    if (x->packed && int8_format(w->type)) {
         int8_matmul(w, first, last, x, n, y, ldy, work);
         return;
     }
@@ -114,6 +114,17 @@ static void ref_matmul(const struct tensor *w, uint64_t first, uint64_t last,
             y[i * ldy + (r - first)] = ref_dot(row, xi, cols);
         }
     }
+}
+
+static uint64_t ref_read(const void *p, size_t n)
+{
+    uint64_t sum[4] = {0}, v[4];
+    for (size_t i = 0; i + sizeof v <= n; i += sizeof v) {
+        memcpy(v, (const uint8_t *)p + i, sizeof v);
+        for (int k = 0; k < 4; k++)
+            sum[k] += v[k];
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
 void kernel_row(const struct tensor *w, uint64_t row, float *out)
@@ -132,7 +143,7 @@ void kernel_row(const struct tensor *w, uint64_t row, float *out)
         .name = label, .dot = ref_dot, .axpy = ref_axpy, .rmsnorm = ref_rmsnorm,         \
         .exp_sum = ref_exp_sum, .swiglu = ref_swiglu, .widen = ref_widen,                \
         .index_scores = ref_index_scores, .pack_bytes = bytes, .pack = rows,             \
-        .matmul = ref_matmul,                                                            \
+        .matmul = ref_matmul, .read = ref_read,                                          \
     }
 
 const struct kernel_ops kernel_ref = REF_TABLE("ref", int8_pack_bytes, int8_pack);

@@ -146,6 +146,31 @@ static void simd_swiglu(float *g, const float *u, size_t n)
         g[i] = g[i] / (1.0f + exp_fast(-g[i])) * u[i];
 }
 
+/* Asks for memory that is wanted soon; any address will do. */
+static inline void fetch(const uint8_t *p, size_t n)
+{
+    for (size_t at = 0; at < n; at += 64)
+        _mm_prefetch((const char *)p + at, _MM_HINT_T0);
+}
+
+/* Far enough ahead that a page's first lines are asked for before its turn. */
+static uint64_t simd_read(const void *p, size_t n)
+{
+    enum { AHEAD = 4096, STREAMS = 4 };
+    const uint8_t *at = p;
+    ivec sum[STREAMS] = {{0}};
+    for (size_t i = 0; i + STREAMS * sizeof(ivec) <= n; i += STREAMS * sizeof(ivec)) {
+        fetch(at + i + AHEAD, STREAMS * sizeof(ivec));
+        for (size_t k = 0; k < STREAMS; k++)
+            sum[k] += *(const ivec *)(const void *)(at + i + k * sizeof(ivec));
+    }
+    uint64_t all = 0;
+    for (size_t k = 0; k < STREAMS; k++)
+        for (size_t j = 0; j < LANES; j++)
+            all += (uint32_t)sum[k][j];
+    return all;
+}
+
 /* --- weights as floats
  * ------------------------------------------------------------------- */
 
@@ -274,8 +299,11 @@ static uint64_t few_q8(const struct tensor *w, uint64_t first, uint64_t last,
         xr[i] = acts_row(x, i);
     for (; r + step <= last; r += step) {
         float *to = y + (r - first);
-        for (uint64_t a = 0; a < step; a++)
+        for (uint64_t a = 0; a < step; a++) {
             wr[a] = tensor_row(w, r + a);
+            if (r + a + step < last)
+                fetch(wr[a] + step * w->row_bytes, w->row_bytes);
+        }
         switch (n) {
         case 1:
             tile_q8(wr, WIDE, xr, 1, cols, to, ldy);
@@ -297,7 +325,7 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
                         const struct acts *x, uint32_t n, float *y, size_t ldy,
                         void *work)
 {
-    if (x->packed) {
+    if (x->packed && int8_format(w->type)) {
         INT8_MATMUL(w, first, last, x, n, y, ldy, work);
         return;
     }
@@ -309,8 +337,11 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
         r = few_q8(w, first, last, x, n, y, ldy);
     for (; n == 1 && r + WIDE <= last; r += WIDE) {
         const float *xr = acts_row(x, 0);
-        for (uint64_t a = 0; a < WIDE; a++)
+        for (uint64_t a = 0; a < WIDE; a++) {
+            if (r + a + WIDE < last)
+                fetch(tensor_row(w, r + a + WIDE), w->row_bytes);
             wr[a] = row_floats(w, r + a, at + a * room);
+        }
         tile(wr, WIDE, &xr, 1, cols, y + (r - first), ldy);
     }
     for (; r + TILE_W <= last; r += TILE_W) {
@@ -355,5 +386,5 @@ static void simd_index_scores(float *out, const float *q, const float *w,
         .name = label, .dot = simd_dot, .axpy = simd_axpy, .rmsnorm = simd_rmsnorm,      \
         .exp_sum = simd_exp_sum, .swiglu = simd_swiglu, .widen = simd_widen,             \
         .index_scores = simd_index_scores, .pack_bytes = int8_pack_bytes,                \
-        .pack = PACK, .matmul = simd_matmul,                                             \
+        .pack = PACK, .matmul = simd_matmul, .read = simd_read,                          \
     }

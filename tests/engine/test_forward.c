@@ -432,7 +432,12 @@ static void buckets_equal_routing_by_row(void **state)
     for (int i = 0; i < 33; i++) /* ascending in each row */
         pick[3 * i] = (uint32_t)i % 3, pick[3 * i + 1] = 3 + (uint32_t)i % 2,
                  pick[3 * i + 2] = 5 + (uint32_t)i % 3;
-    struct kernel_moe m = {r.t->w.layer[1].experts, 8, 3, pick, weight};
+    struct kernel_moe m = {.experts = r.t->w.layer[1].experts,
+                           .all = &r.t->w.layer[1].shared,
+                           .n_experts = 8,
+                           .n_used = 3,
+                           .pick = pick,
+                           .weight = weight};
     kernel_moe(r.k, &m, x, 256, 33, together, 256);
     for (int i = 0; i < 33; i++) {
         memset(alone, 0, sizeof alone);
