@@ -11,6 +11,7 @@ enum type { TEXT, BOOL, INT, SIZE, DURATION, CHOICE };
 
 static const char *const sync_names[] = {"normal", "full", NULL};
 static const char *const unattended_names[] = {"wait", "deny", "fail", NULL};
+static const char *const recall_names[] = {"workspace", "session", NULL};
 static const char *const sandbox_names[] = {"required", "off", NULL};
 
 static const struct key {
@@ -77,6 +78,8 @@ static const struct key {
      "off runs tools unconfined: for machines that cannot confine and tasks that are trusted"},
     {"agent.unattended", CHOICE, AT(unattended), 0, 0, "wait", unattended_names,
      "an approval is asked and no client watches: wait for one, deny, or fail the turn"},
+    {"agent.recall", CHOICE, AT(recall), 0, 0, "workspace", recall_names,
+     "what the tool recall may read: earlier sessions of the same person and folder, or its own"},
     {"agent.approval", DURATION, AT(approval_ms), 1000, 604800000, "24h", NULL,
      "how long an approval may wait before it counts as denied"},
     {"agent.grace", DURATION, AT(grace_ms), 0, 60000, "2s", NULL,

@@ -14,6 +14,7 @@
 
 enum config_sync { CONFIG_SYNC_NORMAL, CONFIG_SYNC_FULL };
 enum config_unattended { CONFIG_WAIT, CONFIG_DENY, CONFIG_FAIL };
+enum config_recall { CONFIG_RECALL_WORKSPACE, CONFIG_RECALL_SESSION };
 enum config_sandbox { CONFIG_SANDBOX_REQUIRED, CONFIG_SANDBOX_OFF };
 
 struct config {
@@ -31,7 +32,7 @@ struct config {
     int64_t engine_timeout_ms, engine_stall_ms, engine_retries;
     const char *agent_profile, *policy_dir, *agent_index, *agent_search;
     const char *agent_tools;
-    int64_t sandbox, unattended, approval_ms, grace_ms;
+    int64_t sandbox, unattended, recall, approval_ms, grace_ms;
     const char *log_level;
 };
 

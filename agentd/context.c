@@ -64,19 +64,54 @@ static int reset(struct turn *t, const char *strategy, uint32_t drop, struct str
     return rc;
 }
 
-/* What the runtime itself knows of the dropped part: the calls and how they ended. */
-static void ledger(const struct session *s, uint32_t from, struct buf *out)
+enum { LEDGER_MAX = 16384, NOTES_MAX = 8192 };
+
+/* How a call ended: the status line of its result, where it has one. */
+static struct str ending(const struct session *s, uint32_t from, const char *call_id)
 {
+    for (uint32_t i = from; i < s->n_msgs; i++) {
+        const struct message *m = &s->msg[i];
+        if (m->role != PROMPT_TOOL || strcmp(m->call_id, call_id) != 0)
+            continue;
+        struct str rest = m->content, line, last = {0};
+        while (str_split(&rest, '\n', &line))
+            if (line.n > 2 && line.n < 200 && line.p[0] == '[' && line.p[line.n - 1] == ']')
+                last = line;
+        return last;
+    }
+    return (struct str){0};
+}
+
+/* The plan and the notes that the model keeps outlive the context: they are shown again. */
+static void remind(const struct turn *t, bool bodies, struct buf *out)
+{
+    if (t->s->tools)
+        toolrun_remind(t->s->tools, bodies, NOTES_MAX, out);
+}
+
+/* What the runtime itself knows of the dropped part: the calls and how they ended. */
+static void ledger(const struct turn *t, uint32_t from, struct buf *out)
+{
+    const struct session *s = t->s;
+    unsigned more = 0;
     buf_puts(out, "<system-reminder>\nEarlier steps of this task were dropped to make room. "
                   "Calls made so far:\n");
     for (uint32_t i = from; i < s->n_msgs; i++) {
         const struct message *m = &s->msg[i];
         for (uint32_t k = 0; k < m->n_calls; k++) {
             struct str args = str_c(m->calls[k].arguments);
+            struct str end = ending(s, i + 1, m->calls[k].id);
             args.n = args.n > 160 ? utf8_complete(str_sub(args, 0, 160)) : args.n;
-            buf_printf(out, "- %s %.*s\n", m->calls[k].name, STR_ARG(args));
+            if (out->len > LEDGER_MAX)
+                more++;
+            else
+                buf_printf(out, "- %s %.*s %.*s\n", m->calls[k].name, STR_ARG(args),
+                           STR_ARG(end));
         }
     }
+    if (more)
+        buf_printf(out, "- and %u more\n", more);
+    remind(t, true, out);
     buf_puts(out, "</system-reminder>");
 }
 
@@ -84,19 +119,23 @@ static int apply(struct turn *t, enum strategy how, struct err *err)
 {
     struct session *s = t->s;
     uint32_t from = turn_begin(s), n = groups(s, from);
-    struct buf note;
+    bool all = how != STRATEGY_DISCARD_TOOLS || n == 1;
+    struct buf note, kept;
     if (n == 0)
         return err_set(err, ERR_LIMIT, "nothing is left to drop");
-    if (how == STRATEGY_DISCARD_TOOLS && n > 1)
-        return reset(t, strategy_name(how), n * 3 / 4 ? n * 3 / 4 : 1, (struct str){0}, err);
-    buf_init(&note, 16384);
-    ledger(s, from, &note);
-    if (note.failed) { /* a ledger that does not fit its cap is cut, not dropped */
-        note.failed = 0;
-        buf_puts(&note, "");
-    }
-    int rc = reset(t, strategy_name(STRATEGY_DISCARD_ALL), n, buf_view(&note), err);
+    buf_init(&note, LIMIT_LINE_BYTES);
+    buf_init(&kept, LIMIT_LINE_BYTES);
+    if (all)
+        ledger(t, from, &note);
+    else
+        remind(t, false, &kept);
+    if (kept.len)
+        buf_printf(&note, "<system-reminder>\nOlder tool results of this task were dropped to "
+                          "make room.\n%s</system-reminder>", buf_cstr(&kept));
+    int rc = reset(t, strategy_name(all ? STRATEGY_DISCARD_ALL : how),
+                   all ? n : n * 3 / 4 ? n * 3 / 4 : 1, buf_view(&note), err);
     buf_done(&note);
+    buf_done(&kept);
     return rc;
 }
 
@@ -146,11 +185,14 @@ static void summary_done(void *arg, const struct infer_result *r)
     buf_init(&note, LIMIT_LINE_BYTES);
     struct str said = str_trim(buf_view(&t->text));
     bool usable = said.n > 0 && (r->end == INFER_END_STOP || r->end == INFER_END_LENGTH);
-    if (usable)
+    if (usable) {
         buf_printf(&note, "<system-reminder>\nEarlier steps of this task were dropped to make "
-                          "room. What they came to:\n%.*s\n</system-reminder>", STR_ARG(said));
-    else
-        ledger(s, turn_begin(s), &note);
+                          "room. What they came to:\n%.*s\n", STR_ARG(said));
+        remind(t, false, &note);
+        buf_puts(&note, "</system-reminder>");
+    } else {
+        ledger(t, turn_begin(s), &note);
+    }
     int rc = t->stop ? 0
                      : reset(t, strategy_name(usable ? STRATEGY_SUMMARY : STRATEGY_DISCARD_ALL),
                              n, buf_view(&note), &err);

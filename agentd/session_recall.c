@@ -1,7 +1,11 @@
 /*
  * session_recall.c - the recall tool: what this session has said, done and seen, also where
- * it has left the context. Read from the log; reasoning is left out, as the model's own
- * rule drops it between turns.
+ * it has left the context, and where agent.recall allows it, what earlier sessions of the
+ * same person in the same folder have. Read from the log; reasoning is left out, as the
+ * model's own rule drops it between turns.
+ *
+ * An event of this session has its seq as its number; one of another has its place in the
+ * whole log behind ELSEWHERE, so that one number is enough to read it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,9 +13,14 @@
 
 #include "agentd/loop.h"
 #include "agentd/toolrun.h"
+#include "base/limits.h"
 #include "base/mem.h"
 
 enum { WORDS_MAX = 12, HITS_MAX = 50, EXCERPT = 240, WHOLE_HEAD = 4096, WHOLE_TAIL = 1024 };
+enum { SESSIONS_MAX = 100 };
+static const int64_t ELSEWHERE = 1000000000;
+/* What one search of earlier sessions reads at most: the daemon waits for it. */
+static const uint64_t SCAN_BYTES = 32u << 20;
 
 struct hit {
     int64_t seq;
@@ -24,7 +33,8 @@ struct recall {
     int64_t seq; /* > 0: read this one */
     struct hit hit[HITS_MAX]; /* a ring: the newest stay */
     unsigned limit;
-    uint64_t found;
+    uint64_t found, scanned; /* hits; bytes of events read */
+    const char *of; /* NULL = this session, else the id of the one being read */
     struct buf *out;
 };
 
@@ -80,7 +90,10 @@ static void note_hit(struct recall *r, int64_t seq, const char *label, struct st
     struct str cut = str_sub(text, from, EXCERPT);
     cut = str_sub(cut, 0, utf8_complete(cut));
     buf_init(&b, 0);
-    buf_printf(&b, "[%lld] %s: %s", (long long)seq, label, from ? "... " : "");
+    buf_printf(&b, "[%lld] ", (long long)seq);
+    if (r->of)
+        buf_printf(&b, "session %s, ", r->of);
+    buf_printf(&b, "%s: %s", label, from ? "... " : "");
     for (size_t i = 0; i < cut.n; i++)
         buf_putc(&b, cut.p[i] == '\n' || cut.p[i] == '\t' ? ' ' : cut.p[i]);
     buf_puts(&b, from + cut.n < text.n ? " ...\n" : "\n");
@@ -94,21 +107,94 @@ static bool on_event(void *arg, const struct store_event *e)
 {
     struct recall *r = arg;
     struct err ignored = {0};
+    int64_t number = r->of ? ELSEWHERE + e->gid : e->seq;
     char label[64];
     json_t *data = NULL;
-    if (!str_is(e->type, "item.completed") || (r->seq && e->seq < r->seq) ||
-        json_read(&data, e->data, &ignored) < 0)
-        return true;
+    r->scanned += e->data.n;
+    if (!str_is(e->type, "item.completed") || json_read(&data, e->data, &ignored) < 0)
+        return !r->of || r->scanned < SCAN_BYTES;
     struct str text = text_of(data, label);
     bool all = text.n > 0;
     for (unsigned i = 0; all && i < r->n_words; i++)
         all = find_word(text, r->word[i]) != STR_NONE;
-    if (r->seq && e->seq == r->seq && text.n)
-        show_whole(r, e->seq, label, text);
-    else if (!r->seq && all)
-        note_hit(r, e->seq, label, text);
+    if (all)
+        note_hit(r, number, label, text);
     json_decref(data);
-    return !r->seq || e->seq < r->seq;
+    return !r->of || r->scanned < SCAN_BYTES;
+}
+
+/* The one event that is to be shown whole; only of sessions that may be read. */
+struct whole {
+    struct recall *r;
+    struct session *s;
+};
+
+static bool may_read(const struct session *s, const struct store_session *row)
+{
+    struct err ignored;
+    json_t *config = NULL;
+    bool same = row->uid == s->uid && json_read(&config, row->config, &ignored) == 0 &&
+                str_is(json_view(json_object_get(config, "cwd")), s->cwd);
+    json_decref(config);
+    return same;
+}
+
+static bool show_event(void *arg, const struct store_event *e)
+{
+    struct whole *w = arg;
+    struct err ignored;
+    struct store_session row;
+    struct buf config;
+    char label[64];
+    json_t *data = NULL;
+    int64_t number = w->r->seq > ELSEWHERE ? ELSEWHERE + e->gid : e->seq;
+    buf_init(&config, LIMIT_JSON_BYTES);
+    bool mine = str_is(e->session, w->s->id);
+    if (!mine && w->s->d->config.recall == CONFIG_RECALL_WORKSPACE)
+        mine = store_session(w->s->d->store, e->session, &row, &config, &ignored) == 0 &&
+               may_read(w->s, &row);
+    if (mine && number == w->r->seq && str_is(e->type, "item.completed") &&
+        json_read(&data, e->data, &ignored) == 0) {
+        struct str text = text_of(data, label);
+        if (text.n)
+            show_whole(w->r, number, label, text);
+    }
+    json_decref(data);
+    buf_done(&config);
+    return false;
+}
+
+/* --- earlier sessions ------------------------------------------------------------------- */
+
+struct earlier {
+    struct session *s;
+    char id[SESSIONS_MAX][ID_TEXT]; /* the newest first */
+    unsigned n;
+};
+
+static bool note_session(void *arg, const struct store_session *row)
+{
+    struct earlier *e = arg;
+    if (strcmp(row->id, e->s->id) != 0 && may_read(e->s, row))
+        snprintf(e->id[e->n++], ID_TEXT, "%s", row->id);
+    return e->n < SESSIONS_MAX;
+}
+
+/* Until as many hits are there as were asked for. */
+static int search_earlier(struct session *s, struct recall *r, struct err *err)
+{
+    struct earlier *e = mem_zalloc(sizeof *e);
+    if (!e)
+        return err_nomem(err);
+    e->s = s;
+    int rc = store_sessions(s->d->store, 0, 10000, note_session, e, err);
+    for (unsigned i = 0; rc == 0 && i < e->n && r->found < r->limit && r->scanned < SCAN_BYTES;
+         i++) {
+        r->of = e->id[i];
+        rc = store_read(s->d->store, str_c(e->id[i]), 0, false, on_event, r, err);
+    }
+    mem_free(e);
+    return rc;
 }
 
 static void split_words(struct recall *r, struct str query)
@@ -119,14 +205,17 @@ static void split_words(struct recall *r, struct str query)
             r->word[r->n_words++] = word;
 }
 
-static void print_hits(struct recall *r)
+static void print_hits(const struct session *s, struct recall *r)
 {
     uint64_t shown = r->found < r->limit ? r->found : r->limit;
     for (uint64_t i = r->found - shown; i < r->found; i++)
         if (r->hit[i % r->limit].line)
             buf_puts(r->out, r->hit[i % r->limit].line);
     if (r->found == 0)
-        buf_puts(r->out, "Nothing in this session says that.");
+        buf_puts(r->out, s->d->config.recall == CONFIG_RECALL_WORKSPACE
+                             ? "Nothing in this session or earlier ones of this workspace says "
+                               "that."
+                             : "Nothing in this session says that.");
     else
         envelope_status(r->out, "%llu of %llu; recall with seq reads one whole",
                         (unsigned long long)shown, (unsigned long long)r->found);
@@ -145,13 +234,23 @@ static enum tool_status run(struct session *s, const json_t *args, struct buf *o
         buf_puts(out, "recall needs a query, or the seq of an event\n[invalid arguments]");
         return TOOL_INVALID;
     }
-    int rc = store_read(s->d->store, str_c(s->id), 0, false, on_event, &r, &err);
+    int rc;
+    if (r.seq) {
+        bool elsewhere = r.seq > ELSEWHERE;
+        struct whole w = {&r, s};
+        rc = store_read(s->d->store, elsewhere ? (struct str){0} : str_c(s->id),
+                        r.seq - (elsewhere ? ELSEWHERE : 0) - 1, false, show_event, &w, &err);
+    } else {
+        rc = store_read(s->d->store, str_c(s->id), 0, false, on_event, &r, &err);
+        if (rc == 0 && s->d->config.recall == CONFIG_RECALL_WORKSPACE && *s->cwd)
+            rc = search_earlier(s, &r, &err);
+    }
     if (rc < 0)
         buf_printf(out, "%s\n[error]", err.text);
     else if (r.seq && r.found == 0)
         buf_printf(out, "event %lld holds nothing to read\n[error]", (long long)r.seq);
     else if (!r.seq)
-        print_hits(&r);
+        print_hits(s, &r);
     for (unsigned i = 0; i < HITS_MAX; i++)
         mem_free(r.hit[i].line);
     return rc < 0 || (r.seq && r.found == 0) ? TOOL_FAILED : TOOL_OK;

@@ -18,6 +18,9 @@ static void note_results(struct session *s)
         const struct message *m = &s->msg[i];
         if (m->role == PROMPT_ASSISTANT)
             from = m;
+        for (uint32_t k = 0; m->role == PROMPT_ASSISTANT && k < m->n_calls; k++)
+            if (m->calls[k].answered && strcmp(m->calls[k].name, "plan") == 0)
+                toolrun_note_plan(s->tools, str_c(m->calls[k].arguments));
         for (uint32_t k = 0; from && m->role == PROMPT_TOOL && k < from->n_calls; k++)
             if (strcmp(from->calls[k].id, m->call_id) == 0)
                 toolrun_note_result(s->tools, from->calls[k].name, m->content);
@@ -31,9 +34,19 @@ static void log_audit(void *arg, const char *record)
     LOGI("audit", "session=%s %s", s->id, record);
 }
 
+/* Notes of scope workspace: of this person in this folder. */
+static void notes_place(const struct session *s, char *out, size_t size)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (const char *p = s->cwd; *p; p++)
+        h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+    snprintf(out, size, "%s/notes/%lld/%016llx", store_dir(s->d->store), (long long)s->uid,
+             (unsigned long long)h);
+}
+
 static int open_tools(struct session *s, struct err *err)
 {
-    char state[4096];
+    char state[4096], notes[4200];
     const char *dir = *s->d->config.policy_dir ? s->d->config.policy_dir : NULL;
     size_t i;
     json_t *name;
@@ -61,7 +74,9 @@ static int open_tools(struct session *s, struct err *err)
         .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
         .lua_tools = *s->d->config.agent_tools ? s->d->config.agent_tools : NULL,
         .only = s->tool_names,
+        .notes_dir = notes,
     };
+    notes_place(s, notes, sizeof notes);
     o.hook = session_hook;
     o.unhook = session_unhook;
     o.hook_arg = s;

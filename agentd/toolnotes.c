@@ -334,3 +334,58 @@ void toolnotes_memory(const struct toolnotes_dirs *dirs, const json_t *args, str
         write_note(dir, file, text, str_is(action, "append"), a);
     }
 }
+
+/* --- after a context reset ------------------------------------------------------------------ */
+
+static void remind_plan(const json_t *plan, struct buf *out)
+{
+    size_t i;
+    json_t *item;
+    if (json_array_size(plan))
+        buf_puts(out, "Your plan:\n");
+    json_array_foreach((json_t *)(uintptr_t)plan, i, item)
+    {
+        buf_printf(out, "- [%s] ", json_string_value(json_object_get(item, "status")));
+        envelope_clean(out, json_view(json_object_get(item, "content")));
+        buf_putc(out, '\n');
+    }
+}
+
+static void remind_notes(const char *dir, const char *what, bool bodies, struct buf *out)
+{
+    struct notes l;
+    list_notes(dir, &l);
+    for (unsigned i = 0; i < l.n; i++) {
+        struct err ignored = {0};
+        struct buf b;
+        if (i == 0)
+            buf_printf(out, "Your notes%s (memory reads them):\n", what);
+        buf_init(&b, 0);
+        if (read_note(dir, l.name[i], &b, &ignored) == 0)
+            buf_printf(out, "- %s (%zu bytes)\n", l.name[i], b.len);
+        if (bodies && b.len) {
+            envelope_clean(out, buf_view(&b));
+            envelope_newline(out);
+        }
+        buf_done(&b);
+    }
+    notes_done(&l);
+}
+
+void toolnotes_remind(const struct toolnotes_dirs *dirs, const json_t *plan, bool bodies,
+                      size_t most, struct buf *out)
+{
+    struct buf all;
+    buf_init(&all, 0);
+    remind_plan(plan, &all);
+    if (dirs && dirs->session)
+        remind_notes(dirs->session, "", bodies, &all);
+    if (dirs && dirs->workspace)
+        remind_notes(dirs->workspace, " of this workspace", false, &all);
+    struct str shown = str_sub(buf_view(&all), 0, most);
+    shown = str_sub(shown, 0, utf8_complete(shown));
+    buf_str(out, shown);
+    if (shown.n < all.len)
+        buf_printf(out, "\n... %zu bytes left out; read the rest with memory\n", all.len - shown.n);
+    buf_done(&all);
+}

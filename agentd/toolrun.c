@@ -468,6 +468,12 @@ static void start_in_place(struct toolrun_call *c)
     tooldriver_begin(p->driver);
 }
 
+static struct toolnotes_dirs notes_dirs(const struct toolrun *t, char session[PATH_MAX])
+{
+    snprintf(session, PATH_MAX, "%s/notes", t->o.state_dir ? t->o.state_dir : "");
+    return (struct toolnotes_dirs){t->o.state_dir ? session : NULL, t->o.notes_dir};
+}
+
 /* --- one call ----------------------------------------------------------------------------- */
 
 static void run_in_daemon(struct toolrun_call *c)
@@ -487,8 +493,7 @@ static void run_in_daemon(struct toolrun_call *c)
     } else if (strcmp(c->tool->name, "plan") == 0) {
         toolnotes_plan(&t->plan, c->args, a);
     } else if (strcmp(c->tool->name, "memory") == 0) {
-        snprintf(session, sizeof session, "%s/notes", t->o.state_dir ? t->o.state_dir : "");
-        const struct toolnotes_dirs dirs = {t->o.state_dir ? session : NULL, t->o.notes_dir};
+        const struct toolnotes_dirs dirs = notes_dirs(t, session);
         toolnotes_memory(&dirs, c->args, a);
     } else if (strcmp(c->tool->name, "finish") == 0) {
         c->is_finish = true;
@@ -804,6 +809,25 @@ void toolrun_note_result(struct toolrun *t, const char *tool, struct str text)
     const struct tool *row = tool_find(str_c(tool));
     if (row && row->place == TOOL_IN_WEB_CELL)
         toolnotes_note_page(&t->shown, text);
+}
+
+void toolrun_note_plan(struct toolrun *t, struct str args)
+{
+    struct answer a;
+    json_t *v = NULL;
+    if (!toolrun_args(t, "plan", args, &v))
+        return;
+    answer_init(&a);
+    toolnotes_plan(&t->plan, v, &a);
+    answer_done(&a);
+    json_decref(v);
+}
+
+void toolrun_remind(const struct toolrun *t, bool bodies, size_t most, struct buf *out)
+{
+    char session[PATH_MAX];
+    const struct toolnotes_dirs dirs = notes_dirs(t, session);
+    toolnotes_remind(toolrun_has(t, STR("memory")) ? &dirs : NULL, t->plan, bodies, most, out);
 }
 
 const json_t *toolrun_plan(const struct toolrun *t)

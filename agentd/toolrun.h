@@ -114,6 +114,12 @@ void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct s
  * cited after it, and their cursors are not given out again. */
 void toolrun_note_result(struct toolrun *t, const char *tool, struct str text);
 
+/* Tells of a call of `plan` from the log, at load. */
+void toolrun_note_plan(struct toolrun *t, struct str args);
+/* What outlives the context, for the model to see again: the plan, and the notes of the
+ * session by name or, with bodies, in full; at most `most` bytes. Nothing when there is none. */
+void toolrun_remind(const struct toolrun *t, bool bodies, size_t most, struct buf *out);
+
 /* The steps that the model last set with `plan`: an array, borrowed; NULL when there is none. */
 const json_t *toolrun_plan(const struct toolrun *t);
 

@@ -283,5 +283,48 @@ def test_context_strategies():
     assert "xxxx" not in prompt and "one file was made" in prompt
 
 
+def test_plan_and_notes_outlive_the_context():
+    fill = "head -c 1150 /dev/zero | tr '\\0' x; echo {{steps}}"
+    plan = {"name": "plan", "arguments": {"items": [{"content": "find it", "status": "done"},
+                                                    {"content": "fix it", "status": "pending"}]}}
+
+    def note(name, text, scope):
+        return {"name": "memory", "arguments": {"action": "write", "name": name, "text": text,
+                                                "scope": scope}}
+    for strategy, whole in ("discard-all", True), ("discard-tools", False), ("summary", False):
+        d = Daemon([{"match": "Work so far", "steps": [{"text": "one file was made"}]},
+                    {"match": "dropped to make room", "steps": [{"text": "{{user}}"}]},
+                    {"match": "begin", "steps": [{"calls": [
+                        plan, note("facts", "the key is 42", "session"),
+                        note("house", "tabs not spaces", "workspace")]}, {"text": "kept"}]},
+                    {"match": "go", "steps": [{"think": "t", "calls": [bash(fill)]}] * 4 + [
+                        {"text": "kept"}]}], args=["--set", "engine.context=16000"])
+        c = d.client()
+        s = open_session(c, d, contextStrategy=strategy, profile="code",
+                         tools=["bash", "plan", "memory"], limits={"reserve": 100})
+        assert run(c, s, "begin")["stopReason"] == "end_turn"
+        d.kill()
+        d.start()  # the plan is read back from the log
+        c = d.client()
+        fill_up = 0
+        while not [e for e in history(c, s) if e["type"] == "context.reset"] and fill_up < 8:
+            r = run(c, s, "go")
+            fill_up += 1
+        user = [e["data"] for e in history(c, s) if e["type"] == "context.reset"][0]["note"]
+        assert "- [done] find it\n- [pending] fix it" in user, user
+        assert "- facts (13 bytes)" in user and "- house (15 bytes)" in user, user
+        assert ("the key is 42" in user) == whole, user
+        if whole:
+            assert "- bash " in user and "[exit code: 0]" in user, user
+        # another session of the folder sees the workspace's notes alone
+        other = open_session(c, d, profile="code")
+        listed = c.call("tool.call", sessionId=other, name="memory",
+                        arguments={"action": "list", "scope": "workspace"})["text"]
+        assert listed.strip() == "house (15 bytes)", listed
+        assert c.call("tool.call", sessionId=other, name="memory",
+                      arguments={"action": "list"})["text"] == "There are no notes."
+        d.close()
+
+
 if __name__ == "__main__":
     main(globals())
