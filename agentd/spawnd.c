@@ -51,6 +51,9 @@ struct scell {
     uint64_t base_free, base_files, disk_left; /* at begin; what the session may still add */
     uint64_t base_bytes, base_entries;         /* of the workspace when the cell was made */
     bool base_known;
+    /* At the last look; and what vanished though the tree did not grow: files that are held
+     * open without a name. */
+    uint64_t seen_bytes, seen_written, hidden;
 };
 
 struct spawnd {
@@ -147,25 +150,31 @@ static uint64_t allowed_now(const struct scell *c)
 }
 
 /* Free space fell by more than the session may use. Others write there too, so everything is
- * stopped and the workspace counted before anybody is killed. */
+ * stopped and the workspace counted before anybody is killed. Space that is gone, was written
+ * inside and is not in the tree belongs to files without a name. */
 static void judge_disk(struct scell *c, uint64_t bytes, uint64_t files)
 {
+    const struct sandbox_limits *l = &c->box->limits;
     uint64_t used, entries;
     ask(c, WIRE_STOP, 0, 0, 0);
     bool whole = sandbox_usage(c->box->workspace, USAGE_MAX, &used, &entries);
-    if (whole && c->base_known && less(used, c->base_bytes) <= c->box->limits.disk_bytes &&
-        less(entries, c->base_entries) <= c->box->limits.disk_inodes) {
-        c->disk_left = c->box->limits.disk_bytes - less(used, c->base_bytes);
-        c->base_free = bytes;
-        c->base_files = files;
+    uint64_t written = sandbox_written(c->box), new = less(written, c->seen_written);
+    uint64_t lost = less(c->base_free, bytes);
+    c->hidden += less(lost < new ? lost : new, less(used, c->seen_bytes));
+    c->seen_bytes = used;
+    c->seen_written = written;
+    c->base_free = bytes;
+    c->base_files = files;
+    uint64_t grown = less(used, c->base_bytes) + c->hidden;
+    if (whole && c->base_known && grown <= l->disk_bytes &&
+        less(entries, c->base_entries) <= l->disk_inodes) {
+        c->disk_left = l->disk_bytes - grown;
         ask(c, WIRE_BEGIN, 0, 0, 0);
         return;
     }
     c->hits |= SANDBOX_LIMIT_DISK;
     ask(c, WIRE_KILL, 0, 0, 0);
-    c->disk_left = 0;
-    c->base_free = bytes;
-    c->base_files = files;
+    c->disk_left = c->hidden = 0;
 }
 
 static void watch_disk(struct scell *c, int64_t now)
@@ -332,6 +341,7 @@ static void on_open(struct spawnd *d, uint32_t number, size_t n_blob)
     if (watches_disk(c))
         c->base_known = sandbox_usage(c->box->workspace, USAGE_QUICK, &c->base_bytes,
                                       &c->base_entries);
+    c->seen_bytes = c->base_bytes;
     d->cell[d->n++] = c;
     struct spawn_msg m = {.cell = number, .w = {.kind = SPAWN_OPENED,
                                                 .a = (int32_t)c->box->level}};

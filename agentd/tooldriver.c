@@ -40,6 +40,7 @@ struct tooldriver {
     struct buf in, out;
     struct ev_timer *soon; /* calls back what must not be called at once */
     bool due_ready, due_ended, due_down, refused;
+    bool closed; /* the socket's end came; how the process ended is still to be told */
     char why[640];
     enum sandbox_level level;
     bool level_known;
@@ -76,7 +77,7 @@ static void drop(struct tooldriver *d)
     buf_reset(&d->in);
     buf_reset(&d->out);
     d->state = DOWN;
-    d->due_ready = d->due_ended = false;
+    d->due_ready = d->due_ended = d->closed = false;
 }
 
 static void fail(struct tooldriver *d, bool refused, const char *why)
@@ -93,10 +94,26 @@ static void fail(struct tooldriver *d, bool refused, const char *why)
     }
 }
 
+/* The socket ends a moment before the cell says why: which limit, which signal. */
+static void on_closed(struct tooldriver *d)
+{
+    enum { PATIENCE_MS = 500 };
+    if (!d->cell) {
+        fail(d, false, "the tool process ended");
+        return;
+    }
+    d->closed = true;
+    d->due_ready = d->due_ended = false;
+    ev_fd_set(d->watch, 0);
+    ev_timer_start(d->soon, PATIENCE_MS * 1000000ll, 0);
+}
+
 static void on_soon(void *arg)
 {
     struct tooldriver *d = arg;
-    if (d->due_down) {
+    if (d->closed) {
+        fail(d, false, "the tool process ended");
+    } else if (d->due_down) {
         d->due_down = false;
         d->cb->down(d->arg, d->refused, d->why);
     } else if (d->due_ended) {
@@ -111,19 +128,20 @@ static void on_soon(void *arg)
 
 static void flush(struct tooldriver *d)
 {
-    while (d->out.len) {
+    while (d->out.len && !d->closed) {
         ssize_t n = send(d->sock, d->out.data, d->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN) {
-            fail(d, false, "the tool process closed its socket");
+            on_closed(d);
             return;
         }
         if (n < 0)
             break;
         buf_consume(&d->out, (size_t)n);
     }
-    ev_fd_set(d->watch, EV_READ | (d->out.len ? EV_WRITE : 0));
+    if (!d->closed)
+        ev_fd_set(d->watch, EV_READ | (d->out.len ? EV_WRITE : 0));
 }
 
 /* Hands out whole lines; false when a callback took the driver down. */
@@ -156,14 +174,14 @@ static void on_socket(void *arg, int ready)
     char chunk[65536];
     if (ready & EV_WRITE)
         flush(d);
-    while (d->state != DOWN && (ready & EV_READ)) {
+    while (d->state != DOWN && !d->closed && (ready & EV_READ)) {
         ssize_t n = recv(d->sock, chunk, sizeof chunk, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) {
-            fail(d, false, "the tool process ended");
+            on_closed(d);
             return;
         }
         buf_add(&d->in, chunk, (size_t)n);
@@ -324,6 +342,8 @@ void tooldriver_begin(struct tooldriver *d)
 {
     struct err err = {0};
     int rc;
+    if (d->closed)
+        fail(d, false, "the tool process ended between calls");
     if (d->state == READY) {
         rc = d->cell ? cell_begin(d->cell, &err) : 0;
         if (rc == 0) {
@@ -449,7 +469,7 @@ void tooldriver_free(struct tooldriver *d)
 
 bool tooldriver_is_up(const struct tooldriver *d)
 {
-    return d->state != DOWN;
+    return d->state != DOWN && !d->closed;
 }
 
 const char *tooldriver_level(const struct tooldriver *d)

@@ -50,8 +50,11 @@ void sandbox_close(struct sandbox *s);
  * on the cell. */
 uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes);
 
+/* Bytes that everything inside has written to disks since the cell was made. */
+uint64_t sandbox_written(const struct sandbox *s);
+
 /* Blocks and entries below a directory, without following links or crossing devices; at most
- * `max` entries, then false. */
+ * `max` entries and 256 levels, else false. */
 bool sandbox_usage(int dir, uint32_t max, uint64_t *bytes, uint64_t *entries);
 
 #endif

@@ -1,6 +1,7 @@
 /* watch.c - measures what no control group counts: memory of a cell, size of a workspace. */
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,10 +53,40 @@ uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes)
     return sum;
 }
 
+/* What one process has written to disks, with the children that it has buried. */
+static uint64_t written_by(int proc, const char *pid)
+{
+    char path[32], text[1024];
+    int n = snprintf(path, sizeof path, "%.10s/io", pid);
+    int fd = n > 0 ? openat(proc, path, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t got = fd >= 0 ? read(fd, text, sizeof text) : -1;
+    if (fd >= 0)
+        close(fd);
+    struct str rest = str_of(text, got > 0 ? (size_t)got : 0), line, head = STR("write_bytes: ");
+    uint64_t bytes;
+    while (str_split(&rest, '\n', &line))
+        if (str_starts(line, head) && str_to_u64(str_sub(line, head.n, line.n), &bytes))
+            return bytes;
+    return 0;
+}
+
+uint64_t sandbox_written(const struct sandbox *s)
+{
+    uint64_t sum = 0;
+    int fd = openat(s->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
+            sum += written_by(s->proc, e->d_name);
+    if (d)
+        closedir(d);
+    return sum;
+}
+
 enum { DEPTH_MAX = 256 };
 
-/* One level of the walk: an open folder. Descriptors bound the depth; deeper folders are
- * counted as themselves, which is enough for a limit. */
+/* One level of the walk: an open folder. Descriptors bound the depth; a tree that goes deeper
+ * has not been counted whole. */
 struct walk {
     DIR *level[DEPTH_MAX];
     unsigned depth;
@@ -103,8 +134,8 @@ bool sandbox_usage(int dir, uint32_t max, uint64_t *bytes, uint64_t *entries)
             continue;
         *bytes += (uint64_t)st.st_blocks * 512;
         whole = ++*entries < max;
-        if (S_ISDIR(st.st_mode))
-            (void)enter(&w, dirfd(d), e->d_name);
+        if (S_ISDIR(st.st_mode) && !enter(&w, dirfd(d), e->d_name))
+            whole &= w.depth < DEPTH_MAX;
     }
     return whole;
 }

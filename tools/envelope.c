@@ -67,16 +67,30 @@ void keep_feed(struct keep *k, const void *p, size_t n)
         memcpy(k->ring, s + to_end, n - to_end);
 }
 
+/* What stands for a control character: its picture, U+2400 and on, or U+FFFD where Unicode
+ * has none. */
+static void put_control(struct buf *out, uint32_t cp)
+{
+    if (cp >= 0x80) {
+        buf_puts(out, "\xEF\xBF\xBD");
+        return;
+    }
+    buf_puts(out, "\xE2\x90");
+    buf_putc(out, (char)(0x80 + (cp == 0x7f ? 0x21 : cp)));
+}
+
 void envelope_clean(struct buf *out, struct str s)
 {
     for (size_t i = 0; i < s.n;) {
-        uint32_t cp;
+        uint32_t cp = 0;
         size_t n = utf8_decode(s, i, &cp);
-        if (n == 0 || cp == 0)
+        bool ends_line = cp == '\r' && i + 1 < s.n && s.p[i + 1] == '\n';
+        if (n == 0)
             buf_puts(out, "\xEF\xBF\xBD");
-        else if ((cp >= 0x20 && cp != 0x7f && (cp < 0x80 || cp >= 0xa0)) || cp == '\n' ||
-                 cp == '\t')
+        else if ((cp >= 0x20 && cp < 0x7f) || cp >= 0xa0 || cp == '\n' || cp == '\t')
             buf_add(out, s.p + i, n);
+        else if (!ends_line)
+            put_control(out, cp);
         i += n ? n : 1;
     }
 }

@@ -45,8 +45,9 @@ void keep_done(struct keep *k);
 void keep_reset(struct keep *k);
 void keep_feed(struct keep *k, const void *p, size_t n);
 /*
- * Appends what was kept as clean UTF-8: invalid bytes and NUL become U+FFFD, terminal
- * control bytes other than tab and newline are dropped. *cut is the number of bytes left
+ * Appends what was kept as clean UTF-8: invalid bytes become U+FFFD, control characters other
+ * than tab and newline their pictures (U+241B for escape; U+FFFD for those above U+007F), and
+ * a carriage return before a newline goes. *cut is the number of bytes left
  * out (0 when everything is there). The gap is a line of its own: "... N bytes left out ...".
  */
 void keep_text(const struct keep *k, struct buf *out, uint64_t *cut);

@@ -48,7 +48,7 @@ def t02_daemon_state(w):
              "for p in os.listdir('/proc'):\n"
              "  try: hit |= b'canary-env-77' in open(f'/proc/{p}/environ', 'rb').read()\n"
              "  except OSError: pass\n"
-             "sys.exit(0 if hit else 1)", env=env)
+             "sys.exit(0 if hit else 1)", how={"env": env})
     w.attack("T02 memory and binary of the supervisor",
              "import os, sys\n"
              "for p in ('/proc/1/mem', '/proc/1/exe', '/proc/1/maps', '/proc/1/environ'):\n"
@@ -92,25 +92,38 @@ def t03_sockets(w):
 def t04_descriptors(w):
     fd = os.open(w.secret, os.O_RDONLY)
     high = os.dup2(fd, 77)
-    w.attack("T04 a descriptor left open",
-             "import os, sys\n"
-             "for n in os.listdir('/proc/self/fd'):\n"
-             "  try:\n"
-             "    if b'canary' in os.pread(int(n), 100, 0): sys.exit(0)\n"
-             "  except OSError: pass\n"
-             "sys.exit(1)", kw={"pass_fds": (fd, high)})
-    os.close(high)
     d = os.open(w.outside, os.O_RDONLY)
-    w.attack("T04 a directory left open",
-             "import os, sys\n"
-             "for n in range(3, 300):\n"
-             "  try: os.open('secret.txt', os.O_RDONLY, dir_fd=n); sys.exit(0)\n"
+    may = True if w.is_root else "the daemon's own /proc entries are closed to its user as well"
+    w.attack("T04 a descriptor left open by whoever started the daemon",
+             "import glob, os, sys\n"
+             "for p in glob.glob('/proc/[0-9]*/fd/*'):\n"
+             "  try:\n"
+             "    f = int(p.split('/')[-1]) if p.startswith('/proc/%d/' % os.getpid()) else \\\n"
+             "        os.open(p, os.O_RDONLY | os.O_NONBLOCK)\n"
+             "    if b'canary' in os.pread(f, 100, 0): sys.exit(0)\n"
              "  except OSError: pass\n"
-             "sys.exit(1)", kw={"pass_fds": (d,)})
-    os.close(d)
-    os.close(fd)
-    rc, out, _, _ = w.inside([PYTHON, "-I", "-c", "import os; print(sorted(os.listdir('/proc/self/fd')))"])
-    w.check("T04 only the call's own are open", "'4'" not in out and rc == 0, out)
+             "sys.exit(1)", how={"pass_fds": (fd, high)}, control=may)
+    w.attack("T04 a directory left open",
+             "import glob, os, sys\n"
+             "for p in glob.glob('/proc/[0-9]*/fd/*'):\n"
+             "  try: os.open(p + '/secret.txt', os.O_RDONLY); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)", how={"pass_fds": (d,)}, control=may)
+    rc, out, err, _ = w.inside([PYTHON, "-I", "-c",
+                                "import os\n"
+                                "for n in range(3, 300):\n"
+                                "  try: os.fstat(n); print(n)\n"
+                                "  except OSError: pass"], pass_fds=(fd, high, d))
+    w.check("T04 by sandbox run", rc == 0 and out == "", out + err)
+    for n in (high, d, fd):
+        os.close(n)
+    dm = w.daemon()
+    listing = dm.bash("ls -l /proc/self/fd")["text"].splitlines()
+    w.check("T04 a command has its own three and no more", len(listing) == 6, str(listing))
+    got = dm.python("import os\nfound = []\nfor n in range(3, 1024):\n  try: os.fstat(n); "
+                    "found.append(n)\n  except OSError: pass\nfound")
+    w.check("T04 the interpreter has its own and its socket", got["text"] == "[100]\n[ok]",
+            got["text"])
 
 
 def t05_writing(w):

@@ -1,18 +1,114 @@
-"""harness.py - one attack, two runs. The same program runs in a cell and, as the control, on
-the host; what happened is judged from outside wherever something outside can show it. A case
-passes when the cell stopped the attack and the control got through: a control that fails
-proves nothing and is a failure of the test."""
+"""harness.py - one attack, two runs. The same program runs through a tool call of a real daemon
+and, as the control, through a tool call of a daemon whose configuration switched the sandbox
+off; what happened is judged from outside wherever something outside can show it. A case passes
+when the cell stopped the attack and the control got through: a control that fails proves
+nothing and is a failure of the test."""
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 PYTHON = "/usr/bin/python3"
+PATIENCE = 120
+
+
+class Daemon:
+    """A real agentd with a session of profile code, spoken to over its socket."""
+
+    def __init__(self, world, policy, off=False, env=None, wrap=(), pass_fds=()):
+        world.count += 1
+        self.world = world
+        self.root = os.path.join(world.root, f"d{world.count}")
+        os.mkdir(self.root)
+        os.chmod(self.root, 0o700)
+        policies = os.path.join(self.root, "policies")
+        os.mkdir(policies)
+        for name in ("coding", "computation", "research", "default"):
+            shutil.copy(os.path.join(world.policies, name + ".yaml"), policies)
+        if policy != "coding":
+            shutil.copy(world.policy_path(policy), os.path.join(policies, "coding.yaml"))
+        script = os.path.join(self.root, "script.json")
+        with open(script, "w") as f:
+            json.dump({"turns": [{"steps": [{"text": "done"}]}]}, f)
+        self.path = os.path.join(self.root, "s")
+        self.log = os.path.join(self.root, "log")
+        argv = list(wrap) + [os.path.join(os.path.dirname(world.ctl), "agentd"), "--engine",
+                             "script:" + script, "--socket", self.path, "--state",
+                             os.path.join(self.root, "state"), "--profile", "general", "--sandbox",
+                             "off" if off else "required", "--set", "agent.policies=" + policies]
+        with open(self.log, "wb") as log:
+            self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         env=env, pass_fds=pass_fds, cwd=world.root)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.data, self.number = b"", 0
+        if not wait_for(self.connect, 30):
+            raise RuntimeError("agentd does not answer: " + self.read_log()[-2000:])
+        self.rpc("initialize", protocolVersion=1, client={"name": "escape"})
+        self.session = self.new_session()
+
+    def connect(self):
+        try:
+            self.sock.connect(self.path)
+            return True
+        except OSError:
+            return False
+
+    def new_session(self, cwd=None):
+        return self.rpc("session.create", cwd=cwd or self.world.work)["sessionId"]
+
+    def rpc(self, method, **params):
+        self.number += 1
+        self.sock.sendall(json.dumps({"jsonrpc": "2.0", "id": self.number, "method": method,
+                                      "params": params}).encode() + b"\n")
+        while True:
+            while b"\n" not in self.data:
+                more = self.sock.recv(1 << 16)
+                if not more:
+                    raise RuntimeError("agentd is gone: " + self.read_log()[-2000:])
+                self.data += more
+            line, self.data = self.data.split(b"\n", 1)
+            m = json.loads(line)
+            if m.get("id") == self.number:
+                break
+        if "error" in m:
+            raise RuntimeError(f"{method}: {m['error']}")
+        return m["result"]
+
+    def call(self, tool, session=None, **args):
+        return self.rpc("tool.call", sessionId=session or self.session, name=tool, arguments=args)
+
+    def bash(self, command, session=None, **args):
+        return self.call("bash", session, command=command, **args)
+
+    def python(self, code, session=None, **args):
+        return self.call("python", session, code=code, **args)
+
+    def read_log(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def kill(self):
+        self.sock.close()
+        self.proc.kill()
+        self.proc.wait()
+
+    def close(self):
+        self.sock.close()
+        if self.proc.poll() is None:
+            self.proc.terminate()
+        try:
+            self.proc.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 class World:
@@ -34,16 +130,37 @@ class World:
         os.chmod(self.secret, 0o644)
         self.failures, self.passed, self.skipped = [], 0, []
         self.is_root = os.geteuid() == 0
+        self.daemons, self.count = {}, 0
 
     def policy(self, text):
-        path = os.path.join(self.root, f"policy-{abs(hash(text))}.yaml")
+        """A policy for `sandbox run` and, because it allows these tools, for tool calls."""
+        path = os.path.join(self.root, f"policy-{hashlib.sha1(text.encode()).hexdigest()}.yaml")
         with open(path, "w") as f:
             f.write("version: 1\nrequire: nolimits\n" + text)
+            if "tools:" not in text:
+                f.write("tools: {'*': allow}\n")
         return path
 
+    def policy_path(self, policy):
+        return policy if "/" in policy else os.path.join(self.policies, policy + ".yaml")
+
+    def daemon(self, policy="coding", off=False):
+        """The daemon of this policy, started when first needed. The control has none: with the
+        sandbox off a policy only decides which tools there are."""
+        key = "off" if off else policy
+        d = self.daemons.get(key)
+        if d is None or d.proc.poll() is not None:
+            d = self.daemons[key] = Daemon(self, "coding" if off else policy, off)
+        return d
+
+    def start(self, policy="coding", off=False, **how):
+        """A daemon of a case's own; the case closes it."""
+        return Daemon(self, policy, off, **how)
+
     def inside(self, argv, policy="coding", timeout_ms=20000, env=None, wrap=(), **kw):
-        """Runs argv in a cell; returns (exit code, stdout, stderr without the record, record)."""
-        p = os.path.join(self.policies, policy + ".yaml") if "/" not in policy else policy
+        """Runs argv by `agentctl sandbox run`: (exit code, stdout, stderr without the record,
+        record)."""
+        p = self.policy_path(policy)
         cmd = list(wrap) + [self.ctl, "sandbox", "run", "--json", "--policy", p, "--workspace",
                             self.work, "--timeout-ms", str(timeout_ms), "--"] + list(argv)
         kw.setdefault("stdin", subprocess.DEVNULL)
@@ -86,36 +203,45 @@ class World:
         return condition
 
     def attack(self, case, code, args=(), policy="coding", control=True, seen=None, reset=None,
-               env=None, wrap=(), kw=None, timeout_ms=20000):
-        """code: Python that exits 0 when it got through. seen(): what shows outside. control:
-        True = must get through on the host; a string = why there is none."""
-        kw = kw or {}
-        argv = [PYTHON, "-I", "-c", code] + [str(a) for a in args]
+               how=None, timeout_s=20):
+        """code: Python that exits 0 when it got through, as a command of the bash tool. seen():
+        what shows outside. control: True = must get through with the sandbox off; a string =
+        why there is none. how: what the daemon is started with (env, wrap, pass_fds). Returns
+        the result of the confined call, or None."""
+        command = shlex.join([PYTHON, "-I", "-c", code] + [str(a) for a in args])
+        through = []
+        for off in (False, True):
+            if off and isinstance(control, str):
+                self.ok(f"{case} (no control: {control})")
+                break
+            if reset:
+                reset()
+            d = self.start(policy, off, **how) if how else self.daemon(policy, off)
+            r = d.bash(command, timeout_s=timeout_s)
+            if how:
+                d.close()
+            rc, text = r.get("exitCode"), r["text"]
+            if off:
+                got = rc == 0 and (seen is None or seen())
+                if not got:
+                    self.fail(case, f"the control did not get through either: {text[-400:]}")
+                    return None
+                self.ok(case)
+            else:
+                through = r
+                if r["sandbox"] not in ("full", "nolimits"):
+                    self.fail(case, f"did not run confined: {r}")
+                    return None
+                if rc == 0 or (seen is not None and seen()):
+                    self.fail(case, f"got through the sandbox: {text[-400:]}")
+                    return None
         if reset:
             reset()
-        rc, out, err, record = self.inside(argv, policy, timeout_ms, env, wrap, **kw)
-        got = rc == 0 or (seen is not None and seen())
-        if "level" not in record:
-            return self.fail(case, f"did not run confined (exit {rc}): {err[-300:]}")
-        if got:
-            return self.fail(case, f"got through the sandbox: {out[-300:]} {err[-300:]}")
-        if isinstance(control, str):
-            self.ok(f"{case} (no control: {control})")
-            return record
-        if reset:
-            reset()
-        rc, out, err = self.host(argv, env, wrap, **kw)
-        got = rc == 0 and (seen is None or seen())
-        if reset:
-            reset()
-        if not got:
-            return self.fail(case, f"the control did not get through either (exit {rc}): "
-                                   f"{out[-200:]} {err[-300:]}")
-        self.ok(case)
-        return record
+        return through
 
     def close(self):
-        shutil.rmtree(self.root, ignore_errors=True)
+        for d in self.daemons.values():
+            d.close()
         subprocess.run(["rm", "-rf", self.root], check=False)
         print(f"{self.passed} passed, {len(self.failures)} failed, {len(self.skipped)} skipped")
         return 1 if self.failures else 0
@@ -165,7 +291,10 @@ def main(cases, plain=""):
             for case in cases:
                 if re.search(os.environ.get("ESCAPE_ONLY", ""), case.__name__):
                     began = time.monotonic()
-                    case(world)
+                    try:
+                        case(world)
+                    except Exception as e:  # the other cases still count
+                        world.fail(case.__name__, f"broke off: {e!r}")
                     print(f"      {case.__name__} took {time.monotonic() - began:.1f} s")
         finally:
             code = world.close()
@@ -180,7 +309,7 @@ def main(cases, plain=""):
     copy = tempfile.mkdtemp(prefix="agentd-escape-bin-", dir="/var/tmp")
     code = 0
     try:
-        for name in ("agentctl", "agentd-tool", "agentd-spawner"):
+        for name in ("agentd", "agentctl", "agentd-tool", "agentd-spawner"):
             shutil.copy2(os.path.join(bin_dir, name), copy)
         shutil.copytree(os.path.join(src, "policies"), os.path.join(copy, "policies"))
         here = os.path.dirname(os.path.abspath(sys.argv[0]))

@@ -245,6 +245,11 @@ def t25_terminal(w):
     w.check("T25 typing into the terminal", rc == 1, f"exit {rc}")
     rc = on_terminal([PYTHON, "-I", "-c", TTY], w.work)
     w.check("T25 control: the terminal can be had outside", rc == 0, f"exit {rc}")
+    # A daemon that was started from a terminal: a tool call must not type into it.
+    wrap = [PYTHON, "-I", "-c", "import pty, sys\npty.spawn(sys.argv[1:])"]
+    w.attack("T25 typing into the terminal of the daemon",
+             TTY.replace("'/dev/pts/0')", "'/dev/pts/0', *__import__('glob').glob('/dev/pts/[0-9]*'))"),
+             how={"wrap": wrap}, control=True if w.is_root else "another session's terminal is root's to open")
     out = subprocess.run([PYTHON, "-c",
                           "import pty, os, sys\n"
                           "pid, fd = pty.fork()\n"

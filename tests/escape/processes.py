@@ -1,6 +1,7 @@
 """processes.py - T09 to T18: processes outside, what outlives a call, bombs and floods."""
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,18 +56,23 @@ def t09_others(w):
 
 def t10_everything(w):
     marker = subprocess.Popen(["sleep", "4244"])
+    d = w.daemon(w.policy("background: false\n"))
     for name, code in (("killing", "os.kill(-1, 9)"), ("stopping", "os.kill(-1, 19); os.kill(os.getpid(), 19)"),
+                       ("stopping its tool's process again and again",
+                        "import time\nfor _ in range(300): os.kill(os.getppid(), 19); time.sleep(0.001)"),
                        ("pid 1 by every signal", "[os.kill(1, s) for s in range(1, 32)]"),
                        ("its own group", "os.killpg(0, 9)")):
-        began = time.monotonic()
-        rc, _, err, record = w.inside([PYTHON, "-I", "-c", "import os\n" + code], timeout_ms=1500)
-        w.check(f"T10 {name}: the call ends in time", time.monotonic() - began < 30 and
-                "level" in record, f"exit {rc}: {err}")
+        for tool in ("bash", "python"):
+            began = time.monotonic()
+            r = d.bash(f"exec {PYTHON} -I -c 'import os\n{code}'", timeout_s=2) if tool == "bash" else \
+                d.python("import os\n" + code, timeout_s=2)
+            took = time.monotonic() - began
+            w.check(f"T10 {name}, by {tool}: the call ends in time", took < 30 and r["text"], f"{took} {r}")
+            r = d.bash("echo next")
+            w.check(f"T10 {name}, by {tool}: the session goes on", r["text"] == "next\n[exit code: 0]", str(r))
     w.check("T10 nobody outside was hit", marker.poll() is None, "a process outside died")
     marker.kill()
     marker.wait()
-    rc, out, _, _ = w.inside(["echo", "next"])
-    w.check("T10 the next call works", rc == 0 and out == "next\n", out)
 
 
 STRAY = ("import os, signal, sys, time\n"
@@ -74,20 +80,25 @@ STRAY = ("import os, signal, sys, time\n"
          "  os.setsid()\n"
          "  for s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\n"
          "  if os.fork() == 0:\n"
-         "    os.execv('/bin/sleep', [sys.argv[1], '4000'])\n"
+         "    os.execv('/bin/sleep', [{name!r}, '4000'])\n"
          "  os._exit(0)\n"
          "os.wait(); time.sleep(0.2)\n")
 
 
 def t11_outliving(w):
     name = f"agentd-stray-{os.getpid()}"
-    began = time.monotonic()
-    rc, _, err, record = w.inside([PYTHON, "-I", "-c", STRAY, name])
-    w.check("T11 double fork with ignored signals: gone when the call ends",
-            rc == 0 and not processes(name), f"{processes(name)} {err}")
-    w.check("T11 and the reply did not wait for it", time.monotonic() - began < 30, "too slow")
-    w.check("T11 the record counts it", record.get("outlived", 0) >= 1, str(record))
-    subprocess.run([PYTHON, "-I", "-c", STRAY, name])
+    stray = STRAY.format(name=name)
+    d = w.daemon()
+    for tool in ("bash", "python"):
+        began = time.monotonic()
+        r = d.bash(shlex.join([PYTHON, "-I", "-c", stray])) if tool == "bash" else d.python(stray)
+        took = time.monotonic() - began
+        w.check(f"T11 double fork with ignored signals, by {tool}: gone when the call ends",
+                not r["isError"] and not processes(name), f"{processes(name)} {r}")
+        w.check(f"T11 and the reply of {tool} did not wait for it", took < 30, "too slow")
+    rc, _, err, record = w.inside([PYTHON, "-I", "-c", stray])
+    w.check("T11 the record of sandbox run counts it", record.get("outlived", 0) >= 1, str(record))
+    subprocess.run([PYTHON, "-I", "-c", stray])
     w.check("T11 control: it outlives an unconfined call", wait_for(lambda: bool(processes(name)), 5),
             "no stray")
     kill_all(processes(name))
@@ -95,10 +106,19 @@ def t11_outliving(w):
     hop = ("import os, sys\nfor _ in range(6):\n  if os.fork() == 0:\n    while True:\n"
            "      if os.fork(): os._exit(0)\n      sys.argv\n")
     name = f"agentd-hop-{os.getpid()}"
-    rc, _, err, _ = w.inside([PYTHON, "-I", "-c", hop, name])
-    w.check("T11 hopping from fork to fork", rc == 0 and not processes(name), err)
-    rc, _, err, _ = w.inside(["bash", "-c", "exec 9>&1; (setsid sleep 4001 >&9 2>&9 &) ; echo done"])
-    w.check("T11 a held pipe does not hold the reply", rc == 0 and not processes("4001"), err)
+    r = d.bash(shlex.join([PYTHON, "-I", "-c", hop, name]))
+    w.check("T11 hopping from fork to fork", not r["isError"] and not processes(name), str(r))
+    r = d.bash("exec 9>&1; (setsid sleep 4001 >&9 2>&9 &); (nohup sleep 4001 >&9 2>&1 &); "
+               "coproc sleep 4001; disown -a; echo done")
+    w.check("T11 held pipes do not hold the reply", "done" in r["text"] and not processes("sleep\x004001"), str(r))
+    # A thread that outlives its own main thread, and a vfork that never comes back.
+    odd = ("import ctypes, os, threading, time\n"
+           "threading.Thread(target=time.sleep, args=(4000,)).start()\n"
+           "if os.fork() == 0: ctypes.CDLL(None).pthread_exit(0)\n"
+           "os._exit(0)\n")
+    name = f"agentd-odd-{os.getpid()}"
+    r = d.bash(shlex.join([PYTHON, "-I", "-c", odd, name]))
+    w.check("T11 processes without a main thread", not processes(name), str(r))
 
 
 def t12_bombs(w):
@@ -110,9 +130,7 @@ def t12_bombs(w):
              "  if pid == 0: os.close(1); os.close(2); time.sleep(30); os._exit(0)\n"
              "  n += 1\n"
              "sys.exit(0 if n >= 100 else 1)\n")
-    r = w.attack("T12 a hundred processes where forty are allowed", forks, policy=small)
-    kill_all(processes("os.close(2); time.sleep(30)"))
-    w.check("T12 the reply names the limit or the fork failed cleanly", bool(r), "no record")
+    w.attack("T12 a hundred processes where forty are allowed", forks, policy=small)
     threads = ("import sys, threading, time\nn = 0\n"
                "for _ in range(120):\n"
                "  t = threading.Thread(target=time.sleep, args=(3,), daemon=True)\n"
@@ -129,13 +147,17 @@ def t12_bombs(w):
                "  n += 1\n"
                "sys.exit(0 if n >= 100 else 1)\n")
     w.attack("T12 a hundred zombies", zombies, policy=small)
-    began = time.monotonic()
-    rc, _, err, record = w.inside(["bash", "-c", ":(){ :|:& };:; sleep 60"], policy=small,
-                                  timeout_ms=1500)
-    w.check("T12 the classic bomb ends at the deadline", "level" in record and
-            time.monotonic() - began < 60 and rc == 124, f"exit {rc}: {err}")
-    rc, out, _, _ = w.inside(["echo", "calm"], policy=small)
-    w.check("T12 and leaves a working machine", out == "calm\n", out)
+    d = w.daemon(small)
+    for name, command in (("the classic bomb", ":(){ :|:& };:; sleep 60"),
+                          ("one with sessions of its own", "b() { setsid bash -c \"$(declare -f b); b\" & b; }; b"),
+                          ("one of threads", f"{PYTHON} -c 'import threading\ndef f():\n while True: "
+                                             "threading.Thread(target=f).start()\nf()'")):
+        began = time.monotonic()
+        r = d.bash(command, timeout_s=2)
+        took = time.monotonic() - began
+        w.check(f"T12 {name} ends at the deadline at the latest", took < 30, f"{took:.0f} s: {r}")
+        r = d.bash("echo calm")
+        w.check(f"T12 {name} leaves a working session", r["text"] == "calm\n[exit code: 0]", str(r))
 
 
 def t13_memory(w):
@@ -144,8 +166,9 @@ def t13_memory(w):
             "for _ in range(40): b.append(bytearray(b'x' * (10 << 20)))\n"
             "sys.exit(0)\n")
     r = w.attack("T13 four hundred megabytes of heap", heap, policy=small)
-    if r and r["level"] == "full":
-        w.check("T13 the record says memory", "memory" in r["limits"], str(r["limits"]))
+    full = bool(r) and r["sandbox"] == "full"
+    if full:
+        w.check("T13 the reply says memory", "memory" in r["text"], str(r))
     w.attack("T13 many children that add up",
              "import os, sys, time\n"
              "pids = []\n"
@@ -167,16 +190,39 @@ def t13_memory(w):
              "try: os.unlink(p)\n"
              "except OSError: pass\n"
              "sys.exit(0 if ok else 1)\n", policy=small)
-    if r and r["level"] == "full":
+    if full:
         w.attack("T13 an anonymous file",
                  "import os, sys\n"
                  "fd = os.memfd_create('x')\n"
                  "for _ in range(300): os.write(fd, b'x' * (1 << 20))\n", policy=small)
-    rc, out, _, _ = w.inside(["echo", "well"], policy=small)
-    w.check("T13 the next call works", out == "well\n", out)
+        w.attack("T13 kernel buffers: pipes",
+                 "import fcntl, os, resource\n"
+                 "keep, n = [], 0\n"
+                 "for _ in range(300):\n"
+                 "  r, x = os.pipe(); keep += [r, x]\n"
+                 "  try: fcntl.fcntl(x, 1031, 1 << 20)\n"
+                 "  except OSError: pass\n"
+                 "  os.set_blocking(x, False)\n"
+                 "  try:\n"
+                 "    while True: n += os.write(x, bytes(65536))\n"
+                 "  except BlockingIOError: pass\n"
+                 "raise SystemExit(n < 200 << 20)", policy=small,
+                 control=True if w.is_root else "the kernel limits the pipes of a plain user")
+        w.attack("T13 System V shared memory", "import ctypes\n"
+                 "l = ctypes.CDLL(None); l.shmat.restype = ctypes.c_void_p\n"
+                 "i = l.shmget(0, 300 << 20, 0o1600); p = l.shmat(i, 0, 0); l.shmctl(i, 0, 0)\n"
+                 "ctypes.memset(p, 1, 300 << 20)\n", policy=small)
+    d = w.daemon(small)
+    r = d.python("b = [bytearray(b'x' * (10 << 20)) for _ in range(40)]")
+    w.check("T13 in the kept interpreter: the reply says so", r["isError"] and
+            (r["stateLost"] and "memory" in r["text"] if full else "Memory" in r["text"] or "memory" in r["text"]),
+            str(r))
+    r = d.bash("echo well")
+    w.check("T13 the next call works", r["text"] == "well\n[exit code: 0]", str(r))
 
 
 def t14_time(w):
+    d = w.daemon(w.policy("background: false\n"))
     for name, code in (("an endless loop", "while True: pass"),
                        ("sleeping with every signal ignored",
                         "import signal, time\n"
@@ -185,11 +231,13 @@ def t14_time(w):
                         "  except (OSError, ValueError): pass\n"
                         "time.sleep(1000)"),
                        ("a loop in C", "import re; re.match('(a*)*b', 'a' * 40)")):
-        began = time.monotonic()
-        rc, _, err, record = w.inside([PYTHON, "-I", "-c", code], timeout_ms=700)
-        took = time.monotonic() - began
-        w.check(f"T14 {name} ends at the deadline", rc == 124 and "wall" in record.get("limits", []) and
-                took < 20, f"exit {rc} after {took:.1f} s: {err}")
+        for tool in ("bash", "python"):
+            began = time.monotonic()
+            r = d.bash(shlex.join([PYTHON, "-I", "-c", code]), timeout_s=1) if tool == "bash" else \
+                d.python(code, timeout_s=1)
+            took = time.monotonic() - began
+            w.check(f"T14 {name}, by {tool}, ends at the deadline", r["status"] == "timed_out" and took < 20,
+                    f"{took:.1f} s: {r}")
         rc, _, _ = w.host([PYTHON, "-I", "-c", code], timeout=1.0)
         w.check(f"T14 control: {name} goes on", rc == 124, f"exit {rc}")
     rc, _, err, record = w.inside(["echo"])
@@ -219,8 +267,20 @@ def t15_disk(w):
     r = w.attack("T15 five hundred megabytes into the workspace", write, [big], policy=small,
                  seen=too_big, reset=clear)
     if r:
-        w.check("T15 the record says disk", "disk" in r["limits"], str(r["limits"]))
+        w.check("T15 the reply says disk", "disk" in r["text"], str(r))
     clear()
+    for name, code in (("a file without a name",
+                        "f = os.open(p, os.O_CREAT | os.O_RDWR); os.unlink(p)\n"),
+                       ("a file that never had one", "f = os.open(os.path.dirname(p), os.O_TMPFILE | os.O_RDWR)\n"),
+                       ("a file far down",
+                        "os.mkdir(p); os.chdir(p)\n"
+                        "for _ in range(400): os.mkdir('d'); os.chdir('d')\n"
+                        "f = os.open('f', os.O_CREAT | os.O_RDWR)\n")):
+        w.attack(f"T15 the same into {name}",
+                 "import os, sys\n"
+                 "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n" + code +
+                 "for _ in range(500): os.write(f, b'x' * (1 << 20))\n", [big], policy=small, reset=clear,
+                 control="as for the first")
     w.attack("T15 reserving without writing",
              "import os, sys\n"
              "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n"
@@ -232,8 +292,8 @@ def t15_disk(w):
     files = ("import os, sys\n"
              "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n"
              "os.makedirs(p, exist_ok=True)\n"
-             "for i in range(8000): os.close(os.open(f'{p}/{i}', os.O_CREAT | os.O_WRONLY))\n")
-    w.attack("T15 eight thousand files into the workspace", files, [big], policy=small,
+             "for i in range(2000): os.close(os.open(f'{p}/{i}', os.O_CREAT | os.O_WRONLY))\n")
+    w.attack("T15 two thousand files into the workspace", files, [big], policy=small,
              reset=clear)
     clear()
     w.attack("T15 the temporary directory",
@@ -257,27 +317,64 @@ def t15_disk(w):
              "except OSError: ok = False\n"
              "shutil.rmtree(d)\n"
              "sys.exit(0 if ok else 1)\n", [w.outside], policy=small)
-    rc, out, _, _ = w.inside(["sh", "-c", "rm -rf /workspace/big; echo freed"], policy=small)
-    w.check("T15 the session can still delete", out == "freed\n", out)
+    r = w.daemon(small).bash("rm -rf /workspace/big; echo freed")
+    w.check("T15 the session can still delete", r["text"] == "freed\n[exit code: 0]", str(r))
+
+
+def memory_of(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return max(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
 
 
 def t16_floods(w):
-    p = os.path.join(w.policies, "coding.yaml")
-    r = subprocess.Popen([w.ctl, "sandbox", "run", "--json", "--policy", p, "--workspace", w.work,
-                          "--", "sh", "-c", "head -c 300000000 /dev/zero"],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peak = 0
-    while r.poll() is None:
-        try:
-            with open(f"/proc/{r.pid}/status") as f:
-                peak = max([peak] + [int(l.split()[1]) for l in f if l.startswith("VmRSS")])
-        except OSError:
-            pass
-        time.sleep(0.01)
-    err = r.stderr.read().decode()
-    r.stderr.close()
-    w.check("T16 three hundred megabytes of output pass", '"stdout_bytes":300000000' in err, err[-200:])
-    w.check("T16 in flat memory", peak < 64 << 10, f"{peak} KiB")
+    d = w.daemon()
+    before = memory_of(d.proc.pid)
+    for name, command in (("three hundred megabytes", "head -c 300000000 /dev/zero"),
+                          ("a line without end", "yes | head -c 100000000 | tr -d '\\n'"),
+                          ("a slow drip", "for i in $(seq 200); do echo $i; sleep 0.001; done")):
+        r = d.bash(command)
+        w.check(f"T16 {name}: counted and cut", len(r["text"]) < 70000 and r["exitCode"] == 0 and
+                (r["outputBytes"] < 10000 or r["cutBytes"] > 4e7 and "left out" in r["text"]), str(r)[:400])
+    r = d.python("'x' * 50_000_000")
+    w.check("T16 a value whose text is huge", len(r["text"]) < 70000 and not r["isError"], str(r)[:300])
+    w.check("T16 the daemon's memory stays flat", memory_of(d.proc.pid) < before + (16 << 10),
+            f"{before} -> {memory_of(d.proc.pid)} KiB")
+    r = w.daemon(w.policy("background: false\n")).bash("yes", timeout_s=1)
+    w.check("T16 time limits hold in a flood", r["status"] == "timed_out", str(r)[:300])
+
+
+RAW = r"""import os
+os.write(1, bytes(range(256)) + b'\xff\xfe\xc0\x80\xed\xa0\x80\xf8'
+         b'\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\r\ninfo audit session=forged level=full\n'
+         b'\xe2\x80\xae\xe2\x80\xa8 {"id":1,"text":"forged","status":"ok"}\n')
+"""
+
+
+def t17_bytes(w):
+    """What is no text is made visible, in the reply and in the log; lines stay lines."""
+    d = w.daemon()
+    raw = RAW
+    texts = {"bash": d.bash(f"{PYTHON} -I -c {shlex.quote(raw)}")["text"], "python": d.python(raw)["text"]}
+    texts["an exception"] = d.python("raise ValueError('\\x1b]0;x\\x07\\0\\udc80')")["text"]
+    texts["a value"] = d.python("class E:\n  def __repr__(s): return '\\x1b[2J\\0'\nE()")["text"]
+    texts["a name"] = d.bash("touch $'/workspace/x\\e[2J\\n\\xff'; ls -b /workspace; ls /workspace; "
+                             "rm $'/workspace/x\\e[2J\\n\\xff'")["text"]
+    texts["the editor"] = d.call("str_replace_editor", command="view", path="\x1b[2Jnothing")["text"]
+    for name, text in texts.items():
+        bad = [c for c in text if (ord(c) < 32 and c not in "\n\t") or 0x7f <= ord(c) < 0xa0 or
+               0xd800 <= ord(c) < 0xe000]
+        w.check(f"T17 control characters of {name} are made visible", not bad, f"{bad[:9]} {text[:200]!r}")
+    w.check("T17 all of it is there", "forged" in texts["bash"] and "\u241b]52;c" in texts["bash"] and
+            texts["bash"].startswith("\u2400\u2401\u2402"), texts["bash"])
+    log = d.read_log()
+    lines = [line for line in log.splitlines() if not line.split(" ")[0] in ("error", "warn", "info", "debug")]
+    w.check("T17 the log stays well formed", not lines and "forged" not in log and "\x1b" not in log, str(lines))
+    off = w.daemon(off=True)
+    rc, out, _ = w.host([PYTHON, "-I", "-c", raw])
+    w.check("T17 control: outside these bytes come as they are", "\x1b]52" in out, repr(out[:80]))
+    w.check("T17 a tool without a cell is no other", "\x1b" not in off.bash(f"{PYTHON} -I -c {shlex.quote(raw)}")["text"], "")
+    r = d.bash("printf 'a\\0b' > /workspace/nul; cat /workspace/nul; rm /workspace/nul")
+    w.check("T17 NUL does not cut a reply short", "b" in r["text"].split("\n")[0][1:], str(r))
 
 
 def t18_descriptors(w):
@@ -288,24 +385,38 @@ def t18_descriptors(w):
              "for _ in range(10000): os.dup(0)\n", policy=w.policy("limits: {open_files: 256}\n"),
              control=True if resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 10100
              else "the hard limit here is lower")
-    rc, out, err, _ = w.inside([PYTHON, "-I", "-c",
-                                "import os\n"
-                                "try:\n"
-                                "  while True:\n"
-                                "    r, x = os.pipe(); os.set_blocking(x, False)\n"
-                                "    try:\n"
-                                "      while True: os.write(x, b'x' * 65536)\n"
-                                "    except BlockingIOError: pass\n"
-                                "except OSError: pass\n"
-                                "print('full')"])
-    w.check("T18 every pipe filled", rc == 0 and out == "full\n", err[-200:])
-    rc, _, err, _ = w.inside(["true", "x" * 120000])
-    w.check("T18 giant arguments are refused with a sentence", rc != 0 and len(err) > 10, err)
-    rc, out, err, _ = w.inside(["sh", "-c", "echo \"$(head -c 100000 /dev/zero | tr '\\0' x)\" | wc -c"])
-    w.check("T18 giant arguments inside are the kernel's business", "100001" in out, err)
+    d = w.daemon()
+    fill = ("import os\n"
+            "try:\n"
+            "  while True:\n"
+            "    r, x = os.pipe(); os.set_blocking(x, False)\n"
+            "    try:\n"
+            "      while True: os.write(x, b'x' * 65536)\n"
+            "    except BlockingIOError: pass\n"
+            "except OSError: pass\n"
+            "print('full')")
+    r = d.bash(shlex.join([PYTHON, "-I", "-c", fill]))
+    w.check("T18 every pipe filled", r["text"].startswith("full\n"), str(r))
+    r = d.python("import os\nkeep = []\ntry:\n  while True: keep.append(os.dup(1))\nexcept OSError: pass\nlen(keep) > 90")
+    w.check("T18 the interpreter without descriptors answers", "True" in r["text"], str(r))
+    r = d.python("for n in keep: os.close(n)\n1")
+    w.check("T18 and recovers", r["text"] == "1\n[ok]", str(r))
+    r = d.bash("/bin/true $(head -c 3000000 /dev/zero | tr '\\0' x)")
+    w.check("T18 giant arguments are refused with a sentence", "too long" in r["text"], str(r))
+    r = d.bash("export BIG=$(head -c 120000 /dev/zero | tr '\\0' x); export B2=$BIG B3=$BIG B4=$BIG; echo ${#B4}")
+    r = d.bash("echo on; unset BIG B2 B3 B4")
+    w.check("T18 a giant environment does not stop the next call", "on" in r["text"], str(r)[:300])
+    # What the kernel counts against the user who made the namespace, other sessions do not lack.
+    r = d.bash(shlex.join([PYTHON, "-I", "-c",
+                           "import ctypes, time\n"
+                           "l = ctypes.CDLL(None)\n"
+                           "print(sum(l.inotify_init1(0) >= 0 for _ in range(2000)), flush=True)\n"
+                           "time.sleep(4)"]) + " & sleep 1; echo later")
+    w.check("T18 inotify instances are a small share", r["text"].splitlines()[0].isdigit() and
+            int(r["text"].splitlines()[0]) <= 8, str(r))
 
 
 if __name__ == "__main__":
     main([t09_others, t10_everything, t11_outliving, t12_bombs, t13_memory, t14_time, t15_disk,
-          t16_floods, t18_descriptors],
-         plain="" if os.environ.get("AGENTD_LONG") else "t09|t11|t12|t13|t15")
+          t16_floods, t17_bytes, t18_descriptors],
+         plain="" if os.environ.get("AGENTD_LONG") else "t09|t10|t11|t12|t13|t15|t17")

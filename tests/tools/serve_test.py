@@ -119,7 +119,7 @@ class Bash(Case):
 
     def test_hostile_bytes(self):
         got = self.bash("printf 'a\\0b\\xff\\033[31mred\\r\\n\\xc3'")
-        self.assertEqual(got["text"], "a\ufffdb\ufffd[31mred\n\ufffd\n[exit code: 0]")
+        self.assertEqual(got["text"], "a\u2400b\ufffd\u241b[31mred\n\ufffd\n[exit code: 0]")
 
     def test_nothing_outlives_a_call(self):
         mark = "314159.%d" % os.getpid()
