@@ -28,9 +28,17 @@ struct child_spec {
     const char *const *env; /* added to or replacing what we have; NULL-terminated or NULL */
     const char *cwd;
     int control;    /* becomes descriptor 100; -1 = none */
+    int apart;      /* from child_apart(); 0 or -1 = none */
     bool merge;     /* stderr goes where stdout goes */
     bool pipe_in;
 };
+
+/*
+ * A Landlock ruleset that forbids next to nothing: programs that enter it one by one are in
+ * domains of their own, and the kernel lets none read or write the memory of another, though
+ * all have one user id. Descriptor, or -1 where the kernel has no Landlock.
+ */
+int child_apart(void);
 
 NODISCARD int child_start(struct child *c, const struct child_spec *spec, struct err *err);
 /* Looks whether it has exited and reaps it; true when it has. */

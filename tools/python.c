@@ -126,13 +126,14 @@ static int take_reply(struct interp *p, struct reply *r, struct err *err)
     }
 }
 
-static int start_driver(struct interp *p, const char *cwd, struct err *err)
+static int start_driver(struct interp *p, const struct toolbox *t, struct err *err)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(err, "socketpair");
     const struct child_spec spec = {
-        .argv = driver_argv, .env = driver_env, .cwd = cwd, .control = pair[1]};
+        .argv = driver_argv, .env = driver_env, .cwd = t->fs.path, .control = pair[1],
+        .apart = t->apart};
     int rc = child_start(&p->child, &spec, err);
     close(pair[1]);
     p->sock = pair[0];
@@ -149,7 +150,7 @@ static int interp_new(struct interp **out, struct toolbox *t, struct err *err)
     p->sock = -1;
     p->child.pidfd = -1;
     buf_init(&p->in, REPLY_MAX);
-    int rc = start_driver(p, t->fs.path, err);
+    int rc = start_driver(p, t, err);
     int64_t deadline = io_mono_ns() + START_S * NS;
     while (rc == 0 && (rc = take_reply(p, &ready, err)) == 0) {
         struct pollfd fd = {p->sock, POLLIN, 0};
@@ -226,8 +227,10 @@ static enum outcome await(struct call *c, int64_t deadline, struct err *err)
         drain(c);
         int rc = take_reply(p, &c->reply, err);
         if (rc == 1) {
-            if (strcmp(c->reply.nonce, c->nonce) != 0 || p->used != p->in.len)
+            if (strcmp(c->reply.nonce, c->nonce) != 0 || p->used != p->in.len) {
+                c->reply = (struct reply){0}; /* nobody's word */
                 return BROKEN;
+            }
             drain(c);
             return ANSWERED;
         }

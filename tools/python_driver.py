@@ -36,7 +36,7 @@ def main():
         stream.reconfigure(errors="backslashreplace", line_buffering=True)
     out, err = sys.stdout, sys.stderr
     home = getpid()
-    library = None
+    genuine_modules = {}
     running = False
     number = 0
     figure = 0
@@ -93,20 +93,17 @@ def main():
                 own[name] = value
         sys.stdout, sys.stderr = out, err
 
-    def modules():
-        """linecache and traceback as the distribution has them, whatever was imported or lies
-        in the workspace under their names and those of what they need."""
-        nonlocal library
-        if library is None:
-            now = (dict(sys.modules), sys.path[:], sys.meta_path[:], sys.path_hooks[:])
+    def library():
+        """The modules that describe an error as the distribution has them, whatever was
+        imported or lies in the workspace under their names and those of what they need."""
+        if not genuine_modules:
             restore(at_start)
-            try:
-                import linecache
-                import traceback
-                library = linecache, traceback
-            finally:
-                restore(now)
-        return library
+            import ast
+            import linecache
+            import traceback
+            assert ast and linecache and traceback
+            genuine_modules.update(sys.modules)
+        return genuine_modules
 
     def restore(state):
         for place, kept in zip((sys.path, sys.meta_path, sys.path_hooks), state[1:]):
@@ -123,8 +120,16 @@ def main():
         return not path.startswith(("/usr/", sys.prefix + "/", sys.base_prefix + "/lib"))
 
     def describe(exc):
+        now = (dict(sys.modules), sys.path[:], sys.meta_path[:], sys.path_hooks[:])
+        try:
+            known = library()
+            restore((dict(now[0], **known),) + at_start[1:])
+            return explain(exc, known["linecache"], known["traceback"])
+        finally:
+            restore(now)
+
+    def explain(exc, linecache, traceback):
         """Traceback of user frames only, with the exception's own text last."""
-        linecache, traceback = modules()
         for name, code in sources.items():
             linecache.cache[name] = (len(code), None, code.splitlines(True), name)
         te = traceback.TracebackException.from_exception(exc, compact=True)

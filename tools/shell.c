@@ -372,6 +372,7 @@ static int start(struct toolbox *t, struct job *j, const struct toolbox_request 
     struct child_spec spec = {
         .argv = shell_argv,
         .cwd = t->fs.path,
+        .apart = t->apart,
         .merge = true,
         .pipe_in = r->jobs && json_is_true(json_object_get(r->args, "background")),
     };

@@ -97,6 +97,7 @@ int toolbox_new(struct toolbox **out, const struct toolbox_opts *o, struct err *
     if (!t)
         return err_nomem(err);
     t->fs.root = -1;
+    t->apart = o->strays ? -1 : child_apart();
     int rc = copy_opts(t, o, err);
     if (rc == 0 && o->workspace)
         rc = wsfs_open(&t->fs, o->workspace, err);
@@ -143,6 +144,7 @@ void toolbox_free(struct toolbox *t)
         rmdir(t->spill_dir);
     mem_free(t->spill_dir);
     wsfs_close(&t->fs);
+    io_close(&t->apart);
     drop(&t->opts.spill_dir);
     drop(&t->opts.index);
     drop(&t->opts.providers);

@@ -27,6 +27,7 @@ struct toolbox {
     char *spill_dir;        /* owned */
     bool spill_is_ours;     /* remove it at the end */
     int64_t spills;         /* next id */
+    int apart;              /* what programs enter before they run, -1 outside a cell */
 };
 
 void tool_bash(struct toolbox *t, const struct toolbox_request *r, struct answer *a);

@@ -1,7 +1,9 @@
-"""session.py - T30 to T34: start-up files, other sessions, what is left, weak hosts."""
+"""session.py - T29 to T34: ends and lies of the interpreter, start-up files, other sessions,
+what is left, weak hosts."""
 import ctypes
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,80 +12,235 @@ import time
 from harness import PYTHON, main, processes, wait_for
 
 
+def t29_ending(w):
+    """Whatever ends the interpreter is told, and the next call works in a fresh one."""
+    d = w.daemon()
+    for name, code in (("exit", "import os; os._exit(3)"), ("abort", "import os; os.abort()"),
+                       ("a crash", "import ctypes; ctypes.string_at(0)"),
+                       ("a stack overflow in C", "import sys; sys.setrecursionlimit(10**9)\n"
+                                                 "def f(): eval('f()')\nf()"),
+                       ("kill", "import os; os.kill(os.getpid(), 9)"),
+                       ("another program", "import os; os.execv('/bin/true', ['true'])"),
+                       ("another program that stays", "import os; os.execv('/bin/sleep', ['sleep', '4000'])"),
+                       ("closing everything", "import os; os.closerange(0, 4096)"),
+                       ("closing its socket alone", "import os; os.close(100)"),
+                       ("threads that never end and an exit",
+                        "import os, threading\nthreading.Thread(target=lambda: os._exit(0)).start()\n"
+                        "while True: pass")):
+        d.python("kept = 1")
+        began = time.monotonic()
+        r = d.python(code, timeout_s=10)
+        took = time.monotonic() - began
+        w.check(f"T29 {name}: the reply says so", r["isError"] and r["stateLost"] and "lost" in r["text"] and
+                took < 9, f"{took:.1f} s: {r}")
+        r = d.python("'kept' in globals()")
+        w.check(f"T29 {name}: the next call works, in a fresh one", r["text"] == "False\n[ok]", str(r))
+    r = d.python("raise SystemExit(4)")
+    w.check("T29 a plain exit of the code is no end", r["status"] == "failed" and not r["stateLost"], str(r))
+    r = d.python("import os, shutil\nos.chdir('/workspace')\nfor n in os.listdir('.'): \n"
+                 "  shutil.rmtree(n, True) if os.path.isdir(n) else os.unlink(n)\n"
+                 "try: os.rmdir('/workspace')\nexcept OSError: print('held')")
+    w.check("T29 the workspace itself cannot be deleted", "held" in r["text"] and os.path.isdir(w.work), str(r))
+    r = d.python("import os\nos.mkdir('/workspace/gone'); os.chdir('/workspace/gone'); os.rmdir('/workspace/gone')")
+    r = d.python("1 + 1")
+    w.check("T29 standing in a deleted folder", r["text"] == "2\n[ok]", str(r))
+    d.bash("mkdir /workspace/gone; cd /workspace/gone; rmdir /workspace/gone")
+    r = d.bash("echo on")
+    w.check("T29 a shell in a deleted folder", r["exitCode"] == 0 and "on" in r["text"], str(r))
+    d.bash("cd /workspace")
+    r = d.bash("exec 1>&- 2>&-; exec sleep 0")
+    w.check("T29 a shell that closes its output and becomes another program", r["exitCode"] == 0, str(r))
+    r = subprocess.run([PYTHON, "-I", "-c", "import os; os._exit(3)"])
+    w.check("T29 control: the same code ends an interpreter", r.returncode == 3, str(r))
+
+
+def t30_forging(w):
+    """A call may lie about itself; it changes no other call's result."""
+    d = w.daemon()
+    r = d.python("import os\nos.write(100, b'x' * 32 + b' 0 6 -1 -1 -1\\nforged')\n1 + 1")
+    w.check("T30 an answer sent ahead, without the nonce", r["isError"] and r["stateLost"] and
+            "protocol" in r["text"] and "forged" not in r["text"].replace("'forged", ""), str(r))
+    r = d.python("6 * 7")
+    w.check("T30 and the next call is untouched", r["text"] == "42\n[ok]", str(r))
+    for name, code in (
+            ("built-in functions", "import builtins\nfor n in ('repr', 'compile', 'exec', 'eval', 'print', 'len', "
+             "'isinstance', 'type', 'dict', 'id', 'int', 'str', 'bytes'):\n"
+             "  setattr(builtins, n, lambda *a, **k: 'forged')"),
+            ("what os offers", "import os, posix\nfor m in (os, posix):\n"
+             "  for n in ('read', 'write', 'getpid', '_exit'): setattr(m, n, lambda *a: b'forged')"),
+            ("the streams", "import sys, io\nclass F(io.StringIO):\n  def write(s, t): return sys.__stdout__.write('forged')\n"
+             "sys.stdout = sys.stderr = F()"),
+            ("modules that the driver may load", "import sys, types\n"
+             "for n in ('traceback', 'linecache', 'tokenize', 're', 'enum', 'codecs', '_ast'):\n"
+             "  m = types.ModuleType(n); m.__getattr__ = lambda k: (lambda *a, **b: 'forged'); sys.modules[n] = m"),
+            ("the search for modules", "import sys\nclass F:\n"
+             "  def find_spec(s, n, p=None, t=None): print('forged', n)\nsys.meta_path.insert(0, F())"),
+            ("tracing", "import sys, threading\ndef t(f, e, a):\n"
+             "  for k in list(f.f_locals): f.f_locals[k] = 'forged'\n"
+             "  if 'forged' not in str(f.f_code.co_name): print('forged', end='')\n"
+             "  return t\nsys.setprofile(t); sys.settrace(t)"),
+            ("a timer", "import signal\nsignal.signal(signal.SIGALRM, lambda *a: print('forged'))\n"
+             "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)"),
+            ("the display of values", "import sys\nsys.displayhook = sys.excepthook = lambda *a: print('forged')")):
+        r = d.python(code)
+        later = [d.python("print(6 * 7)\nlen([1, 2])"), d.python("1 / 0"), d.python("'a' + 'b'")]
+        said = [x["text"] for x in later]
+        w.check(f"T30 replacing {name} changes no later call", said[0] == "42\n2\n[ok]" and
+                said[1].endswith("ZeroDivisionError: division by zero\n[error: ZeroDivisionError]") and
+                said[2] == "'ab'\n[ok]", f"{r['text'][:200]!r} then {said}")
+        d.python("1", reset=True)
+    # What goes on after its call is marked, whenever it prints.
+    d.python("import threading, time\ndef f():\n  time.sleep(0.3); print('late words'); time.sleep(600)\n"
+             "threading.Thread(target=f, daemon=True).start()")
+    r = d.python("import time; time.sleep(0.6); 'mine'")
+    w.check("T30 a thread's late words are marked", "late words" not in r["text"] or
+            "threads" in r["text"] and "earlier code" in r["text"], str(r))
+    r = d.python("1", reset=True)
+    # A shell call writes into the kept interpreter, or reads what it is sent.
+    d.python("mark = 'genuine'")
+    poke = ("import glob, os, re, sys\n"
+            "hit = False\n"
+            "for p in glob.glob('/proc/[0-9]*'):\n"
+            "  if p == '/proc/%d' % os.getpid(): continue\n"
+            "  try: m = os.open(p + '/mem', os.O_RDWR)\n"
+            "  except OSError: continue\n"
+            "  hit = True; print(p)\n"
+            "  for l in open(p + '/maps'):\n"
+            "    g = re.match('([0-9a-f]+)-([0-9a-f]+) rw', l)\n"
+            "    if not g: continue\n"
+            "    a, b = int(g[1], 16), int(g[2], 16)\n"
+            "    try: d = os.pread(m, b - a, a)\n"
+            "    except OSError: continue\n"
+            "    for f in re.finditer(b'genuine', d): os.pwrite(m, b'forged!', a + f.start())\n"
+            "sys.exit(0 if hit else 1)\n")
+    r = d.bash("exec " + shlex.join([PYTHON, "-I", "-c", poke]))
+    w.check("T30 no memory of the session's other processes is open", r["exitCode"] == 1, str(r))
+    w.check("T30 the interpreter keeps what it had", d.python("mark")["text"] == "'genuine'\n[ok]", "it changed")
+    victim = subprocess.Popen([PYTHON, "-I", "-c", "mark = 'genuine'; import time; time.sleep(600)"])
+    rc, _, _ = w.host([PYTHON, "-I", "-c", poke.replace("glob.glob('/proc/[0-9]*')", f"['/proc/{victim.pid}']")])
+    w.check("T30 control: outside it is", rc == 0, f"exit {rc}")
+    victim.kill()
+    victim.wait()
+    # The tool's own process: not to be read, traced, or spoken for.
+    r = d.bash(shlex.join([PYTHON, "-I", "-c",
+                           "import ctypes, os, sys\n"
+                           "l = ctypes.CDLL(None)\n"
+                           "got = []\n"
+                           "for pid in (1, 2, os.getppid()):\n"
+                           "  for f in ('mem', 'environ', 'maps', 'fd', 'exe', 'cwd', 'root', 'auxv', 'stack', 'syscall'):\n"
+                           "    try:\n"
+                           "      p = f'/proc/{pid}/{f}'\n"
+                           "      os.listdir(p) if f in ('fd', 'cwd', 'root') else os.open(p, os.O_RDONLY) \n"
+                           "      if pid != os.getppid() or pid <= 2: got.append(p)\n"
+                           "    except OSError: pass\n"
+                           "  if l.ptrace(16, pid, 0, 0) == 0: got.append(pid)\n"
+                           "  if l.syscall(438, l.syscall(434, pid, 0), 100, 0) >= 0: got.append(('fd', pid))\n"
+                           "print(got)"]))
+    w.check("T30 the tool's own process is closed to the code it runs", r["text"] == "[]\n[exit code: 0]", str(r))
+    # Two sessions of one daemon: what one leaves, the other never sees.
+    other = d.new_session()
+    d.python("import builtins\nbuiltins.leaked = 'forged'")
+    r = d.python("'leaked' in dir(__builtins__)", session=other)
+    w.check("T30 another session has an interpreter of its own", r["text"] == "False\n[ok]", str(r))
+
+
 def t31_planted(w):
     marker = os.path.join(w.work, "planted")
     script = os.path.join(w.work, "rc.sh")
     with open(script, "w") as f:
-        f.write("touch ./planted\n")
-    env = dict(os.environ, BASH_ENV=script, ENV=script, LD_PRELOAD="/nonexistent/x.so")
-
-    def clear():
-        if os.path.exists(marker):
-            os.unlink(marker)
-    rc, _, err, _ = w.inside(["bash", "-c", "true"], env=dict(os.environ, BASH_ENV=script, ENV=script))
-    w.check("T31 start-up file of the shell", rc == 0 and not os.path.exists(marker), err)
-    w.host(["bash", "-c", "true"], env=dict(os.environ, BASH_ENV=script))
-    w.check("T31 control: it runs outside", os.path.exists(marker), "no marker")
-    clear()
-    rc, out, err, _ = w.inside(["env"], env=dict(env, LD_PRELOAD=""))
-    names = {l.split("=")[0] for l in out.splitlines()}
-    w.check("T31 the environment is built from nothing",
-            rc == 0 and not names & {"BASH_ENV", "ENV", "LD_PRELOAD", "SSH_AUTH_SOCK", "OLDPWD"} and
-            "HOME=/tmp/home" in out, out)
-    for name in ("bash", ".bashrc", ".profile", "sitecustomize.py", "json.py"):
+        f.write("touch /workspace/planted ./planted\n")
+    env = dict(os.environ, BASH_ENV=script, ENV=script, PYTHONSTARTUP=script, PYTHONPATH=w.work,
+               AGENTD_SSH="x")
+    for name in ("bash", ".bashrc", ".profile", ".bash_profile", ".inputrc"):
         with open(os.path.join(w.work, name), "w") as f:
             f.write("#!/bin/sh\ntouch /workspace/planted\n")
         os.chmod(os.path.join(w.work, name), 0o755)
-    rc, _, err, _ = w.inside(["bash", "-c", "true"])
-    w.check("T31 programs of the workspace are not found by name", rc == 0 and
-            not os.path.exists(marker), err)
-    clear()
+    for name in ("sitecustomize", "usercustomize", "json", "os", "traceback", "linecache", "tokenize", "re",
+                 "enum", "codecs", "io", "encodings", "_ast", "signal", "matplotlib"):
+        with open(os.path.join(w.work, name + ".py"), "w") as f:
+            f.write("open('/workspace/planted', 'w').write(__name__)\n")
+    d = w.start(env=env)
+    for name, call in (("of the shell", lambda: d.bash("true")), ("of the interpreter", lambda: d.python("1")),
+                       ("for an error's traceback", lambda: d.python("def f():\n  1 / 0\nf()")),
+                       ("for an error of syntax", lambda: d.python("1 +")),
+                       ("for the editor", lambda: d.call("str_replace_editor", command="view", path="."))):
+        call()
+        w.check(f"T31 start-up files and modules {name}", not os.path.exists(marker),
+                open(marker).read() if os.path.exists(marker) else "")
+        if os.path.exists(marker):
+            os.unlink(marker)
+    d.python("import traceback")
+    w.check("T31 control: the session's own code does import them", os.path.exists(marker), "no marker")
+    os.unlink(marker)
+    w.host(["bash", "-c", "true"], env=dict(os.environ, BASH_ENV=script))
+    w.check("T31 control: outside the shell's file runs", os.path.exists(marker), "no marker")
+    os.unlink(marker)
+    r = d.bash("env")
+    names = {line.split("=")[0] for line in r["text"].splitlines()}
+    w.check("T31 the environment is built from nothing", "HOME=/tmp/home" in r["text"] and
+            not names & {"BASH_ENV", "ENV", "LD_PRELOAD", "SSH_AUTH_SOCK", "PYTHONPATH", "PYTHONSTARTUP", "AGENTD_SSH"},
+            r["text"])
+    d.bash("export LD_PRELOAD=/workspace/evil.so LD_LIBRARY_PATH=/workspace PYTHONHOME=/workspace BASH_ENV=/workspace/rc.sh; "
+           "echo 'touch /workspace/planted' > ~/.bashrc; mkdir -p ~/.local/lib; cp ~/.bashrc ~/.profile")
+    r = d.python("1 + 1", reset=True)
+    w.check("T31 what the shell exports does not reach the interpreter's start", r["text"] == "2\n[ok]" and
+            not os.path.exists(marker), str(r))
+    d.close()
     for name in os.listdir(w.work):
-        os.unlink(os.path.join(w.work, name))
+        subprocess.run(["rm", "-rf", os.path.join(w.work, name)])
 
 
 def t32_other_sessions(w):
-    p = os.path.join(w.policies, "coding.yaml")
-    other = os.path.join(w.root, "other")
-    os.mkdir(other)
-    plant = ("import multiprocessing.shared_memory as m, os, socket, time\n"
-             "open('/tmp/note', 'w').write('canary-a'); open('/dev/shm/note', 'w').write('canary-a')\n"
+    d = w.daemon()
+    one, two = os.path.join(w.root, "one"), os.path.join(w.root, "two")
+    os.mkdir(one)
+    os.mkdir(two)
+    a, b = d.new_session(one), d.new_session(two)
+    plant = ("import ctypes, os, socket, sys\n"
+             "base, flat = sys.argv[1:3]\n"
+             "open(flat + '/note', 'w').write('canary-a'); open('/dev/shm/note', 'w').write('canary-a')\n"
              "s = socket.socket(socket.AF_UNIX); s.bind('\\0agentd-other'); s.listen(2)\n"
-             "t = socket.socket(); t.bind(('127.0.0.1', 4711)); t.listen(2)\n"
-             "open('/workspace/ready', 'w').close(); time.sleep(600)\n")
-    a = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", p, "--workspace", other, "--", PYTHON,
-                          "-I", "-c", plant])
-    control = None
+             "t = socket.socket(); t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
+             "t.bind(('127.0.0.1', 4711)); t.listen(2)\n"
+             "l = ctypes.CDLL(None); l.shmget(0x41474544, 4096, 0o1666); l.msgget(0x41474544, 0o1666)\n"
+             "open(base + '/ready', 'w').close(); import time; time.sleep(600)\n")
+    look = ("import ctypes, os, socket, sys\n"
+            "flat = sys.argv[1]\n"
+            "hits = [p for p in (flat + '/note', '/dev/shm/note') if os.path.exists(p)]\n"
+            "for kind, name in ((socket.AF_UNIX, '\\0agentd-other'), (socket.AF_INET, ('127.0.0.1', 4711))):\n"
+            "  try: socket.socket(kind).connect(name); hits.append(str(name))\n"
+            "  except OSError: pass\n"
+            "l = ctypes.CDLL(None)\n"
+            "if l.shmget(0x41474544, 4096, 0) >= 0: hits.append('shm')\n"
+            "if l.msgget(0x41474544, 0) >= 0: hits.append('queue')\n"
+            "for p in os.listdir('/proc'):\n"
+            "  try:\n"
+            "    if p.isdigit() and int(p) != os.getpid() and b'canary-a' in open(f'/proc/{p}/cmdline', 'rb').read():\n"
+            "      hits.append(p)\n"
+            "  except OSError: pass\n"
+            "print(hits)\nsys.exit(0 if hits else 1)\n")
+    r = d.bash(shlex.join([PYTHON, "-I", "-c", plant, "/workspace", "/tmp"]), session=a, background=True)
+    w.check("T32 the other session is up", wait_for(lambda: os.path.exists(os.path.join(one, "ready")), 20), str(r))
+    r = d.bash(shlex.join([PYTHON, "-I", "-c", look, "/tmp"]), session=b)
+    w.check("T32 nothing of it is seen", r["exitCode"] == 1 and r["text"].startswith("[]"), str(r))
+    r = d.bash("ls -A /workspace /tmp /tmp/home; cat /workspace/../one/ready", session=b)
+    w.check("T32 nor its files", "ready\n" not in r["text"] and "note" not in r["text"], str(r))
+    control = subprocess.Popen([PYTHON, "-I", "-c", plant, w.outside, w.outside])
     try:
-        ready = wait_for(lambda: os.path.exists(os.path.join(other, "ready")), 20)
-        w.check("T32 the other session is up", ready, "it did not start")
-        look = ("import os, socket, sys\n"
-                "hits = [p for p in ('/tmp/note', '/dev/shm/note') if os.path.exists(p)]\n"
-                "for kind, name in ((socket.AF_UNIX, '\\0agentd-other'), (socket.AF_INET, ('127.0.0.1', 4711))):\n"
-                "  try: socket.socket(kind).connect(name); hits.append(str(name))\n"
-                "  except OSError: pass\n"
-                "for p in os.listdir('/proc'):\n"
-                "  try:\n"
-                "    if p.isdigit() and int(p) != os.getpid() and b'canary-a' in open(f'/proc/{p}/cmdline', 'rb').read():\n"
-                "      hits.append(p)\n"
-                "  except OSError: pass\n"
-                "print(hits)\nsys.exit(0 if hits else 1)\n")
-        rc, out, err, _ = w.inside([PYTHON, "-I", "-c", look])
-        w.check("T32 nothing of it is seen", rc == 1, out + err)
-        control = subprocess.Popen([PYTHON, "-I", "-c", plant.replace("/workspace", w.outside)
-                                    .replace("/tmp/note", w.outside + "/note")])
         wait_for(lambda: os.path.exists(os.path.join(w.outside, "ready")), 20)
-        rc, out, err = w.host([PYTHON, "-I", "-c", look])
-        w.check("T32 control: without cells all of it is seen", rc == 0 and "4711" in out, out + err)
+        rc, out, err = w.host([PYTHON, "-I", "-c", look, w.outside])
+        w.check("T32 control: without cells all of it is seen", rc == 0 and "4711" in out and "shm" in out, out + err)
     finally:
-        a.terminate()
-        a.wait()
-        if control:
-            control.kill()
-            control.wait()
+        control.kill()
+        control.wait()
+        libc = ctypes.CDLL(None)
+        libc.shmctl(libc.shmget(0x41474544, 4096, 0), 0, 0)
+        libc.msgctl(libc.msgget(0x41474544, 0), 0, 0)
         for path in ("/dev/shm/note",):
             if os.path.exists(path):
                 os.unlink(path)
+        d.rpc("session.close", sessionId=a)
+        d.rpc("session.close", sessionId=b)
 
 
 def groups():
@@ -257,4 +414,4 @@ def t34_weak_hosts(w):
 
 
 if __name__ == "__main__":
-    main([t31_planted, t32_other_sessions, t33_leftovers, t34_weak_hosts])
+    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t34_weak_hosts])
