@@ -21,28 +21,17 @@ enum {
     BLOCKS = 8,              /* blocks of 32 in a chunk: a block of the K types */
     WORDS = 8,               /* registers that hold a block's codes */
     TILE = 8,                /* rows of activations that share a panel's registers */
-    LINE = 64,               /* bytes of a cache line */
 };
+
+#include "engine/kernel/int8_source.h"
 
 struct chunk {
     __m512i q[BLOCKS][WORDS];
     __m512 s[BLOCKS][2], m[BLOCKS][2];
 };
 
-/*
- * A panel's stored bytes: row r is at p + r * stride. Each reading of some asks for as many
- * bytes at `ahead`, where the next panel is: a few at a time, since a core can only wait for
- * some twenty lines at once and would do nothing else meanwhile.
- */
-struct source {
-    const uint8_t *p;
-    size_t stride;
-    const uint8_t *ahead;
-};
-
 /* --- sixteen rows at once ----------------------------------------------------------------- */
 
-#define INLINE static inline __attribute__((always_inline))
 #define LOAD16(at) _mm_loadu_si128((const __m128i *)(at))
 #define LOAD32(at) _mm256_loadu_si256((const __m256i *)(at))
 #define BYTES(x) _mm512_set1_epi8((char)(x))
@@ -50,8 +39,6 @@ struct source {
 #define OR(a, b) _mm512_or_si512(a, b)
 #define NIBBLE_LOW(z) AND(z, BYTES(15))
 #define NIBBLE_HIGH(z) AND(_mm512_srli_epi16(z, 4), BYTES(15))
-
-#define FETCH(w) (_mm_prefetch((const char *)(w)->ahead, _MM_HINT_T0), (w)->ahead += LINE)
 
 /* 32 bytes of each row at `off`: out[k] has the k-th four of rows 0..15. */
 INLINE void rows32(__m512i out[WORDS], struct source *w, size_t off)
@@ -361,22 +348,6 @@ static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct so
 
 /* --- a panel times rows ------------------------------------------------------------------- */
 
-/* Where the parts of a packed row begin, and the block in them to start from. */
-struct offsets {
-    size_t q, d, sum, half_sum, shift, half_shift;
-};
-
-static struct offsets offsets_at(uint64_t cols, uint64_t block)
-{
-    size_t n = (size_t)cols / INT8_BLOCK, f = (size_t)cols, b = (size_t)block;
-    return (struct offsets){.q = b * INT8_BLOCK,
-                            .d = f + 4 * b,
-                            .sum = f + 4 * n + 4 * b,
-                            .half_sum = f + 8 * n + 8 * b,
-                            .shift = f + 16 * n + 4 * b,
-                            .half_shift = f + 20 * n + 8 * b};
-}
-
 INLINE __m512i word_at(const uint8_t *p)
 {
     int32_t v;
@@ -393,7 +364,7 @@ INLINE __m512 float_at(const uint8_t *p)
 
 /* acc[i] += blocks of the chunk . row i, for n rows; kind and n known when compiled. */
 INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chunk *c,
-                        unsigned nb, const uint8_t *const *x, struct offsets o, __m512 *acc)
+                        unsigned nb, const uint8_t *const *x, struct offsets o, float *acc)
 {
     const bool halves = kind == CODES_HALVES || kind == CODES_HALVES_MIN;
     const bool min = kind == CODES_MIN || kind == CODES_HALVES_MIN;
@@ -401,7 +372,7 @@ INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chu
     const size_t from = halves ? o.half_shift : o.shift, sum = halves ? o.half_sum : o.sum;
     __m512 a[TILE];
     for (int i = 0; i < n; i++)
-        a[i] = acc[i];
+        a[i] = _mm512_load_ps(acc + i * ROWS);
     for (unsigned b = 0; b < nb; b++)
         for (int h = 0; h < parts; h++) {
             size_t part = 4 * ((size_t)parts * b + (size_t)h);
@@ -420,12 +391,12 @@ INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chu
             }
         }
     for (int i = 0; i < n; i++)
-        acc[i] = a[i];
+        _mm512_store_ps(acc + i * ROWS, a[i]);
 }
 
 #define TIMES(kind, n)                                                                     \
     static void times_##kind##_##n(const struct chunk *c, unsigned nb,                     \
-                                   const uint8_t *const *x, struct offsets o, __m512 *acc) \
+                                   const uint8_t *const *x, struct offsets o, float *acc) \
     {                                                                                      \
         chunk_times(kind, n, c, nb, x, o, acc);                                            \
     }
@@ -436,7 +407,7 @@ TIMES_ALL(CODES_HALVES)
 TIMES_ALL(CODES_HALVES_MIN)
 
 typedef void times_fn(const struct chunk *c, unsigned nb, const uint8_t *const *x,
-                      struct offsets o, __m512 *acc);
+                      struct offsets o, float *acc);
 #define TIMES_ROW(kind) {times_##kind##_1, times_##kind##_2, times_##kind##_4, times_##kind##_8}
 static times_fn *const times[][4] = {
     [CODES_PLAIN] = TIMES_ROW(CODES_PLAIN),
@@ -445,122 +416,9 @@ static times_fn *const times[][4] = {
     [CODES_HALVES_MIN] = TIMES_ROW(CODES_HALVES_MIN),
 };
 
-/* Any n up to TILE, in powers of two. */
-INLINE void times_few(enum int8_kind kind, uint32_t n, const struct chunk *c, unsigned nb,
-                      const uint8_t *const *x, struct offsets o, __m512 *acc)
-{
-    for (int p = 3; p >= 0; p--)
-        if (n & 1u << p) {
-            times[kind][p](c, nb, x, o, acc);
-            x += 1 << p;
-            acc += 1 << p;
-        }
-}
-
-/* What one call works on. */
-struct job {
-    const struct int8_format *f;
-    uint64_t cols, blocks; /* of 32 */
-    const struct acts *x;
-    float *y;
-    size_t ldy;
-};
-
-static void rows_of(const struct job *j, uint32_t first, uint32_t n, const uint8_t **x)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = first + i;
-        x[i] = j->x->packed + (j->x->pick ? j->x->pick[at] : at) * j->x->ldp;
-    }
-}
-
-INLINE unsigned blocks_from(const struct job *j, uint64_t block)
-{
-    return j->blocks - block < BLOCKS ? (unsigned)(j->blocks - block) : BLOCKS;
-}
-
-/* The panel's chunk that begins with block `block`. */
-INLINE void unpack_at(const struct job *j, struct chunk *c, struct source *w, uint64_t block)
-{
-    struct source from = *w;
-    from.p += block * INT8_BLOCK / j->f->block * j->f->bytes;
-    unpack_chunk(c, j->f, &from, blocks_from(j, block));
-    w->ahead = from.ahead;
-}
-
-/* Lanes `keep`, a run of them, of n results to the rows from `first` on. */
-INLINE void store(const struct job *j, uint32_t first, uint32_t n, const __m512 *acc,
-                  __mmask16 keep, float *y)
-{
-    __mmask16 low = (__mmask16)(keep >> __builtin_ctz(keep));
-    for (uint32_t i = 0; i < n; i++)
-        _mm512_mask_storeu_ps(y + (first + i) * j->ldy, low,
-                              _mm512_maskz_compress_ps(keep, acc[i]));
-}
-
-/* At most TILE rows: unpacked and used chunk by chunk. */
-static void panel_few(const struct job *j, struct source w, uint32_t n, __mmask16 keep,
-                      float *y, struct chunk *c)
-{
-    const uint8_t *x[TILE];
-    __m512 acc[TILE];
-    rows_of(j, 0, n, x);
-    for (uint32_t i = 0; i < n; i++)
-        acc[i] = _mm512_setzero_ps();
-    for (uint64_t b = 0; b < j->blocks; b += BLOCKS) {
-        unpack_at(j, c, &w, b);
-        times_few(j->f->kind, n, c, blocks_from(j, b), x, offsets_at(j->cols, b), acc);
-    }
-    store(j, 0, n, acc, keep, y);
-}
-
-/* Many rows: the whole panel is unpacked once. */
-static void panel_many(const struct job *j, struct source w, uint32_t n, __mmask16 keep,
-                       float *y, struct chunk *c)
-{
-    for (uint64_t b = 0; b < j->blocks; b += BLOCKS)
-        unpack_at(j, &c[b / BLOCKS], &w, b);
-    for (uint32_t i = 0; i < n; i += TILE) {
-        uint32_t m = n - i < TILE ? n - i : TILE;
-        const uint8_t *x[TILE];
-        __m512 acc[TILE];
-        rows_of(j, i, m, x);
-        for (uint32_t k = 0; k < m; k++)
-            acc[k] = _mm512_setzero_ps();
-        for (uint64_t b = 0; b < j->blocks; b += BLOCKS)
-            times_few(j->f->kind, m, &c[b / BLOCKS], blocks_from(j, b), x,
-                      offsets_at(j->cols, b), acc);
-        store(j, i, m, acc, keep, y);
-    }
-}
-
-void int8_matmul_avx512(const struct tensor *w, uint64_t first, uint64_t last,
-                        const struct acts *x, uint32_t n, float *y, size_t ldy, void *work)
-{
-    uint64_t rows = tensor_n_rows(w);
-    if (rows < ROWS) {
-        int8_matmul(w, first, last, x, n, y, ldy, work);
-        return;
-    }
-    struct job j = {.f = int8_format(w->type),
-                    .cols = w->ne[0],
-                    .blocks = w->ne[0] / INT8_BLOCK,
-                    .x = x,
-                    .y = y,
-                    .ldy = ldy};
-    for (uint64_t r = first; r < last; r += ROWS) {
-        /* The last panel of a matrix is the last sixteen rows; some are thrown away. */
-        uint64_t from = r + ROWS <= rows ? r : rows - ROWS;
-        uint64_t end = last - r < ROWS ? last : r + ROWS;
-        uint32_t mask = ((UINT32_C(1) << (end - r)) - 1) << (r - from);
-        const uint8_t *p = tensor_row(w, from);
-        struct source panel = {p, w->row_bytes, p + ROWS * w->row_bytes};
-        if (end == last && x->next)
-            panel.ahead = x->next;
-        (n <= TILE ? panel_few : panel_many)(&j, panel, n, (__mmask16)mask, y + (r - first),
-                                             work);
-    }
-}
+#define TIMES_LOG 4
+#define INT8_MATMUL int8_matmul_avx512
+#include "engine/kernel/int8_panel.h"
 
 /* --- activations -------------------------------------------------------------------------- */
 

@@ -78,8 +78,9 @@ typedef void int8_matmul_fn(const struct tensor *w, uint64_t first, uint64_t las
                             void *work);
 int8_matmul_fn int8_matmul;
 #if defined(__x86_64__)
-int8_matmul_fn int8_matmul_avx512;
+int8_matmul_fn int8_matmul_avx512, int8_matmul_avx2;
 void int8_pack_avx512(uint32_t type, const float *x, uint64_t cols, void *out);
+void int8_pack_avx2(uint32_t type, const float *x, uint64_t cols, void *out);
 #endif
 
 #endif

@@ -32,44 +32,56 @@ struct kernel {
     float *bucket_weight;
 };
 
-static bool can_run(const struct kernel_ops *o)
+uint32_t kernel_cpu(void)
 {
+    uint32_t has = 0;
 #if defined(__x86_64__)
-    if (o == &kernel_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-    if (o == &kernel_avx2)
-        return __builtin_cpu_supports("avx2") &&
-               __builtin_cpu_supports("fma"); /* and F16C */
+    /* The compiler's run-time check asks the operating system too. */
+    has |= __builtin_cpu_supports("avx2") ? KERNEL_AVX2 : 0u;
+    has |= __builtin_cpu_supports("fma") ? KERNEL_FMA : 0u;
+    has |= __builtin_cpu_supports("f16c") ? KERNEL_F16C : 0u;
+    has |= __builtin_cpu_supports("avx512f") ? KERNEL_AVX512F : 0u;
+    has |= __builtin_cpu_supports("avx512bw") ? KERNEL_AVX512BW : 0u;
+    has |= __builtin_cpu_supports("avx512vl") ? KERNEL_AVX512VL : 0u;
+    has |= __builtin_cpu_supports("avx512dq") ? KERNEL_AVX512DQ : 0u;
+    has |= __builtin_cpu_supports("avx512vnni") ? KERNEL_AVX512VNNI : 0u;
 #endif
-    return o == &kernel_ref || o == &kernel_exact;
+    return has;
+}
+
+/* Best first; `needs` is what engine/CMakeLists.txt lets the compiler use in its file. */
+static const struct {
+    const struct kernel_ops *ops;
+    uint32_t needs;
+} tables[] = {
+#if defined(__x86_64__)
+    {&kernel_avx512, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F | KERNEL_AVX512BW |
+                         KERNEL_AVX512VL | KERNEL_AVX512DQ | KERNEL_AVX512VNNI},
+    {&kernel_avx2, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C},
+#endif
+    {&kernel_ref, 0},
+    {&kernel_exact, 0},
+};
+
+const struct kernel_ops *kernel_choose(uint32_t cpu, const char *name, unsigned i)
+{
+    for (unsigned k = 0; k < ARRAY_LEN(tables); k++)
+        if ((tables[k].needs & ~cpu) == 0 && (!name || !strcmp(tables[k].ops->name, name)) &&
+            i-- == 0)
+            return tables[k].ops;
+    return NULL;
 }
 
 const struct kernel_ops *kernel_list(unsigned i)
 {
-    static const struct kernel_ops *const all[] = {
-#if defined(__x86_64__)
-        &kernel_avx512,
-        &kernel_avx2,
-#endif
-        &kernel_ref,
-        &kernel_exact,
-    };
-    for (unsigned k = 0; k < ARRAY_LEN(all); k++)
-        if (can_run(all[k]) && i-- == 0)
-            return all[k];
-    return NULL;
+    return kernel_choose(kernel_cpu(), NULL, i);
 }
 
 const struct kernel_ops *kernel_best(void)
 {
     const char *want = getenv("AGENTD_KERNEL");
-    const struct kernel_ops *o;
-    for (unsigned i = 0; want && (o = kernel_list(i)); i++)
-        if (strcmp(o->name, want) == 0)
-            return o;
-    return kernel_list(0);
+    const struct kernel_ops *o = want ? kernel_choose(kernel_cpu(), want, 0) : NULL;
+    return o ? o : kernel_list(0);
 }
 
 const struct kernel_ops *kernel_ops(const struct kernel *k)

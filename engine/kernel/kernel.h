@@ -92,6 +92,22 @@ extern const struct kernel_ops kernel_avx2, kernel_avx512;
 /* The i-th table that this machine can run, best first; NULL behind the last. */
 const struct kernel_ops *kernel_list(unsigned i);
 
+/* What a CPU can do, as far as some table asks; no bits: it runs "ref", slowly. */
+enum {
+    KERNEL_AVX2 = 1,
+    KERNEL_FMA = 2,
+    KERNEL_F16C = 4,
+    KERNEL_AVX512F = 8,
+    KERNEL_AVX512BW = 16,
+    KERNEL_AVX512VL = 32,
+    KERNEL_AVX512DQ = 64,
+    KERNEL_AVX512VNNI = 128,
+    KERNEL_CPU_ALL = 255
+};
+uint32_t kernel_cpu(void);
+/* The i-th table of that name (NULL: any) which a CPU with these bits can run, or NULL. */
+const struct kernel_ops *kernel_choose(uint32_t cpu, const char *name, unsigned i);
+
 /* One row of any type as floats, exact. */
 void kernel_row(const struct tensor *w, uint64_t row, float *out);
 

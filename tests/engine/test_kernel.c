@@ -209,6 +209,67 @@ static void index_scores_agree_with_ref(void **state)
             }
 }
 
+/* A CPU without any one of the features a table is compiled with is never given it. */
+static void masked_features_hide_tables(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        uint32_t needs;
+    } want[] = {
+#if defined(__x86_64__)
+        {"avx512", KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F |
+                       KERNEL_AVX512BW | KERNEL_AVX512VL | KERNEL_AVX512DQ |
+                       KERNEL_AVX512VNNI},
+        {"avx2", KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C},
+#endif
+        {"ref", 0},
+        {"exact", 0},
+    };
+    for (unsigned t = 0; t < ARRAY_LEN(want); t++) {
+        assert_non_null(kernel_choose(KERNEL_CPU_ALL, want[t].name, 0));
+        for (uint32_t bit = 1; bit < KERNEL_CPU_ALL; bit *= 2) {
+            uint32_t cpu = KERNEL_CPU_ALL & ~bit;
+            bool hidden = (want[t].needs & bit) != 0;
+            assert_int_equal(kernel_choose(cpu, want[t].name, 0) == NULL, hidden);
+            for (unsigned i = 0; kernel_choose(cpu, NULL, i); i++)
+                assert_true(!hidden ||
+                            strcmp(kernel_choose(cpu, NULL, i)->name, want[t].name) != 0);
+        }
+    }
+    assert_string_equal(kernel_choose(0, NULL, 0)->name, "ref");
+    assert_null(kernel_choose(KERNEL_CPU_ALL, "avx", 0));
+    setenv("AGENTD_KERNEL", "none such", 1);
+    assert_ptr_equal(kernel_best(), kernel_list(0));
+    setenv("AGENTD_KERNEL", "ref", 1);
+    assert_ptr_equal(kernel_best(), &kernel_ref);
+    unsetenv("AGENTD_KERNEL");
+}
+
+/* What is not finite stays visible through the rounding of activations. */
+static void nan_activations_reach_the_sum(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    const struct kernel_ops *o;
+    for (unsigned t = 0; (o = kernel_list(t)); t++)
+        for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+            void *wp, *work = mem_aligned(64, KERNEL_WORK(64));
+            uint8_t *packed;
+            struct tensor w = random_tensor(QUANT_Q8_0, 64, 17, &wp);
+            float *x = random_rows(64), y[17];
+            x[40] = bad[i];
+            struct acts a = pack(o, QUANT_Q8_0, x, 64, 1, &packed);
+            o->matmul(&w, 0, 17, &a, 1, y, 17, work);
+            for (int r = 0; r < 17; r++)
+                assert_false(isfinite(y[r]));
+            mem_free(wp);
+            mem_free(work);
+            mem_free(packed);
+            mem_free(x);
+        }
+}
+
 int main(void)
 {
     const struct kernel_ops *o;
@@ -218,6 +279,8 @@ int main(void)
         cmocka_unit_test(vectors_agree_with_ref),
         cmocka_unit_test(matmuls_agree_with_ref),
         cmocka_unit_test(index_scores_agree_with_ref),
+        cmocka_unit_test(masked_features_hide_tables),
+        cmocka_unit_test(nan_activations_reach_the_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
