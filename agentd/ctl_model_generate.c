@@ -19,13 +19,13 @@ struct generate {
     struct engine *e;
     struct engine_seq *s;
     struct engine_tokens prompt;
-    struct sample_opts sample, draft_sample;
+    struct sample_opts sample;
     struct sample_rng rng;
     uint32_t max_new;
     bool drafts, quiet; /* quiet: text goes into the JSON alone */
     int32_t stop;
     int32_t *out; /* owned; max_new + 1 */
-    uint32_t n_out, n_drafted, n_kept;
+    uint32_t n_out;
     struct buf text;
     size_t shown;
     int64_t t_prefill, t_decode; /* ns */
@@ -77,72 +77,27 @@ static int prefill(struct generate *g, const float **logits, struct err *err)
     return 0;
 }
 
-static int plain_step(struct generate *g, int32_t id, const float **logits,
-                      struct err *err)
-{
-    struct engine_work w = {.seq = g->s, .tok = &id, .n = 1, .n_logits = 1};
-    int rc = engine_step(g->e, &w, 1, err);
-    *logits = w.logits;
-    return rc;
-}
-
-/*
- * One draft after `id`: guess, verify both in one step, and leave in *logits what the
- * next draw starts from. *more is false when the text has ended on the way.
- */
-static int draft_step(struct generate *g, int32_t *id, const float **logits, bool *more,
-                      struct err *err)
-{
-    struct engine_draft d = {.seq = g->s, .next = *id};
-    struct sample_result r;
-    bool kept;
-    int rc = engine_draft(g->e, &d, 1, err);
-    if (rc == 0)
-        rc = engine_sample(g->e, d.logits, &g->draft_sample, &g->rng, &r, err);
-    if (rc < 0)
-        return rc;
-    int32_t pair[2] = {*id, r.id};
-    struct engine_work w = {.seq = g->s, .tok = pair, .n = 2, .n_logits = 2};
-    rc = engine_step(g->e, &w, 1, err);
-    if (rc == 0)
-        rc = engine_sample_verify(g->e, w.logits, d.logits, r.id, &g->sample, &g->rng,
-                                  &kept, &r, err);
-    if (rc < 0)
-        return rc;
-    g->n_drafted++;
-    g->n_kept += kept;
-    if (!kept)
-        engine_seq_truncate(g->s, engine_seq_len(g->s) - 1);
-    *more = take(g, r.id);
-    *id = r.id;
-    *logits = kept ? w.logits + engine_info(g->e)->n_vocab : NULL;
-    return 0;
-}
-
 static int decode(struct generate *g, const float *logits, struct err *err)
 {
-    struct sample_result r = {.id = -1};
+    struct sample_result r;
     uint32_t n_ctx = engine_info(g->e)->n_ctx;
-    bool more = true;
+    int rc = engine_sample(g->e, logits, &g->sample, &g->rng, &r, err);
+    if (rc < 0)
+        return rc;
+    struct engine_speech p = {.seq = g->s, .opts = &g->sample, .rng = &g->rng,
+                              .stop = g->stop, .last = r.id};
+    bool more = take(g, r.id);
     while (more) {
-        if (logits) {
-            int rc = engine_sample(g->e, logits, &g->sample, &g->rng, &r, err);
-            if (rc < 0)
-                return rc;
-            more = take(g, r.id);
-        }
-        uint32_t len = engine_seq_len(g->s);
-        if (more && len == n_ctx) {
+        if (engine_seq_len(g->s) == n_ctx) {
             g->why = "context";
-            more = false;
-        }
-        if (!more)
             return 0;
-        bool pair = g->drafts && len + 2 <= n_ctx;
-        int rc = pair ? draft_step(g, &r.id, &logits, &more, err)
-                      : plain_step(g, r.id, &logits, err);
+        }
+        rc = engine_speak(g->e, &p, err);
         if (rc < 0)
             return rc;
+        for (uint32_t i = 0; more && i < p.n; i++)
+            more = take(g, p.out[i].id);
+        p.last = p.out[p.n - 1].id;
     }
     return 0;
 }
@@ -161,6 +116,16 @@ static int generate(struct generate *g, struct err *err)
     return rc < 0 ? rc : buf_check(&g->text, "generated text", err);
 }
 
+static json_t *draft_figures(const struct engine *e)
+{
+    struct engine_pace p;
+    engine_pace(e, &p);
+    return json_pack("{s:I, s:I, s:I, s:f, s:f, s:b}", "made", (json_int_t)p.n_pairs, "kept",
+                     (json_int_t)p.n_kept, "plain_steps", (json_int_t)p.n_plain,
+                     "plain_step_seconds", p.plain_seconds, "drafted_step_seconds",
+                     p.pair_seconds, "drafting", p.drafting);
+}
+
 static int report(const struct generate *g, struct err *err)
 {
     struct buf b;
@@ -174,9 +139,7 @@ static int report(const struct generate *g, struct err *err)
                           "prefill_seconds", pre, "decode_seconds", dec,
                           "tokens_per_second", dec > 0 ? g->n_out / dec : 0.0);
     if (o && g->drafts)
-        json_object_set_new(
-            o, "drafts",
-            json_pack("{s:i, s:i}", "made", (int)g->n_drafted, "kept", (int)g->n_kept));
+        json_object_set_new(o, "drafts", draft_figures(g->e));
     buf_init(&b, 0);
     int rc = o ? json_write(o, &b, err) : err_nomem(err);
     if (rc == 0 && puts(buf_cstr(&b)) < 0)
@@ -235,7 +198,7 @@ int ctl_model_generate(int argc, char **argv)
     const char *file = NULL, *tokens = NULL, *cache = "auto";
     int64_t n = 256, threads = 0, seed = 0, top_k = 0, ctx = 0;
     double temperature = 0, top_p = 1, min_p = 0;
-    bool special = false, drafts = false, json = false, on = false;
+    bool special = false, drafts = false, always = false, json = false, on = false;
     const struct opt opts[] = {
         {"prompt-file", 'f', OPT_STR, &file, "FILE", "the prompt; - is standard input"},
         {"tokens", 't', OPT_STR, &tokens, "IDS", "the prompt as ids, instead: 1,2,3"},
@@ -249,7 +212,8 @@ int ctl_model_generate(int argc, char **argv)
         {"top-k", 0, OPT_INT, &top_k, "K", "keep the K best"},
         {"seed", 0, OPT_INT, &seed, "N", "of the draws (default 0)"},
         {"drafts", 0, OPT_FLAG, &drafts, NULL,
-         "guess ahead with the MTP layer; same output"},
+         "guess ahead with the MTP layer while it pays; same output"},
+        {"drafts-always", 0, OPT_FLAG, &always, NULL, "guess ahead at every token"},
         {"cache", 0, OPT_STR, &cache, "TYPE",
          "KV storage: f16 (default), f32, bf16, fp8"},
         {"context", 0, OPT_INT, &ctx, "N", "positions (default: the model's)"},
@@ -280,11 +244,12 @@ int ctl_model_generate(int argc, char **argv)
     }
     struct engine_opts o = {.path = argv[at],
                             .n_threads = (uint32_t)threads,
-                            .mtp = drafts,
+                            .mtp = drafts || always,
+                            .drafts = always ? ENGINE_DRAFTS_ALWAYS : ENGINE_DRAFTS_AUTO,
                             .n_ctx = (uint32_t)ctx,
                             .cache = (enum engine_cache)c};
     struct generate g = {.max_new = (uint32_t)n,
-                         .drafts = drafts,
+                         .drafts = drafts || always,
                          .quiet = json,
                          .stop = on ? -1 : 0,
                          .why = "length"};
@@ -292,7 +257,6 @@ int ctl_model_generate(int argc, char **argv)
                                     .top_p = (float)top_p,
                                     .min_p = (float)min_p,
                                     .top_k = (uint32_t)top_k};
-    g.draft_sample = g.sample;
     sample_seed(&g.rng, (uint64_t)seed);
     struct err err = {0};
     return open_and_run(&g, &o, file, tokens, special, &err) < 0 ? ctl_fail(&err)

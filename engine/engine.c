@@ -95,6 +95,7 @@ static int open_parts(struct engine *e, const struct engine_opts *o, struct err 
         return err_set(err, ERR_UNSUPPORTED, "'%s' has no MTP layer to draft with",
                        e->w->path);
     e->mtp = o->mtp;
+    e->drafts = o->drafts;
     tell(o, "tokenizer", 0.5);
     int rc = open_tokenizer(e, &n_ids, err);
     if (rc < 0)

@@ -28,6 +28,9 @@ enum engine_form { ENGINE_FORM_AUTO, ENGINE_FORM_MHA, ENGINE_FORM_MQA };
 /* Which positions a query attends to; anything but INDEXER is for measurements. */
 enum engine_select { ENGINE_SELECT_INDEXER, ENGINE_SELECT_DENSE, ENGINE_SELECT_RECENT };
 
+/* Who decides whether engine_speak() drafts; AUTO is the engine, by what it measures. */
+enum engine_drafts { ENGINE_DRAFTS_AUTO, ENGINE_DRAFTS_ALWAYS, ENGINE_DRAFTS_NEVER };
+
 struct engine_opts {
     const char *path;        /* GGUF file (first part), or a safetensors folder */
     uint32_t n_threads;      /* 0 = cores from affinity mask and cgroup quota */
@@ -38,7 +41,8 @@ struct engine_opts {
     enum engine_form form;
     enum engine_select select;
     bool faithful_fp8;       /* round latents through e4m3 as the reference does */
-    bool mtp;                /* keep the draft layer's cache, for engine_draft() */
+    bool mtp;                /* keep the draft layer's cache, for drafts */
+    enum engine_drafts drafts;
     void (*progress)(void *arg, const char *what, double done); /* 0..1, or NULL */
     void *progress_arg;
 };
@@ -159,5 +163,32 @@ NODISCARD int engine_sample_verify(struct engine *e, const float *p, const float
                                    int32_t draft, const struct sample_opts *o,
                                    struct sample_rng *rng, bool *kept,
                                    struct sample_result *out, struct err *err);
+
+/* --- one timeline, one or two tokens at a time ---------------------------------------- */
+
+/*
+ * Appends `last`, chosen but not yet in the seq, and draws what follows: one token, or two
+ * where a draft of the MTP layer stood (out[n - 1] is then the next `last`). Every token is
+ * drawn from the model's own logits with `rng`, in order: with drafts and without, the same
+ * seed gives the same text. Drafting needs engine_opts.mtp and stops at `stop` (-1: none).
+ */
+struct engine_speech {
+    struct engine_seq *seq;
+    const struct sample_opts *opts;
+    struct sample_rng *rng;
+    int32_t last, stop;
+    struct sample_result out[2]; /* out */
+    uint32_t n;                  /* out: 1 or 2 */
+};
+NODISCARD int engine_speak(struct engine *e, struct engine_speech *p, struct err *err);
+
+/* What drafting costs and brings here: moving averages over engine_speak()'s steps. */
+struct engine_pace {
+    double plain_seconds, pair_seconds; /* of a step; a draft and its two-row step */
+    double kept_share;
+    uint64_t n_plain, n_pairs, n_kept;
+    bool drafting; /* the next step would */
+};
+void engine_pace(const struct engine *e, struct engine_pace *out);
 
 #endif

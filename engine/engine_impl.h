@@ -9,6 +9,7 @@
 #include "engine/forward.h"
 #include "engine/hash.h"
 #include "engine/sampler.h"
+#include "engine/speculate.h"
 #include "engine/tokenizer.h"
 
 enum {
@@ -28,6 +29,8 @@ struct engine {
     struct hash128
         fingerprint; /* of the weights and everything that shapes cached rows */
     bool mtp;
+    enum engine_drafts drafts;
+    struct pace pace;
     uint32_t max_batch;
     float *logits, *draft_logits; /* (max_batch, n_vocab) */
     float *mtp_hidden;            /* (max_batch, dim) */

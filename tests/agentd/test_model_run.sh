@@ -67,10 +67,16 @@ for cache in f32 fp8; do
     b=$("$ctl" model generate "$tmp/v32" --tokens 1,2,3 -n 60 --past-eos --cache $cache --json --drafts |
         strip)
     [ "$a" = "$b" ] || fail "drafts changed greedy output ($cache)"
+    b=$("$ctl" model generate "$tmp/v32" --tokens 1,2,3 -n 60 --past-eos --cache $cache --json \
+        --drafts-always | strip)
+    [ "$a" = "$b" ] || fail "a draft at every token changed greedy output ($cache)"
 done
 a=$("$ctl" model generate "$tmp/v32" -t 1 -n 30 --temperature 1 --top-p 0.9 --seed 7 --json | strip)
 b=$("$ctl" model generate "$tmp/v32" -t 1 -n 30 --temperature 1 --top-p 0.9 --seed 7 --json | strip)
 [ "$a" = "$b" ] || fail "a seed does not repeat"
+b=$("$ctl" model generate "$tmp/v32" -t 1 -n 30 --temperature 1 --top-p 0.9 --seed 7 --json \
+    --drafts-always | strip)
+[ "$a" = "$b" ] || fail "drafts changed what a seed draws"
 
 # What bad input gets: a sentence and an exit code.
 refused() { # CODE NEEDLE ARGS...
