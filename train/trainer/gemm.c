@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define MR 12
-#define RB SIMD_ROWS /* rows summed at a time */
 #define KC 512 /* terms per pass: a right panel of 32 KiB stays in L1 */
 #define MC 480 /* rows per left block: 480 * 1056 bytes stay in L2 */
 #define AMS 264
@@ -45,33 +44,76 @@ static inline void cvt_row(uint32_t *d, const float *s, int K)
     }
 }
 
-/* RB rows of a tile at a time: all 24 sums fit AVX-512's registers, fewer fit others' */
-#define KERNEL(NAME, NZ, A_AT)                                                                    \
+#ifdef SIMD_NATIVE
+#define KERNEL(NAME, NZ, ROW, STEP)                                                               \
     static inline void NAME(int K2, const uint32_t *a, const uint32_t *b, v16f acc[MR][NZ])       \
     {                                                                                             \
-        _Pragma("GCC unroll 12") for (int j = 0; j < MR; j += RB)                                 \
-        {                                                                                         \
-            const uint32_t *bk = b;                                                               \
-            _Pragma("GCC unroll 12") for (int i = j; i < j + RB; i++)                             \
-                _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++) acc[i][z] = v16_zero();      \
-            for (int k = 0; k < K2; k++, bk += 32) {                                              \
-                v16i bv[NZ];                                                                      \
+        _Pragma("GCC unroll 12") for (int i = 0; i < MR; i++)                                     \
+            _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++) acc[i][z] = v16_zero();          \
+        for (int k = 0; k < K2; k++, b += 32) {                                                   \
+            v16i bv[NZ];                                                                          \
+            _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++) bv[z] = v16_loadi(b + 16 * z);   \
+            _Pragma("GCC unroll 12") for (int i = 0; i < MR; i++)                                 \
+            {                                                                                     \
+                v16i av = v16_set1i((int)a[i * ROW + k * STEP]);                                  \
                 _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++)                              \
-                    bv[z] = v16_loadi(bk + 16 * z);                                               \
-                _Pragma("GCC unroll 12") for (int i = j; i < j + RB; i++)                         \
-                {                                                                                 \
-                    v16i av = v16_set1i((int)a[A_AT]);                                            \
-                    _Pragma("GCC unroll 2") for (int z = 0; z < NZ; z++)                          \
-                        acc[i][z] = v16_dot(acc[i][z], av, bv[z]);                                \
-                }                                                                                 \
+                    acc[i][z] = v16_dot(acc[i][z], av, bv[z]);                                    \
             }                                                                                     \
         }                                                                                         \
     }
+#else
+#ifdef __AVX__
+#define PV 8
+#else
+#define PV 4
+#endif
+typedef float vpf __attribute__((vector_size(4 * PV)));
+typedef uint32_t vpu __attribute__((vector_size(4 * PV)));
 
-KERNEL(kern_row2, 2, i *AMS + k)
-KERNEL(kern_row1, 1, i *AMS + k)
-KERNEL(kern_col2, 2, k *MR + i)
-KERNEL(kern_col1, 1, k *MR + i)
+/* The tile in plain f32, four rows by two vectors at a time: what sixteen registers hold. The left operand is unpacked first; a bf16 is the upper half of an f32. */
+static void plain(int K2, const uint32_t *a, int row, int step, const uint32_t *b, int width,
+                  float *out)
+{
+    static _Thread_local float f[MR][KC + 2];
+    for (int i = 0; i < MR; i++)
+        for (int k = 0; k < K2; k++) {
+            uint32_t pair = a[i * row + k * step], half[2] = {pair << 16, pair & 0xffff0000u};
+            memcpy(&f[i][2 * k], half, sizeof half);
+        }
+    for (int n = 0; n < width; n += 2 * PV)
+        for (int i = 0; i < MR; i += 4) {
+            vpf acc[4][2] = {{{0}}};
+            for (int k = 0; k < K2; k++) {
+                vpu p, q;
+                memcpy(&p, b + (size_t)k * 32 + n, sizeof p);
+                memcpy(&q, b + (size_t)k * 32 + n + PV, sizeof q);
+                vpf lo[2] = {(vpf)(p << 16), (vpf)(q << 16)};
+                vpf hi[2] = {(vpf)(p & 0xffff0000u), (vpf)(q & 0xffff0000u)};
+                _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++)
+                {
+                    float x = f[i + r][2 * k], y = f[i + r][2 * k + 1];
+                    acc[r][0] += x * lo[0];
+                    acc[r][1] += x * lo[1];
+                    acc[r][0] += y * hi[0];
+                    acc[r][1] += y * hi[1];
+                }
+            }
+            for (int r = 0; r < 4; r++)
+                memcpy(out + (i + r) * width + n, acc[r], sizeof acc[r]);
+        }
+}
+
+#define KERNEL(NAME, NZ, ROW, STEP)                                                               \
+    static inline void NAME(int K2, const uint32_t *a, const uint32_t *b, v16f acc[MR][NZ])       \
+    {                                                                                             \
+        plain(K2, a, ROW, STEP, b, 16 * NZ, (float *)acc);                                        \
+    }
+#endif
+
+KERNEL(kern_row2, 2, AMS, 1)
+KERNEL(kern_row1, 1, AMS, 1)
+KERNEL(kern_col2, 2, 1, MR)
+KERNEL(kern_col1, 1, 1, MR)
 
 static inline void put(float *c, v16f v, v16m m, int acc)
 {

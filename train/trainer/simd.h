@@ -14,7 +14,7 @@ typedef uint16_t v16m; /* one bit per lane */
 #include <immintrin.h>
 
 #define SIMD_NAME "AVX-512 with BF16"
-#define SIMD_ROWS 12 /* rows of 2 sums that fit the registers */
+#define SIMD_NATIVE 1
 typedef __m512 v16f;
 typedef __m512i v16i;
 #define v16_zero _mm512_setzero_ps
@@ -81,7 +81,6 @@ static inline v16i v16_column(const uint32_t *p)
 #else
 
 
-#define SIMD_ROWS 2
 #define SIMD_NAME "plain vectors (no AVX-512 with BF16: several times slower)"
 typedef float v16f __attribute__((vector_size(64)));
 typedef int32_t v16i __attribute__((vector_size(64)));
@@ -239,11 +238,6 @@ static inline v16f v16_scale(v16f x, v16f n)
     return x * (v16f)((half + 127) << 23) * (v16f)((k - half + 127) << 23);
 }
 
-static inline v16f v16_dot(v16f acc, v16i a, v16i b)
-{
-    acc += (v16f)v16_sll(a, 16) * (v16f)v16_sll(b, 16);
-    return acc + (v16f)(a & (int32_t)0xffff0000) * (v16f)(b & (int32_t)0xffff0000);
-}
 /* bf16 in the low half of each lane, rounded to nearest, ties to even */
 static inline v16u v16_bf16(v16f x)
 {
