@@ -285,7 +285,6 @@ static int open_engine(struct run *r, struct err *err)
         .key_file = *c->engine_key_file ? c->engine_key_file : NULL,
         .timeout_ns = c->engine_timeout_ms * 1000000,
         .stall_ns = c->engine_stall_ms * 1000000,
-        .retries = (int)c->engine_retries,
     };
     return rc < 0 ? rc : infer_open(&d->infer, d->ev, &io, on_engine, d, err);
 }

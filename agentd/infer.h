@@ -37,7 +37,6 @@ struct infer_opts {
     /* remote only */
     const char *model, *key_file; /* key_file: the bearer token, mode 0600 */
     int64_t timeout_ns, stall_ns; /* whole request; between two bytes */
-    int retries;
 };
 
 struct infer_info {
@@ -83,6 +82,7 @@ struct infer_result {
     enum infer_end end;
     const char *error; /* borrowed until the callback returns */
     bool retryable;    /* the same job may succeed later */
+    int64_t retry_ns;  /* with it: how much later, where the engine said so; else 0 */
     uint32_t prompt, cached, completion; /* tokens */
     int64_t queued_ns, prefill_ns, decode_ns;
 };

@@ -3,10 +3,10 @@
  * with reasoning_content and tool calls. One thread, curl's multi interface, any number of
  * sessions at once.
  *
- * A request is tried again after a failure that may pass (connection, 408, 429, 5xx), with
- * growing pauses or what Retry-After says, but only while nothing of the reply was shown:
+ * A failure that may pass (connection, 408, 429, 5xx) is reported as such with what
+ * Retry-After says, and the turn tries again, but only while nothing of the reply was shown:
  * what was streamed is never taken back. A server that cannot be reached is named in the
- * error, with what curl said.
+ * error, with what curl said. chatstream.c reads the replies.
  */
 #include <curl/curl.h>
 #include <poll.h>
@@ -14,26 +14,27 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agentd/chatstream.h"
 #include "agentd/infer_core.h"
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/mem.h"
 
-enum { MAX_CALLS = LIMIT_CALLS_PER_MESSAGE, ERROR_KEEP = 2048 };
+enum { ERROR_KEEP = 2048, RETRY_AFTER_MAX_S = 300 };
+/* Pieces beyond max_tokens before a server that does not stop is stopped. */
+enum { SLACK = 1024 };
+/* A server that has sent the end of a message and not closed gets so long to send the rest. */
+static const int64_t AFTER_END_NS = 2000000000;
 
 struct xfer {
     struct infer_core *core;
     struct infer_job *job; /* ours until core_finish() */
     CURL *easy;            /* owned while running */
-    struct buf line;       /* bytes of an unfinished SSE line */
-    struct buf error;      /* beginning of a reply that is no stream */
-    bool shown;            /* something was delivered */
-    bool ended;            /* [DONE], or a finish_reason */
-    bool length;           /* finish_reason "length" */
-    int tries;
-    int64_t again_ns; /* waiting for another try; 0 = running */
+    struct chatstream *stream; /* owned */
+    enum chatstream_state state;
+    struct buf error;      /* beginning of a reply that is an HTTP error */
     int64_t last_ns;  /* when a byte last came */
-    char what[256];   /* why the stream is broken */
+    char detail[CURL_ERROR_SIZE];
     struct xfer *next;
 };
 
@@ -88,71 +89,22 @@ static void post(struct xfer *x, enum infer_note_kind kind, uint32_t a, struct s
 {
     if (!x->job->first_ns)
         x->job->first_ns = io_mono_ns();
-    x->shown = true;
     core_post(x->core, x->job, kind, a, 0, NULL, 0, name, text);
 }
 
-static void take_calls(struct xfer *x, const json_t *calls)
+static void on_thinking(void *arg, struct str delta)
 {
-    size_t i;
-    json_t *c;
-    json_array_foreach(calls, i, c)
-    {
-        json_t *f = json_object_get(c, "function"), *at = json_object_get(c, "index");
-        int64_t index = json_is_integer(at) ? json_integer_value(at) : (int64_t)i;
-        if (index < 0 || index >= MAX_CALLS)
-            continue;
-        post(x, NOTE_CALL, (uint32_t)index, json_view(json_object_get(f, "name")),
-             json_view(json_object_get(f, "arguments")));
-    }
+    post(arg, NOTE_THINKING, 0, (struct str){0}, delta);
 }
 
-static void take_usage(struct xfer *x, const json_t *u)
+static void on_text(void *arg, struct str delta)
 {
-    struct infer_result *r = &x->job->result;
-    json_t *cached = json_object_get(u, "prompt_cache_hit_tokens");
-    if (!cached)
-        cached = json_object_get(json_object_get(u, "prompt_tokens_details"), "cached_tokens");
-    r->prompt = (uint32_t)json_integer_value(json_object_get(u, "prompt_tokens"));
-    r->completion = (uint32_t)json_integer_value(json_object_get(u, "completion_tokens"));
-    r->cached = (uint32_t)json_integer_value(cached);
+    post(arg, NOTE_TEXT, 0, (struct str){0}, delta);
 }
 
-static void take_event(struct xfer *x, struct str data)
+static void on_call(void *arg, uint32_t i, struct str name, struct str args)
 {
-    struct err err;
-    json_t *v = NULL;
-    if (str_is(data, "[DONE]")) {
-        x->ended = true;
-        return;
-    }
-    if (json_read(&v, data, &err) < 0) {
-        snprintf(x->what, sizeof x->what, "unreadable event: %.200s", err.text);
-        return;
-    }
-    json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
-    json_t *delta = json_object_get(choice, "delta");
-    struct str thought = json_view(json_object_get(delta, "reasoning_content"));
-    if (!thought.n)
-        thought = json_view(json_object_get(delta, "reasoning"));
-    struct str text = json_view(json_object_get(delta, "content"));
-    struct str finish = json_view(json_object_get(choice, "finish_reason"));
-    json_t *error = json_object_get(v, "error"), *usage = json_object_get(v, "usage");
-    if (error)
-        snprintf(x->what, sizeof x->what, "%.*s",
-                 STR_ARG(str_sub(json_view(json_object_get(error, "message")), 0, 200)));
-    if (thought.n)
-        post(x, NOTE_THINKING, 0, (struct str){0}, thought);
-    if (text.n)
-        post(x, NOTE_TEXT, 0, (struct str){0}, text);
-    take_calls(x, json_object_get(delta, "tool_calls"));
-    if (finish.n) {
-        x->ended = true;
-        x->length = str_is(finish, "length");
-    }
-    if (json_is_object(usage))
-        take_usage(x, usage);
-    json_decref(v);
+    post(arg, NOTE_CALL, i, name, args);
 }
 
 static size_t on_data(char *p, size_t one, size_t n, void *arg)
@@ -167,22 +119,8 @@ static size_t on_data(char *p, size_t one, size_t n, void *arg)
             buf_add(&x->error, p, n);
         return n;
     }
-    buf_add(&x->line, p, n);
-    if (x->line.failed)
-        return 0;
-    size_t from = 0;
-    for (;;) {
-        const uint8_t *nl = memchr(x->line.data + from, '\n', x->line.len - from);
-        if (!nl)
-            break;
-        struct str line = str_trim(
-            str_of(x->line.data + from, (size_t)(nl - x->line.data) - from));
-        from = (size_t)(nl - x->line.data) + 1;
-        if (str_starts(line, STR("data:")))
-            take_event(x, str_trim(str_sub(line, 5, SIZE_MAX)));
-    }
-    buf_consume(&x->line, from);
-    return x->what[0] ? 0 : n;
+    x->state = chatstream_feed(x->stream, str_of(p, n));
+    return x->state >= CHATSTREAM_DONE ? 0 : n; /* ends the transfer */
 }
 
 /* --- requests ------------------------------------------------------------------------------ */
@@ -198,7 +136,7 @@ static void xfer_free(struct remote *r, struct xfer *x)
         curl_multi_remove_handle(r->multi, x->easy);
         curl_easy_cleanup(x->easy);
     }
-    buf_done(&x->line);
+    chatstream_free(x->stream);
     buf_done(&x->error);
     mem_free(x);
 }
@@ -211,19 +149,23 @@ static void end(struct remote *r, struct xfer *x, enum infer_end how, const char
     j->result.queued_ns = j->begun_ns - j->queued_ns;
     j->result.prefill_ns = (j->first_ns ? j->first_ns : now) - j->begun_ns;
     j->result.decode_ns = j->first_ns ? now - j->first_ns : 0;
+    if (x->stream) {
+        struct chatstream_facts f = chatstream_facts(x->stream);
+        j->result.prompt = f.prompt;
+        j->result.cached = f.cached;
+        j->result.completion = f.completion;
+    }
     core_finish(r->core, j, how, error, retryable);
     xfer_free(r, x);
 }
 
 static void launch(struct remote *r, struct xfer *x)
 {
-    x->again_ns = 0;
+    const struct chatstream_cbs cbs = {on_thinking, on_text, on_call, x};
+    struct err ignored;
     x->last_ns = io_mono_ns();
-    buf_reset(&x->line);
-    buf_reset(&x->error);
-    x->what[0] = '\0';
     x->easy = curl_easy_init();
-    if (!x->easy) {
+    if (!x->easy || chatstream_new(&x->stream, &cbs, x->job->max_tokens + SLACK, &ignored) < 0) {
         end(r, x, INFER_END_ERROR, "out of memory", true);
         return;
     }
@@ -234,6 +176,7 @@ static void launch(struct remote *r, struct xfer *x)
     curl_easy_setopt(x->easy, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(x->easy, CURLOPT_WRITEDATA, x);
     curl_easy_setopt(x->easy, CURLOPT_PRIVATE, x);
+    curl_easy_setopt(x->easy, CURLOPT_ERRORBUFFER, x->detail);
     curl_easy_setopt(x->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(x->easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
     curl_easy_setopt(x->easy, CURLOPT_TIMEOUT_MS, (long)(r->core->o.timeout_ns / 1000000));
@@ -255,7 +198,6 @@ static void begin(struct remote *r, struct infer_job *j)
     }
     x->core = r->core;
     x->job = j;
-    buf_init(&x->line, LIMIT_LINE_BYTES);
     buf_init(&x->error, ERROR_KEEP);
     x->next = r->list;
     r->list = x;
@@ -280,38 +222,51 @@ static void server_said(const struct xfer *x, char *out, size_t size)
     json_decref(v);
 }
 
-static void failed(struct remote *r, struct xfer *x, CURLcode code, long status)
+static void failed(struct remote *r, struct xfer *x, CURLcode code, long status,
+                   const char *what)
 {
-    char why[400], text[512];
-    bool passing = code != CURLE_OK || status == 200 || status == 408 || status == 429 ||
-                   status >= 500;
+    char why[512], text[720];
+    bool shown = x->stream && chatstream_facts(x->stream).shown;
+    bool passing = status == 0 || status == 200 || status == 408 || status == 429 || status >= 500;
     curl_off_t wait_s = 0;
-    if (x->easy)
-        curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &wait_s);
-    if (x->what[0])
-        snprintf(why, sizeof why, "%s", x->what);
+    curl_easy_getinfo(x->easy, CURLINFO_RETRY_AFTER, &wait_s);
+    if (what)
+        snprintf(why, sizeof why, "%s", what);
     else if (code != CURLE_OK)
-        snprintf(why, sizeof why, "%s", curl_easy_strerror(code));
-    else if (status == 200)
-        snprintf(why, sizeof why, "the stream ended before its end mark");
+        snprintf(why, sizeof why, "%s", x->detail[0] ? x->detail : curl_easy_strerror(code));
     else
         server_said(x, why, sizeof why);
     if (status && status != 200)
         snprintf(text, sizeof text, "%.100s: HTTP %ld: %s", r->url, status, why);
     else
         snprintf(text, sizeof text, "%.100s: %s", r->url, why);
-    if (!passing || x->shown || x->tries >= r->core->o.retries) {
-        end(r, x, INFER_END_ERROR, text, passing && !x->shown);
+    x->job->result.retry_ns = (int64_t)wait_s * 1000000000;
+    if (wait_s > RETRY_AFTER_MAX_S) {
+        snprintf(why, sizeof why, "; it asks for %lld s of patience", (long long)wait_s);
+        strncat(text, why, sizeof text - strlen(text) - 1);
+        passing = false;
+    }
+    end(r, x, INFER_END_ERROR, text, passing && !shown);
+}
+
+/* The transfer is over, by the server's will or ours. */
+static void over(struct remote *r, struct xfer *x, CURLcode code, long status)
+{
+    char *type = NULL;
+    if (status != 200) {
+        failed(r, x, code, status, NULL);
         return;
     }
-    int64_t pause = (int64_t)250000000 << (x->tries < 6 ? x->tries : 6);
-    if (wait_s > 0 && wait_s < 300)
-        pause = (int64_t)wait_s * 1000000000;
-    x->tries++;
-    x->again_ns = io_mono_ns() + pause;
-    curl_multi_remove_handle(r->multi, x->easy);
-    curl_easy_cleanup(x->easy);
-    x->easy = NULL;
+    if (x->state < CHATSTREAM_DONE && code != CURLE_OK && x->state != CHATSTREAM_ENDED) {
+        failed(r, x, code, status, NULL);
+        return;
+    }
+    curl_easy_getinfo(x->easy, CURLINFO_CONTENT_TYPE, &type);
+    if (chatstream_finish(x->stream, type) == CHATSTREAM_BROKEN)
+        failed(r, x, code, status, chatstream_problem(x->stream));
+    else
+        end(r, x, chatstream_facts(x->stream).length ? INFER_END_LENGTH : INFER_END_STOP, NULL,
+            false);
 }
 
 static void collect(struct remote *r)
@@ -326,26 +281,23 @@ static void collect(struct remote *r)
             continue;
         curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&x);
         curl_easy_getinfo(m->easy_handle, CURLINFO_RESPONSE_CODE, &status);
-        if (code == CURLE_OK && status == 200 && x->ended && !x->what[0])
-            end(r, x, x->length ? INFER_END_LENGTH : INFER_END_STOP, NULL, false);
-        else
-            failed(r, x, code, status);
+        over(r, x, code, status);
     }
 }
 
 static void watch(struct remote *r)
 {
-    int64_t now = io_mono_ns();
+    int64_t now = io_mono_ns(), stall = r->core->o.stall_ns;
     for (struct xfer *x = r->list, *next; x; x = next) {
+        char what[64];
         next = x->next;
         if (atomic_load(&x->job->cancel)) {
             end(r, x, INFER_END_CANCELLED, NULL, false);
-        } else if (x->again_ns && now >= x->again_ns) {
-            launch(r, x);
-        } else if (!x->again_ns && now - x->last_ns > r->core->o.stall_ns) {
-            snprintf(x->what, sizeof x->what, "no byte for %lld s",
-                     (long long)(r->core->o.stall_ns / 1000000000));
-            failed(r, x, CURLE_OPERATION_TIMEDOUT, 0);
+        } else if (x->state == CHATSTREAM_ENDED && now - x->last_ns > AFTER_END_NS) {
+            over(r, x, CURLE_OK, 200);
+        } else if (now - x->last_ns > stall) {
+            snprintf(what, sizeof what, "no byte for %lld ms", (long long)(stall / 1000000));
+            failed(r, x, CURLE_OPERATION_TIMEDOUT, 0, what);
         }
     }
 }
@@ -365,8 +317,12 @@ static int read_key(struct remote *r, struct err *err)
                        path);
     buf_init(&b, 1024);
     int rc = io_read_file(path, &b, err);
+    struct str key = str_trim(buf_view(&b));
+    for (size_t i = 0; rc == 0 && i < key.n; i++)
+        if ((unsigned char)key.p[i] <= 0x20 || key.p[i] == 0x7f)
+            rc = err_set(err, ERR_PARSE, "engine.key_file '%s' holds more than one word", path);
     if (rc == 0) {
-        snprintf(line, sizeof line, "Authorization: Bearer %.*s", STR_ARG(str_trim(buf_view(&b))));
+        snprintf(line, sizeof line, "Authorization: Bearer %.*s", STR_ARG(key));
         r->headers = curl_slist_append(r->headers, line);
     }
     buf_done(&b);

@@ -362,6 +362,8 @@ static void engine_failed(struct turn *t, const struct infer_result *r)
         return;
     }
     int64_t pause = (SECOND / 4) << (t->retries < 6 ? t->retries : 6);
+    if (r->retry_ns > pause)
+        pause = r->retry_ns;
     t->retries++;
     if (session_log(t->s, t->id, NULL, "warning",
                     json_pack("{s:s, s:o, s:i, s:I}", "kind", "engine_retry", "message",
@@ -381,6 +383,10 @@ static void check_remote_calls(struct turn *t)
         json_t *args = NULL;
         if (!c->args.len)
             buf_puts(&c->args, "{}");
+        if (!c->name.len) {
+            buf_puts(&c->name, "unknown");
+            snprintf(c->fault, sizeof c->fault, "the call names no tool");
+        }
         if (json_read(&args, buf_view(&c->args), &err) < 0 || !json_is_object(args))
             snprintf(c->fault, sizeof c->fault, "the arguments are not a JSON object");
         json_decref(args);
