@@ -2,6 +2,7 @@
 #include "agentd/netcheck.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -132,6 +133,26 @@ void netcheck_text(const struct sockaddr *a, char *buf, size_t cap)
     }
 }
 
+/* An address of this machine's own interfaces, which may well be public. Unknown means yes. */
+static bool own(const struct sockaddr *a)
+{
+    char text[INET6_ADDRSTRLEN], mine[INET6_ADDRSTRLEN];
+    struct ifaddrs *all = NULL;
+    netcheck_text(a, text, sizeof text);
+    const char *plain = strncmp(text, "::ffff:", 7) == 0 ? text + 7 : text;
+    if (getifaddrs(&all) < 0)
+        return true;
+    bool hit = false;
+    for (const struct ifaddrs *i = all; i && !hit; i = i->ifa_next) {
+        if (!i->ifa_addr)
+            continue;
+        netcheck_text(i->ifa_addr, mine, sizeof mine);
+        hit = mine[0] && strcmp(mine, plain) == 0;
+    }
+    freeifaddrs(all);
+    return hit;
+}
+
 bool netcheck_address(const struct policy *p, const struct sockaddr *a)
 {
     char text[INET6_ADDRSTRLEN];
@@ -143,11 +164,11 @@ bool netcheck_address(const struct policy *p, const struct sockaddr *a)
             return true;
     if (a->sa_family == AF_INET) {
         memcpy(&v4, a, sizeof v4);
-        return public_v4((const uint8_t *)&v4.sin_addr);
+        return public_v4((const uint8_t *)&v4.sin_addr) && !own(a);
     }
     if (a->sa_family == AF_INET6) {
         memcpy(&v6, a, sizeof v6);
-        return public_v6(v6.sin6_addr.s6_addr);
+        return public_v6(v6.sin6_addr.s6_addr) && !own(a);
     }
     return false;
 }
@@ -336,6 +357,9 @@ static int hello_body(struct reader r, char name[NETCHECK_HOST_MAX], struct err 
         struct reader ext = sub(&all, take(&all, 2));
         if (ext.bad || (type == 0 && seen))
             break;
+        if (type == 0xfe0d || type == 0xffce) /* the name in clear would be a pretext */
+            return err_set(err, ERR_DENIED, "an encrypted TLS hello hides whom it asks for and "
+                           "does not pass; switch ECH off");
         if (type != 0)
             continue;
         seen = true;

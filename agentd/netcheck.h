@@ -37,7 +37,7 @@ NODISCARD int netcheck_head(struct str in, struct netcheck_head *out, struct err
 NODISCARD int netcheck_host(const struct policy *p, const char *host, uint16_t port,
                             bool connect, struct err *err);
 
-/* Whether an address may be dialled: public, or listed itself in the policy. */
+/* Whether an address may be dialled: public and not of this machine, or listed itself. */
 bool netcheck_address(const struct policy *p, const struct sockaddr *a);
 /* Its text, canonical. */
 void netcheck_text(const struct sockaddr *a, char *buf, size_t cap);

@@ -422,7 +422,8 @@ static void on_head(struct conn *c)
     }
     enter(c, RESOLVE);
     const struct policy_secret *s = secret_for(c);
-    if (ev_resolve_new(&c->resolve, c->p->o.ev, c->head.host, s ? 443 : c->head.port,
+    if (ev_resolve_new(&c->resolve, c->p->o.ev, c->head.host,
+                       s ? (uint16_t)s->port : c->head.port,
                        on_resolved, c, &err) < 0)
         refuse(c, 502, err.text);
 }

@@ -1,6 +1,8 @@
 /*
  * nettls.c - libcurl's multi interface on ev.h for a single transfer. The value of the secret
- * is read when it is needed and wiped after it was given to libcurl.
+ * is read when it is needed and wiped at the end. A server that answers with what it was sent
+ * would carry it into the cell: the value is looked for in the answer, head and body, and
+ * stars stand in its place. (In another encoding it would pass; only a trusted host gets it.)
  */
 #include "agentd/nettls.h"
 
@@ -28,6 +30,8 @@ struct nettls {
         struct ev_fd *watch;
     } sock[SOCKETS];
     struct buf head; /* response head, rewritten: the body is plain and ends with the line */
+    struct buf value; /* the secret itself */
+    struct buf held;  /* what may be the beginning of it */
     bool head_sent, paused, over;
     bool *freed;
 };
@@ -122,27 +126,52 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
     return t->head.failed ? 0 : size * n;
 }
 
+/* Length of the longest end of `held` that begins the secret without completing it. */
+static size_t begun(const struct nettls *t)
+{
+    size_t most = t->value.len ? t->value.len - 1 : 0;
+    for (size_t n = most < t->held.len ? most : t->held.len; n > 0; n--)
+        if (memcmp(t->held.data + t->held.len - n, t->value.data, n) == 0)
+            return n;
+    return 0;
+}
+
+/* Passes bytes on with the secret masked; `last`: nothing follows that could complete it. */
+static void pass(struct nettls *t, const void *data, size_t n, bool last)
+{
+    enum { SHORTEST = 6 }; /* a shorter value would be found everywhere */
+    struct buf *h = &t->held;
+    buf_add(h, data, n);
+    bool masks = t->value.len >= SHORTEST;
+    for (size_t at = 0; masks && (at = str_find(buf_view(h), buf_view(&t->value), at)) != STR_NONE;)
+        memset(h->data + at, '*', t->value.len);
+    size_t keep = masks && !last ? begun(t) : 0, out = h->len - keep;
+    t->o.room -= out < t->o.room ? out : t->o.room;
+    if (out)
+        t->o.cb(t->o.arg, h->data, out, NULL);
+    buf_consume(h, out);
+}
+
 static void send_head(struct nettls *t)
 {
     if (t->head_sent)
         return;
     t->head_sent = true;
     buf_puts(&t->head, "\r\n");
-    t->o.room -= t->head.len < t->o.room ? t->head.len : t->o.room;
-    t->o.cb(t->o.arg, t->head.data, t->head.len, NULL);
+    pass(t, t->head.data, t->head.len, true);
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
     struct nettls *t = arg;
-    if (size * n + t->head.len + 2 > t->o.room) {
+    size_t head = t->head_sent ? 0 : t->head.len + 2;
+    if (size * n + head + t->held.len > t->o.room) {
         t->paused = true;
         return CURL_WRITEFUNC_PAUSE;
     }
     send_head(t);
-    t->o.room -= size * n;
-    t->o.cb(t->o.arg, data, size * n, NULL);
-    return size * n;
+    pass(t, data, size * n, false);
+    return t->held.failed ? 0 : size * n;
 }
 
 static void check_done(struct nettls *t)
@@ -157,6 +186,7 @@ static void check_done(struct nettls *t)
         return;
     }
     send_head(t);
+    pass(t, "", 0, true);
     t->o.cb(t->o.arg, NULL, 0, NULL);
 }
 
@@ -169,35 +199,51 @@ void nettls_room(struct nettls *t, size_t room)
     curl_easy_pause(t->easy, CURLPAUSE_CONT);
 }
 
+static void wipe(struct buf *b)
+{
+    if (b->data)
+        sodium_memzero(b->data, b->len);
+    buf_done(b);
+}
+
+static int read_value(struct nettls *t, struct err *err)
+{
+    const struct policy_secret *s = t->o.secret;
+    const char *value = s->from_env ? getenv(s->from_env) : NULL;
+    struct buf *b = &t->value;
+    int rc = 0;
+    if (value)
+        buf_puts(b, value);
+    else if (s->from_file)
+        rc = io_read_file(s->from_file, b, err);
+    else
+        rc = err_set(err, ERR_NOTFOUND, "variable %s, which holds the secret for %s, is not set",
+                     s->from_env, s->host);
+    while (rc == 0 && b->len && (b->data[b->len - 1] == '\n' || b->data[b->len - 1] == '\r'))
+        buf_truncate(b, b->len - 1);
+    if (rc == 0 && (b->failed || b->len == 0 || memchr(b->data, '\n', b->len) ||
+                    memchr(b->data, '\r', b->len) || memchr(b->data, '\0', b->len)))
+        rc = err_set(err, ERR_PARSE, "the secret for %s is not one line of text", s->host);
+    return rc;
+}
+
 /* "Header: prefix value" into libcurl's list; the copy here is wiped. */
 static int add_secret(struct nettls *t, struct err *err)
 {
     const struct policy_secret *s = t->o.secret;
     struct buf b;
-    buf_init(&b, 16384);
+    int rc = read_value(t, err);
+    if (rc < 0)
+        return rc;
+    buf_init(&b, 32768);
     buf_printf(&b, "%s: %s", s->header, s->prefix ? s->prefix : "");
-    int rc = 0;
-    const char *value = s->from_env ? getenv(s->from_env) : NULL;
-    if (value)
-        buf_puts(&b, value);
-    else if (s->from_file)
-        rc = io_read_file(s->from_file, &b, err);
-    else
-        rc = err_set(err, ERR_NOTFOUND, "variable %s, which holds the secret for %s, is not set",
-                     s->from_env, s->host);
-    while (rc == 0 && b.len && (b.data[b.len - 1] == '\n' || b.data[b.len - 1] == '\r'))
-        buf_truncate(&b, b.len - 1);
-    if (rc == 0 && (b.failed || memchr(b.data, '\n', b.len) || memchr(b.data, '\r', b.len)))
-        rc = err_set(err, ERR_PARSE, "the secret for %s is not one line", s->host);
-    struct curl_slist *more = rc == 0 ? curl_slist_append(t->headers, buf_cstr(&b)) : NULL;
-    if (b.data)
-        sodium_memzero(b.data, b.len);
-    buf_done(&b);
-    if (rc == 0 && !more)
+    buf_str(&b, buf_view(&t->value));
+    struct curl_slist *more = b.failed ? NULL : curl_slist_append(t->headers, buf_cstr(&b));
+    wipe(&b);
+    if (!more)
         return err_nomem(err);
-    if (more)
-        t->headers = more;
-    return rc;
+    t->headers = more;
+    return 0;
 }
 
 /* The client's own headers, but for those about the hop and the one that we set. */
@@ -225,8 +271,9 @@ static int set_up(struct nettls *t, struct err *err)
 {
     char url[9216], pin[512];
     const char *bracket = strchr(t->o.address, ':') ? "[" : "";
-    snprintf(url, sizeof url, "https://%s%.*s", t->o.host, STR_ARG(t->o.target));
-    snprintf(pin, sizeof pin, "%s:443:%s%s%s", t->o.host, bracket, t->o.address,
+    int port = (int)t->o.secret->port;
+    snprintf(url, sizeof url, "https://%s:%d%.*s", t->o.host, port, STR_ARG(t->o.target));
+    snprintf(pin, sizeof pin, "%s:%d:%s%s%s", t->o.host, port, bracket, t->o.address,
              bracket[0] ? "]" : "");
     t->multi = curl_multi_init();
     t->easy = curl_easy_init();
@@ -245,6 +292,8 @@ static int set_up(struct nettls *t, struct err *err)
     curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, "https");
     curl_easy_setopt(t->easy, CURLOPT_RESOLVE, t->resolve);
     curl_easy_setopt(t->easy, CURLOPT_PROXY, "");
+    if (t->o.secret->ca_file)
+        curl_easy_setopt(t->easy, CURLOPT_CAINFO, t->o.secret->ca_file);
     curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
@@ -264,6 +313,8 @@ int nettls_new(struct nettls **out, const struct nettls_opts *o, struct err *err
         return err_nomem(err);
     t->o = *o;
     buf_init(&t->head, 32768);
+    buf_init(&t->value, 16384);
+    buf_init(&t->held, 0);
     int rc = ev_timer_new(&t->timer, o->ev, on_time, t, err);
     if (rc == 0)
         rc = set_up(t, err);
@@ -291,6 +342,8 @@ void nettls_free(struct nettls *t)
     curl_slist_free_all(t->resolve);
     ev_timer_free(t->timer);
     buf_done(&t->head);
+    buf_done(&t->held);
+    wipe(&t->value);
     if (t->freed)
         *t->freed = true;
     mem_free(t);

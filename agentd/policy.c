@@ -85,7 +85,8 @@ static const struct row rows[] = {
     {"network.deny", K_READER, 0, 0, 0, NULL, NULL, read_deny, "asked before allow"},
     {"network.ports", K_READER, 0, 0, 0, NULL, "[443]", read_ports, "ports of CONNECT"},
     {"secrets", K_READER, 0, 0, 0, NULL, NULL, read_secrets,
-     "{host, header, prefix, from_env | from_file}: added by the proxy, never inside"},
+     "{host, header, prefix, from_env | from_file, port, ca_file}: the proxy makes a plain "
+     "request to this host one over TLS, with the header; it is never inside"},
     {"limits.*", K_READER, 0, 0, 0, NULL, NULL, read_limit, "see the rows that follow"},
     {"limits.wall", K_DURATION, AT(wall_ms), 100, 86400000, NULL, "120s", NULL,
      "time of one call unless it asks for another"},
@@ -355,21 +356,32 @@ static int read_ports(struct ctx *c, const struct yaml_node *list)
     return rc;
 }
 
+static bool header_name(const char *s)
+{
+    return s[0] && s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")] == '\0';
+}
+
 static int read_secret(struct ctx *c, const struct yaml_node *n, struct policy_secret *s)
 {
     const struct {
         const char *key, **to;
     } fields[] = {{"host", &s->host},         {"header", &s->header},
                   {"prefix", &s->prefix},     {"from_env", &s->from_env},
-                  {"from_file", &s->from_file}};
+                  {"from_file", &s->from_file}, {"ca_file", &s->ca_file}};
+    s->port = 443;
     int rc = n->kind == YAML_MAP ? 0 : yaml_fail(c->y, n, c->err, "a secret must be a map");
     for (const struct yaml_node *k = n->first; rc == 0 && k; k = k->next) {
         unsigned i = 0;
         struct str text;
+        if (str_is(k->key, "port")) {
+            rc = yaml_int(c->y, k, 1, 65535, &s->port, c->err);
+            continue;
+        }
         while (i < ARRAY_LEN(fields) && !str_is(k->key, fields[i].key))
             i++;
         if (i == ARRAY_LEN(fields))
-            return unknown(c, k, "a secret (host, header, prefix, from_env, from_file)");
+            return unknown(c, k, "a secret (host, header, prefix, from_env, from_file, port, "
+                           "ca_file)");
         rc = yaml_text(c->y, k, &text, c->err);
         if (rc == 0)
             *fields[i].to = keep(c, text);
@@ -379,6 +391,9 @@ static int read_secret(struct ctx *c, const struct yaml_node *n, struct policy_s
                        "a secret needs host, header and one of from_env and from_file");
     if (rc == 0 && (!host_pattern(str_c(s->host)) || s->host[0] == '*'))
         rc = yaml_fail(c->y, n, c->err, "a secret goes to one host, named exactly");
+    if (rc == 0 && (!header_name(s->header) || (s->prefix && strpbrk(s->prefix, "\r\n"))))
+        rc = yaml_fail(c->y, n, c->err, "a secret's header is one name such as Authorization, "
+                       "and its prefix one line");
     return rc;
 }
 

@@ -33,6 +33,8 @@ struct policy_secret {
     const char *prefix;   /* before the value, such as "Bearer " */
     const char *from_env; /* name of a variable of the daemon, or NULL */
     const char *from_file; /* path of a file with the value, or NULL */
+    const char *ca_file;   /* certificates that vouch for the host, or NULL: the system's */
+    int64_t port;          /* of the host's TLS */
 };
 
 struct policy_env {

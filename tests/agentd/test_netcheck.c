@@ -164,6 +164,10 @@ static void hellos(void **state)
                "not TLS");
     n = hello(h, "bad name");
     ASSERT_ERR(netcheck_hello(str_of(h, n), name, &err), ERR_PARSE, &err, "malformed");
+    n = hello(h, "example.org"); /* its server name becomes an encrypted hello: type 0xfe0d */
+    h[n - strlen("example.org") - 9] = 0xfe;
+    h[n - strlen("example.org") - 8] = 0x0d;
+    ASSERT_ERR(netcheck_hello(str_of(h, n), name, &err), ERR_DENIED, &err, "encrypted");
     n = hello(h, "example.org");
     h[43] = 200; /* session id longer than what is there */
     assert_true(netcheck_hello(str_of(h, n), name, &err) < 0);

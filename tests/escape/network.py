@@ -1,8 +1,13 @@
-"""network.py - T20: getting round the proxy. The server here is a real one on loopback; a
-policy that lists the address itself may reach it, one that lists only its name may not."""
+"""network.py - T20: getting round the proxy, and secrets that it adds. Servers are real ones: on
+loopback, where a policy that lists the address itself may reach them and one that lists only
+the name may not; and in a network namespace with a name server, public and private addresses."""
 import os
+import shlex
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 
 from harness import PYTHON, main, wait_for
@@ -159,5 +164,286 @@ def t20_proxy(w):
     server.sock.close()
 
 
+# ---- a network of its own: names, public and private addresses, TLS ------------------------
+
+PUBLIC, PORT = "93.184.216.34", 8080
+NAMES = {  # what the name server says, in turn
+    "allowed.test": [["93.184.216.34"]], "own.test": [["93.184.216.1"]], "api.test": [["93.184.216.34"]],
+    "rebind.test": [["93.184.216.34"], ["127.0.0.1"]], "both.test": [["127.0.0.1", "93.184.216.34"]],
+    "local.test": [["127.0.0.1"]], "meta.test": [["169.254.169.254"]], "private.test": [["10.0.0.1"]],
+    "mapped.test": [["::ffff:127.0.0.1"]], "six.test": [["::1"]], "nat.test": [["64:ff9b::7f00:1"]],
+    "zero.test": [["0.0.0.0"]], "cgnat.test": [["100.64.0.1"]], "multi.test": [["224.0.0.1"]],
+    "6to4.test": [["2002:7f00:1::"]], "broad.test": [["255.255.255.255"]]}
+
+
+class Resolver(threading.Thread):
+    """A name server for A and AAAA; counts what it is asked."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 53))
+        self.asked = {}
+
+    def run(self):
+        while True:
+            q, peer = self.sock.recvfrom(2048)
+            at, labels = 12, []
+            while q[at]:
+                labels.append(q[at + 1:at + 1 + q[at]].decode().lower())
+                at += 1 + q[at]
+            kind, end = q[at + 1:at + 3], at + 5
+            name, answers = ".".join(labels), b""
+            turn = NAMES.get(name, [])
+            n = self.asked.get(name, 0)
+            found = [a for a in (turn[n // 2 % len(turn)] if turn else []) if (":" in a) == (kind == b"\0\x1c")]
+            self.asked[name] = n + 1  # two questions, A and AAAA, are one look-up
+            for a in found:
+                raw = socket.inet_pton(socket.AF_INET6 if ":" in a else socket.AF_INET, a)
+                answers += b"\xc0\x0c" + kind + b"\0\1\0\0\0\0" + len(raw).to_bytes(2, "big") + raw
+            flags = b"\x81\x80" if turn else b"\x81\x83"
+            self.sock.sendto(q[:2] + flags + b"\0\1" + len(found).to_bytes(2, "big") + b"\0\0\0\0" +
+                             q[12:end] + answers, peer)
+
+
+class Web(threading.Thread):
+    """Notes every request in a file; answers with what it was sent."""
+
+    def __init__(self, note, address, port, tls=None):
+        super().__init__(daemon=True)
+        self.sock = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else
+                                         socket.AF_INET)
+        self.tls, self.note = tls, note
+
+    def run(self):
+        while True:
+            c, _ = self.sock.accept()
+            threading.Thread(target=self.one, args=(c,), daemon=True).start()
+
+    def one(self, c):
+        try:
+            c.settimeout(5)
+            if self.tls:
+                c = self.tls.wrap_socket(c, server_side=True)
+            data = b""
+            while b"\r\n\r\n" not in data:
+                more = c.recv(65536)
+                if not more:
+                    return
+                data += more
+            with open(self.note, "ab") as f:
+                f.write(data.hex().encode() + b"\n")
+            if data.startswith(b"GET /go"):
+                c.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:8080/\r\nContent-Length: 0\r\n\r\n")
+            elif data.startswith(b"GET /slow"):
+                body = b"echo: " + data
+                c.sendall(b"HTTP/1.1 200 OK\r\nX-Echo: " + data.split(b"Bearer ")[-1].split(b"\r\n")[0] +
+                          b"\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                          b"".join(b"1\r\n" + body[i:i + 1] + b"\r\n" for i in range(len(body))) + b"0\r\n\r\n")
+            else:
+                body = b"reached " + data
+                c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        except OSError:
+            pass
+        finally:
+            c.close()
+
+
+class Notes:
+    """What servers that share a file were sent."""
+
+    def __init__(self, root, name):
+        self.path = os.path.join(root, name)
+        self.clear()
+
+    def clear(self):
+        open(self.path, "w").close()
+
+    @property
+    def got(self):
+        with open(self.path) as f:
+            return [bytes.fromhex(line) for line in f]
+
+
+def far(root):
+    """The other end of the wire: the public servers, in a process of their own."""
+    import time
+    for what in (("link", "set", "lo", "up"), ("addr", "add", PUBLIC + "/24", "dev", "far"),
+                 ("link", "set", "far", "up")):
+        subprocess.run(["ip", *what], check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(os.path.join(root, "api.pem"), os.path.join(root, "api.key"))
+    Web(os.path.join(root, "public"), PUBLIC, PORT).start()
+    Web(os.path.join(root, "secure"), PUBLIC, 443, context).start()
+    print("up", flush=True)
+    time.sleep(600)
+
+
+def certificates(root):
+    """An authority of our own and its word for api.test."""
+    def openssl(*args):
+        subprocess.run(["openssl", *args], check=True, cwd=root, capture_output=True)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "9",
+            "-subj", "/CN=test authority")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "api.key", "-out", "api.csr", "-subj", "/CN=api.test")
+    with open(os.path.join(root, "ext"), "w") as f:
+        f.write("subjectAltName=DNS:api.test,DNS:allowed.test\n")
+    openssl("x509", "-req", "-in", "api.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out",
+            "api.pem", "-days", "9", "-extfile", "ext")
+
+
+def inside_names(w):
+    """Runs in a network namespace of its own, see t20_names."""
+    resolver = Resolver()
+    resolver.start()
+    certificates(w.root)
+    public, secure, near = Notes(w.root, "public"), Notes(w.root, "secure"), Notes(w.root, "near")
+    wire = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo ready; read x; exec \"$@\"", "sh", PYTHON,
+                             os.path.abspath(__file__), "--far", w.root], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+    wire.stdout.readline()
+    for what in (("link", "add", "near", "type", "veth", "peer", "name", "far"),
+                 ("link", "set", "far", "netns", str(wire.pid)), ("addr", "add", "93.184.216.1/24", "dev", "near"),
+                 ("link", "set", "near", "up")):
+        subprocess.run(["ip", *what], check=True)
+    wire.stdin.write(b"\n")
+    wire.stdin.flush()
+    w.check("the other end of the wire is up", b"up" in wire.stdout.readline(), "it is not")
+    for a in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "100.64.0.1", "93.184.216.1"):
+        Web(near.path, a, PORT).start()
+    try:
+        names_and_secrets(w, resolver, public, secure, near)
+    finally:
+        wire.kill()
+        wire.wait()
+
+
+def names_and_secrets(w, resolver, public, secure, near):
+    names = ", ".join(n for n in NAMES if n != "api.test")
+    policy = w.policy(f"workspace: temp\nnetwork:\n  mode: proxy\n  ports: [443, {PORT}]\n"
+                      f"  allow: [{names}, api.test]\nsecrets:\n"
+                      f"  - {{host: api.test, header: Authorization, prefix: 'Bearer ', from_env: T_CREDENTIAL, "
+                      f"ca_file: {w.root}/ca.pem}}\n")
+    secret = "canary-secret-0123456789"
+    env = dict(os.environ, T_CREDENTIAL=secret)
+    d, off = w.start(policy, env=env), w.daemon(off=True)
+    w.daemons["names"] = d
+
+    def hits():
+        return len(near.got)
+
+    def curl(where, url, *more):
+        return where.bash(shlex.join(["curl", "-sS", "-m", "8", *more, url]) + " 2>&1; true")["text"]
+
+    got = curl(d, f"http://allowed.test:{PORT}/page")
+    w.check("T20 an allowed name is reached by a command", "reached GET /page" in got and len(public.got) == 1, got)
+    got = curl(d, f"https://allowed.test/", "-k")
+    w.check("T20 and over TLS", "reached" in got, got)
+    for name in NAMES:
+        if name in ("allowed.test", "api.test", "both.test", "rebind.test"):
+            continue
+        got = curl(d, f"http://{name}:{PORT}/")
+        w.check(f"T20 {name}, allowed, with an address that is not", "reached" not in got and hits() == 0, got)
+    got = curl(off, f"http://local.test:{PORT}/")
+    w.check("T20 control: without a cell it is reached", "reached" in got and hits() == 1, got)
+    near.clear()
+    for _ in range(6):
+        got = curl(d, f"http://both.test:{PORT}/"), curl(d, f"http://rebind.test:{PORT}/")
+    w.check("T20 a name that changes its mind: the checked address is the one dialled", hits() == 0 and
+            "reached" in got[0], str(got))
+    lookups = sum(n for name, n in resolver.asked.items() if name == "rebind.test")
+    w.check("T20 one look-up a connection", lookups <= 12, str(lookups))
+    got = curl(d, f"http://allowed.test:{PORT}/go", "-L")
+    w.check("T20 a redirect to an address", "reached" not in got and hits() == 0, got)
+    raw = ("import socket, sys\n"
+           "for line in LINES:\n"
+           "  s = socket.create_connection(('127.0.0.1', 3128)); s.settimeout(6)\n"
+           "  s.sendall(line.decode('unicode_escape').encode('latin-1'))\n"
+           "  out = b''\n"
+           "  try:\n"
+           "    while True:\n"
+           "      b = s.recv(65536)\n"
+           "      if not b: break\n"
+           "      out += b\n"
+           "  except OSError: pass\n"
+           "  print(ascii(line[:60]), ascii(out[:60]))\n")
+    good = f"allowed.test:{PORT}"
+    bad = [f"GET http://{good}/ HTTP/1.1\\r\\nHost: local.test\\r\\n\\r\\n",
+           f"GET http://{good}/ HTTP/1.1\\r\\nHost: {good}\\r\\nHost: local.test\\r\\n\\r\\n",
+           f"GET http://{good}/ HTTP/1.1\\r\\nX: a\\n\\nGET http://local.test/ HTTP/1.1\\r\\n\\r\\n",
+           f"GET http://{good}/ HTTP/1.1\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\nGET / HTTP/1.1\\r\\n\\r\\n",
+           f"GET http://{good}/ HTTP/1.1\\r\\nContent-Length: 5\\r\\n\\r\\nabcde",
+           f"GET http://{good}/ HTTP/1.1\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\\r\\n",
+           f"GET http://{good}/ HTTP/1.1\\r\\n folded: x\\r\\n\\r\\n", f"GET  http://{good}/ HTTP/1.1\\r\\n\\r\\n",
+           f"GET http://{good}@local.test/ HTTP/1.1\\r\\n\\r\\n", f"GET http://local.test#@{good}/ HTTP/1.1\\r\\n\\r\\n",
+           "GET http://127.1:8080/ HTTP/1.1\\r\\n\\r\\n", "GET http://[::ffff:7f00:1]:8080/ HTTP/1.1\\r\\n\\r\\n",
+           "GET http://0x7f.1:8080/ HTTP/1.1\\r\\n\\r\\n", "GET / HTTP/1.1\\r\\nHost: local.test\\r\\n\\r\\n",
+           "CONNECT 127.0.0.1:8080 HTTP/1.1\\r\\n\\r\\n", "CONNECT [::1]:8080 HTTP/1.1\\r\\n\\r\\n",
+           "CONNECT allowed.test.:443 HTTP/1.1\\r\\n\\r\\n", "CONNECT allowed.test:22 HTTP/1.1\\r\\n\\r\\n",
+           "CONNECT allowed.test HTTP/1.1\\r\\n\\r\\n", "CONNECT allowed.test:443:8080 HTTP/1.1\\r\\n\\r\\n",
+           "CONNECT allowed.test:443 HTTP/1.1\\r\\nHost: local.test:443\\r\\n\\r\\n",
+           "CONNECT allowed\\x2etest%00:443 HTTP/1.1\\r\\n\\r\\n", "PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n",
+           "POST http://allowed.test:8080/ HTTP/1.1\\r\\nContent-Length: 1\\r\\n\\r\\nx",
+           "OPTIONS * HTTP/1.1\\r\\n\\r\\n", "get http://allowed.test:8080/ HTTP/1.1\\r\\n\\r\\n",
+           "GET ftp://allowed.test/ HTTP/1.1\\r\\n\\r\\n", "GET file:///etc/passwd HTTP/1.1\\r\\n\\r\\n"]
+    n = len(public.got) + len(secure.got)
+    sent = [line.encode() for line in bad]
+    r = d.bash(f"{PYTHON} -I -c {shlex.quote(raw.replace('LINES', repr(sent)))}")
+    said = [x for x in r["text"].splitlines() if x.startswith("b")]
+    for line, x in zip(bad, said + [""] * len(bad)):
+        answer = x.rsplit(" b", 1)[-1]
+        w.check(f"T20 refused: {line[:70]}", "HTTP/1.1 4" in answer, x)
+    w.check("T20 none of these reached anybody", hits() == 0 and len(public.got) + len(secure.got) == n,
+            f"{hits()} {public.got[n:]}")
+
+    # The secret: it arrives at the one host, over TLS, and the cell never sees it.
+    secure.clear()
+    got = curl(d, "http://api.test/v1")
+    w.check("secret: the host gets it over TLS", len(secure.got) == 1 and
+            b"Authorization: Bearer " + secret.encode() in secure.got[0], str(secure.got))
+    w.check("secret: an answer that repeats it is masked", "reached GET /v1" in got and "canary" not in got and
+            "*" * len(secret) in got, got)
+    got = curl(d, "http://api.test/slow", "-i")
+    w.check("secret: also byte by byte and in a header", "echo: GET /slow" in got and "canary" not in got and
+            got.count("*" * len(secret)) == 2, got)
+    got = curl(d, "http://api.test/v1", "-H", "Authorization: mine", "-H", "X: y")
+    w.check("secret: the client's own header of that name is dropped", b"mine" not in secure.got[-1] and
+            b"X: y" in secure.got[-1], str(secure.got[-1]))
+    n = len(secure.got)
+    curl(d, f"http://allowed.test:{PORT}/"), curl(d, "https://api.test/", "-k")
+    w.check("secret: no other host and no tunnel gets it", secret.encode() not in b"".join(public.got + secure.got[n:]),
+            str(secure.got[n:]))
+    r = d.bash("env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; grep -rs canary /tmp /workspace /etc; true")
+    w.check("secret: it is nowhere inside", "canary" not in r["text"], r["text"][-300:])
+    w.check("secret: it is not in the log, the connections are", "canary" not in d.read_log() and
+            '"host":"api.test"' in d.read_log() and '"host":"local.test"' in d.read_log(), d.read_log()[-600:])
+    # A server that cannot prove who it is gets nothing.
+    wrong = w.policy(open(policy).read().replace(f"ca_file: {w.root}/ca.pem", "port: 443").replace(
+        "version: 1\nrequire: nolimits\n", ""))
+    d2 = w.start(wrong, env=env)
+    n = len(secure.got)
+    got = curl(d2, "http://api.test/v1")
+    w.check("secret: not to a server whose certificate is not vouched for", len(secure.got) == n and
+            "certificate" in got, got)
+    d2.close()
+
+
+def t20_names(w):
+    if not (w.is_root and shutil.which("ip") and shutil.which("unshare") and shutil.which("curl") and
+            shutil.which("openssl")):
+        return w.skip("T20 names and addresses", "needs root, iproute2, curl and openssl")
+    setup = ("ip link set lo up && for a in 169.254.169.254 10.0.0.1 100.64.0.1; do "
+             "ip addr add $a/32 dev lo || exit 77; done; f=$(mktemp); echo nameserver 127.0.0.1 >$f; "
+             "mount --bind $f /etc/resolv.conf || exit 77; rm $f; exec \"$@\"")
+    r = subprocess.run(["unshare", "-mn", "sh", "-c", setup, "sh", PYTHON, os.path.abspath(__file__), "--as-is"],
+                       env=dict(os.environ, ESCAPE_ONLY="inside_names", ESCAPE_NAMES="1"))
+    if r.returncode == 77:
+        return w.skip("T20 names and addresses", "no network namespace with addresses here")
+    w.check("T20 names and addresses", r.returncode == 0, f"exit {r.returncode}, see above")
+
+
 if __name__ == "__main__":
-    main([t20_proxy], plain="" if os.environ.get("AGENTD_LONG") else "^never$")
+    if sys.argv[1:2] == ["--far"]:
+        sys.exit(far(sys.argv[2]))
+    main([inside_names] if os.environ.get("ESCAPE_NAMES") else [t20_proxy, t20_names],
+         plain="" if os.environ.get("AGENTD_LONG") else "^never$")
