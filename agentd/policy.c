@@ -358,7 +358,8 @@ static int read_ports(struct ctx *c, const struct yaml_node *list)
 
 static bool header_name(const char *s)
 {
-    return s[0] && s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")] == '\0';
+    return s[0] && s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                               "0123456789-_")] == '\0';
 }
 
 static int read_secret(struct ctx *c, const struct yaml_node *n, struct policy_secret *s)
