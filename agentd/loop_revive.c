@@ -2,8 +2,8 @@
  * loop_revive.c - a turn that waited for an answer of the user when the daemon ended.
  *
  * It is made again from the log as it stood: its calls, its budget and what of it is used,
- * the open question with its deadline. Tools and engine are not touched before the answer
- * comes. Any other turn that was running is closed by loop_recover().
+ * the open question or approval with its deadline. Tools and engine are not touched before
+ * the answer comes. Any other turn that was running is closed by loop_recover().
  */
 #include <stdio.h>
 #include <string.h>
@@ -28,8 +28,7 @@ static bool find_question(void *arg, struct str id, struct str session, struct s
     (void)outcome;
     if (json_read(&data, text, &ignored) < 0)
         return true;
-    if (!json_is_array(json_object_get(data, "questions")) ||
-        !str_is(json_view(json_object_get(data, "turnId")), w->turn)) {
+    if (!str_is(json_view(json_object_get(data, "turnId")), w->turn)) {
         json_decref(data);
         return true;
     }

@@ -115,7 +115,7 @@ def main():
     for e in errors[:5]:
         print("FAIL", e)
     ok = not errors and max(wal) < 64 << 20 and max(fds) < 64 + 4 * SESSIONS
-    ok = ok and max(rss) < 200 << 20 and d.close() == 0
+    ok = d.close() == 0 and ok and max(rss) < 200 << 20
     sys.exit(0 if ok else 1)
 
 
