@@ -141,14 +141,19 @@ static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t las
             s++;
         uint32_t page = (uint32_t)(t - s->first_task), from = page * KV_PAGE;
         kvseq_get_index(s->run->seq, j->layer, page, keys);
-        if (page + 1 < s->tiles)
-            kvseq_prefetch_index(s->run->seq, j->layer, page + 1);
+        struct attn_next ahead, *next = NULL;
+        if (page + 1 < s->tiles && t + 1 < last) {
+            next = &ahead;
+            kvseq_next_index(s->run->seq, j->layer, page + 1, next);
+        }
         for (uint32_t i = 0; i < s->n; i++) {
             uint32_t row = s->row + i;
-            if (indexer_scores_row(f, row) && f->row_pos[row] >= from)
+            if (indexer_scores_row(f, row) && f->row_pos[row] >= from) {
                 f->attn->index(f->scores + (row - j->row) * f->score_ld + from,
                                f->iq + row * width, f->iw + row * hp->index_n_heads,
-                               hp->index_n_heads, keys, hp->index_head_dim);
+                               hp->index_n_heads, keys, hp->index_head_dim, next);
+                next = NULL;
+            }
         }
     }
 }
@@ -234,7 +239,7 @@ void indexer_select(struct forward *f, uint32_t layer)
         build_segments(f, &j);
         const struct segment *last = &j.seg[j.n_segs - 1];
         uint32_t tasks = last->first_task + last->tiles;
-        pool_run(f->pool, score_tiles, &j, tasks, tasks / (8 * pool_threads(f->pool)) + 1);
+        pool_run(f->pool, score_tiles, &j, tasks, tasks / (4 * pool_threads(f->pool)) + 1);
         pool_run(f->pool, pick_rows, &j, j.n_rows, 1);
         if (f->watch)
             tell(f, &j);

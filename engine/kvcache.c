@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "engine/kernel/attn.h"
 #include "engine/kernel/kernel.h"
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
@@ -381,17 +380,13 @@ void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint3
     }
 }
 
-static void prefetch(const uint8_t *p, size_t n)
+void kvseq_next(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
+                uint32_t n, struct attn_next *out)
 {
-    for (size_t i = 0; i < n; i += 64)
-        __builtin_prefetch(p + i, 0, 2);
-}
-
-void kvseq_prefetch(const struct kvseq *s, uint32_t layer, const uint32_t *set,
-                    uint32_t first, uint32_t n)
-{
+    out->n = n;
+    out->bytes = s->kv->latent_row;
     for (uint32_t i = 0; i < n; i++)
-        prefetch(latent_at(s, layer, set ? set[i] : first + i), s->kv->latent_row);
+        out->at[i] = latent_at(s, layer, set ? set[i] : first + i);
 }
 
 void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float *out)
@@ -409,9 +404,12 @@ void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float
                      KV_PAGE);
 }
 
-void kvseq_prefetch_index(const struct kvseq *s, uint32_t layer, uint32_t page)
+void kvseq_next_index(const struct kvseq *s, uint32_t layer, uint32_t page,
+                      struct attn_next *out)
 {
-    prefetch(index_at(s, layer, page), s->kv->index_row * KV_PAGE);
+    out->n = 1;
+    out->bytes = s->kv->index_row * KV_PAGE;
+    out->at[0] = index_at(s, layer, page);
 }
 
 int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_block_fn *fn,

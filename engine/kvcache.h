@@ -21,6 +21,7 @@
 #include "base/err.h"
 #include "engine/engine.h"
 #include "engine/hparams.h"
+#include "engine/kernel/attn.h"
 
 enum { KV_PAGE = 64 };
 
@@ -67,13 +68,14 @@ void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float 
 /* Rows [latent, rotary key] of n positions: those of `set`, or first..first+n-1. */
 void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
                uint32_t n, float *out);
-/* Asks for those rows to come near, without waiting. */
-void kvseq_prefetch(const struct kvseq *s, uint32_t layer, const uint32_t *set,
-                    uint32_t first, uint32_t n);
+/* Where those rows lie, for kernels to ask for them in time. At most KV_PAGE. */
+void kvseq_next(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
+                uint32_t n, struct attn_next *out);
 /* Index keys of a page, standing: out (index_head_dim, KV_PAGE). Positions that do not hold
  * yet are in it with whatever was there. */
 void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float *out);
-void kvseq_prefetch_index(const struct kvseq *s, uint32_t layer, uint32_t page);
+void kvseq_next_index(const struct kvseq *s, uint32_t layer, uint32_t page,
+                      struct attn_next *out);
 
 /* The stored bytes of n rows from a page's start, for snapshots: every layer's latent and
  * index blocks in order. A block is n_runs stretches of n_rows elements, `stride` bytes

@@ -142,6 +142,32 @@ static uint64_t low_bits(uint32_t m)
     return m < 64 ? (UINT64_C(1) << m) - 1 : UINT64_MAX;
 }
 
+/*
+ * Gathers the m positions from the s-th on into `tile`, and scores them for all heads into z.
+ * A few rows at a time: what was just widened is still in the first cache. The rows of the
+ * tile behind are asked for meanwhile, also across the end of a part: the next one is mostly
+ * this thread's.
+ */
+static void tile_scores(struct absorbed_job *j, const struct kvseq *seq, const uint32_t *set,
+                        uint32_t s, uint32_t m, uint32_t n, const float *q, float *tile,
+                        float *z)
+{
+    enum { FEW = 8 };
+    const struct hparams *hp = j->f->hp;
+    uint32_t width = row_width(hp);
+    for (uint32_t k = 0; k < m; k += FEW) {
+        struct attn_next next;
+        uint32_t few = m - k < FEW ? m - k : FEW, at = s + k, then = at + ATTN_TILE;
+        uint32_t left = n > then ? n - then : 0;
+        float *to = tile + (size_t)k * width;
+        kvseq_get(seq, j->layer, set ? set + at : NULL, at, few, to);
+        kvseq_next(seq, j->layer, set ? set + then : NULL, then, left < FEW ? left : FEW,
+                   &next);
+        j->f->attn->dots(z + k, ATTN_TILE, q, width, hp->n_heads, to, width, few, width,
+                         &next);
+    }
+}
+
 /* Part p of a row's positions, all heads. */
 static void attend_part(struct absorbed_job *j, uint32_t thread, uint32_t row, uint32_t p,
                         struct part *out)
@@ -161,11 +187,7 @@ static void attend_part(struct absorbed_job *j, uint32_t thread, uint32_t row, u
         out->soft[h] = (struct softmax){-INFINITY, 0};
     for (uint32_t s = from; s < to; s += ATTN_TILE) {
         uint32_t m = to - s < ATTN_TILE ? to - s : ATTN_TILE;
-        kvseq_get(seq, j->layer, set ? set + s : NULL, s, m, tile);
-        uint32_t next = s + ATTN_TILE, left = to - s > ATTN_TILE ? to - next : 0;
-        kvseq_prefetch(seq, j->layer, set ? set + next : NULL, next,
-                       left < ATTN_TILE ? left : ATTN_TILE);
-        ops->dots(z, ATTN_TILE, q, width, heads, tile, width, m, width);
+        tile_scores(j, seq, set, s, m, n, q, tile, z);
         uint64_t bits = mask ? mla_set_bits(mask, n_mask, &at, s, m) : low_bits(m);
         for (uint32_t h = 0; h < heads; h++) {
             float shrink =
@@ -272,7 +294,7 @@ void mla_absorbed(struct forward *f, uint32_t layer, uint32_t first, uint32_t n)
             part.n = n - i < SPLIT_ROWS ? n - i : SPLIT_ROWS;
             for (uint32_t r = 0; r < part.n; r++)
                 part.first_part[r + 1] = part.first_part[r] + n_parts(f, part.first + r);
-            pool_run(f->pool, split_parts, &part, part.first_part[part.n], 1);
+            pool_run(f->pool, split_parts, &part, part.first_part[part.n], 0);
             pool_run(f->pool, join_heads, &part, (uint64_t)part.n * heads, 0);
         }
     }

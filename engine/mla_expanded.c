@@ -90,12 +90,13 @@ static void expand_tile(const struct forward *f, struct expanded *x, uint32_t m)
     uint32_t rope = hp->qk_rope_head_dim, width = rank + rope;
     if (m < ATTN_TILE)
         memset(x->keys, 0, (size_t)(nope + rope) * ATTN_TILE * sizeof *x->keys);
-    f->attn->dots(x->keys, ATTN_TILE, x->uk, rank, nope, x->latent, width, m, rank);
+    f->attn->dots(x->keys, ATTN_TILE, x->uk, rank, nope, x->latent, width, m, rank,
+                  NULL);
     for (uint32_t d = 0; d < rope; d++)
         for (uint32_t t = 0; t < m; t++)
             x->keys[(size_t)(nope + d) * ATTN_TILE + t] =
                 x->latent[(size_t)t * width + rank + d];
-    f->attn->dots(x->values, v, x->latent, width, m, x->uv, rank, v, rank);
+    f->attn->dots(x->values, v, x->latent, width, m, x->uv, rank, v, rank, NULL);
 }
 
 /* Queries i..i+n-1 of the run against tile t, which has m positions. */

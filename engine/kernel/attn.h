@@ -19,21 +19,34 @@ struct softmax {
     float max, sum; /* -INFINITY and 0 before the first tile */
 };
 
+/*
+ * Memory that the next call will want: n stretches of `bytes`. The kernels ask for it line
+ * by line between their additions, since asked for at once it would only make them wait.
+ */
+struct attn_next {
+    const uint8_t *at[ATTN_TILE];
+    uint32_t n;
+    size_t bytes;
+};
+
 struct attn_ops {
     const char *name; /* that of the kernel_ops beside it */
 
-    /* z[i * ldz + s] = q[i] . k[s] over `width` floats, n_q rows of q and n_k of k */
+    /* z[i * ldz + s] = q[i] . k[s] over `width` floats, n_q rows of q and n_k of k; next
+     * may be NULL */
     void (*dots)(float *z, size_t ldz, const float *q, size_t ldq, uint32_t n_q,
-                 const float *k, size_t ldk, uint32_t n_k, uint32_t width);
+                 const float *k, size_t ldk, uint32_t n_k, uint32_t width,
+                 const struct attn_next *next);
     /* y[i * ldy + c] = (add ? y : 0) + sum_s p[i * ldp + s] * v[s * ldv + c], c < width */
     void (*mix)(float *y, size_t ldy, const float *p, size_t ldp, uint32_t n_p,
                 const float *v, size_t ldv, uint32_t n_v, uint32_t width, bool add);
     /*
      * out[s] = sum_h w[h] * max(0, q[h] . k[s]) for ATTN_TILE positions.
-     * q (n_heads, dim); kt (dim, ATTN_TILE): the keys of a page, standing.
+     * q (n_heads, dim); kt (dim, ATTN_TILE): the keys of a page, standing. next may be
+     * NULL; only its first stretch counts.
      */
     void (*index)(float *out, const float *q, const float *w, uint32_t n_heads,
-                  const float *kt, uint32_t dim);
+                  const float *kt, uint32_t dim, const struct attn_next *next);
     /*
      * One tile of scores into weights: z[s] = exp(scale * z[s] - max) for the s < ATTN_TILE
      * whose bit is set, else 0; s->max and s->sum move on. Returns what everything summed

@@ -9,8 +9,10 @@
 #include "engine/quant/quant.h"
 
 static void ref_dots(float *z, size_t ldz, const float *q, size_t ldq, uint32_t n_q,
-                     const float *k, size_t ldk, uint32_t n_k, uint32_t width)
+                     const float *k, size_t ldk, uint32_t n_k, uint32_t width,
+                     const struct attn_next *next)
 {
+    (void)next;
     for (uint32_t i = 0; i < n_q; i++)
         for (uint32_t s = 0; s < n_k; s++) {
             float sum = 0;
@@ -33,8 +35,9 @@ static void ref_mix(float *y, size_t ldy, const float *p, size_t ldp, uint32_t n
 }
 
 static void ref_index(float *out, const float *q, const float *w, uint32_t n_heads,
-                      const float *kt, uint32_t dim)
+                      const float *kt, uint32_t dim, const struct attn_next *next)
 {
+    (void)next;
     for (uint32_t s = 0; s < ATTN_TILE; s++) {
         float sum = 0;
         for (uint32_t h = 0; h < n_heads; h++) {

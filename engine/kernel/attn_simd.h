@@ -107,13 +107,28 @@ INLINE vec load_tail(const float *p, uint32_t n)
     return LOAD(t);
 }
 
-INLINE void dots_tile(const float *const *q, const float *const *k, uint32_t width, vec *acc)
+/* One stretch of memory that is asked for by and by, to lie in the second cache. */
+struct wish {
+    const uint8_t *at, *end;
+};
+
+INLINE void wish_line(struct wish *w)
+{
+    if (w->at < w->end) {
+        __builtin_prefetch(w->at, 0, 2);
+        w->at += 64;
+    }
+}
+
+INLINE void dots_tile(const float *const *q, const float *const *k, uint32_t width, vec *acc,
+                      struct wish *w)
 {
     for (int i = 0; i < QS * KS; i++)
         acc[i] = (vec){0};
     uint32_t c = 0;
     for (; c + LANES <= width; c += LANES) {
         vec kv[KS];
+        wish_line(w);
         for (int b = 0; b < KS; b++)
             kv[b] = LOAD(k[b] + c);
         for (int a = 0; a < QS; a++) {
@@ -129,8 +144,10 @@ INLINE void dots_tile(const float *const *q, const float *const *k, uint32_t wid
 }
 
 static void simd_dots(float *z, size_t ldz, const float *q, size_t ldq, uint32_t n_q,
-                      const float *k, size_t ldk, uint32_t n_k, uint32_t width)
+                      const float *k, size_t ldk, uint32_t n_k, uint32_t width,
+                      const struct attn_next *next)
 {
+    uint32_t wished = 0;
     for (uint32_t s = 0; s < n_k; s += KS) {
         uint32_t m = n_k - s < KS ? n_k - s : KS;
         const float *kr[KS], *qr[QS];
@@ -141,7 +158,12 @@ static void simd_dots(float *z, size_t ldz, const float *q, size_t ldq, uint32_t
             vec acc[QS * KS];
             for (uint32_t a = 0; a < QS; a++)
                 qr[a] = q + (size_t)(i + (a < n ? a : 0)) * ldq;
-            dots_tile(qr, kr, width, acc);
+            struct wish w = {NULL, NULL};
+            if (next && wished < next->n) {
+                w.at = next->at[wished++];
+                w.end = w.at + next->bytes;
+            }
+            dots_tile(qr, kr, width, acc, &w);
             fold_tile(z + i * ldz + s, ldz, n, m, acc);
         }
     }
@@ -205,13 +227,14 @@ static void simd_mix(float *y, size_t ldy, const float *p, size_t ldp, uint32_t 
 /* --- index ----------------------------------------------------------------------------- */
 
 INLINE void index_heads(vec *sum, const float *q, const float *w, int heads, const float *kt,
-                        uint32_t dim)
+                        uint32_t dim, struct wish *next)
 {
     vec acc[MR * NV];
     for (int i = 0; i < heads * NV; i++)
         acc[i] = (vec){0};
     for (uint32_t c = 0; c < dim; c++, kt += ATTN_TILE) {
         vec x[NV];
+        wish_line(next);
         for (int b = 0; b < NV; b++)
             x[b] = LOAD(kt + b * LANES);
         for (int a = 0; a < heads; a++) {
@@ -228,19 +251,24 @@ INLINE void index_heads(vec *sum, const float *q, const float *w, int heads, con
 }
 
 static void simd_index(float *out, const float *q, const float *w, uint32_t n_heads,
-                       const float *kt, uint32_t dim)
+                       const float *kt, uint32_t dim, const struct attn_next *next)
 {
+    struct wish wish = {NULL, NULL};
+    if (next) {
+        wish.at = next->at[0];
+        wish.end = wish.at + next->bytes;
+    }
     for (int s = 0; s < ATTN_TILE; s += NV * LANES) {
         vec sum[NV];
         for (int b = 0; b < NV; b++)
             sum[b] = (vec){0};
         uint32_t h = 0;
         for (; h + MR <= n_heads; h += MR)
-            index_heads(sum, q + (size_t)h * dim, w + h, MR, kt + s, dim);
+            index_heads(sum, q + (size_t)h * dim, w + h, MR, kt + s, dim, &wish);
         for (; h + 2 <= n_heads; h += 2)
-            index_heads(sum, q + (size_t)h * dim, w + h, 2, kt + s, dim);
+            index_heads(sum, q + (size_t)h * dim, w + h, 2, kt + s, dim, &wish);
         for (; h < n_heads; h++)
-            index_heads(sum, q + (size_t)h * dim, w + h, 1, kt + s, dim);
+            index_heads(sum, q + (size_t)h * dim, w + h, 1, kt + s, dim, &wish);
         for (int b = 0; b < NV; b++)
             STORE(out + s + b * LANES, sum[b]);
     }

@@ -51,13 +51,14 @@ static void one_dots(const struct attn_ops *o, uint32_t n_q, uint32_t n_k, uint3
     float *q = random_rows((size_t)n_q * ldq), *k = random_rows((size_t)n_k * ldk);
     float *a = random_rows((size_t)n_q * ldz), *b = random_rows((size_t)n_q * ldz), one;
     memcpy(b, a, (size_t)n_q * ldz * sizeof *a); /* what lies between rows stays */
-    o->dots(a, ldz, q, ldq, n_q, k, ldk, n_k, width);
-    attn_ref.dots(b, ldz, q, ldq, n_q, k, ldk, n_k, width);
+    struct attn_next next = {.at = {(const uint8_t *)q, (const uint8_t *)k}, .n = 2, .bytes = 64};
+    o->dots(a, ldz, q, ldq, n_q, k, ldk, n_k, width, &next);
+    attn_ref.dots(b, ldz, q, ldq, n_q, k, ldk, n_k, width, NULL);
     for (size_t i = 0; i < (size_t)n_q * ldz; i++)
         assert_true(near(a[i], b[i], sqrt(width)));
     for (uint32_t i = 0; i < n_q; i++)
         for (uint32_t s = 0; s < n_k; s++) {
-            o->dots(&one, 1, q + i * ldq, ldq, 1, k + s * ldk, ldk, 1, width);
+            o->dots(&one, 1, q + i * ldq, ldq, 1, k + s * ldk, ldk, 1, width, NULL);
             assert_memory_equal(&one, a + i * ldz + s, sizeof one);
         }
     mem_free(q);
@@ -116,14 +117,15 @@ static void index_agrees_with_ref(void **state)
             for (uint32_t dim = 8; dim <= 128; dim *= 2) {
                 float *q = random_rows(heads * dim), *w = random_rows(heads);
                 float *k = random_rows(TILE * dim), a[TILE], b[TILE];
-                o->index(a, q, w, heads, k, dim);
-                attn_ref.index(b, q, w, heads, k, dim);
+                struct attn_next next = {.at = {(const uint8_t *)q}, .n = 1, .bytes = 130};
+                o->index(a, q, w, heads, k, dim, &next);
+                attn_ref.index(b, q, w, heads, k, dim, NULL);
                 for (int i = 0; i < TILE; i++)
                     assert_true(near(a[i], b[i], heads * sqrt(dim)));
                 /* Garbage beside a position does not reach it. */
                 for (uint32_t c = 0; c < dim; c++)
                     k[c * TILE + 5] = NAN;
-                o->index(b, q, w, heads, k, dim);
+                o->index(b, q, w, heads, k, dim, NULL);
                 a[5] = b[5] = 0;
                 assert_memory_equal(a, b, sizeof a);
                 mem_free(q);
