@@ -15,12 +15,13 @@
 #include "base/mem.h"
 #include "engine/model.h"
 
-enum { PREFILL_TOKENS = 512, DECODE_TOKENS = 32, BANDWIDTH_PASSES = 5 };
+enum { PREFILL_TOKENS = 512, DECODE_TOKENS = 32, ROOF_PASSES = 5, SESSIONS_MAX = 64 };
 
 struct bench {
     struct bench_report *r;
     struct engine *e;
-    struct engine_seq *seq;
+    struct engine_seq *seq, *other[SESSIONS_MAX]; /* other: a batch's sessions */
+    const char *path, *peer;
     int32_t *tok; /* owned: random ids, PREFILL_TOKENS of them */
     uint64_t rng;
     bool quiet;
@@ -96,10 +97,64 @@ static double median(double *x, uint32_t n)
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
+/* Tokens per second of all sessions, each a fork of the first `depth` positions. */
+static int time_together(struct bench *b, uint32_t depth, double *rate, struct err *err)
+{
+    struct engine_work w[SESSIONS_MAX];
+    uint32_t n = b->r->sessions;
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        rc = engine_seq_fork(&b->other[i], b->seq, depth, err);
+    int64_t t = io_mono_ns();
+    for (uint32_t k = 0; rc == 0 && k < DECODE_TOKENS; k++) {
+        new_tokens(b, n);
+        for (uint32_t i = 0; i < n; i++)
+            w[i] = (struct engine_work){b->other[i], &b->tok[i], 1, 1, NULL};
+        rc = engine_step(b->e, w, n, err);
+    }
+    *rate = n * DECODE_TOKENS * 1e9 / (double)(io_mono_ns() - t);
+    for (uint32_t i = 0; i < n; i++) {
+        engine_seq_free(b->other[i]);
+        b->other[i] = NULL;
+    }
+    return rc;
+}
+
+/* The runs of a depth, ours and the peer's in turn. */
+static int measure_runs(struct bench *b, struct bench_row *row, struct err *err)
+{
+    double prefill[BENCH_RUNS_MAX], decode[BENCH_RUNS_MAX], together[BENCH_RUNS_MAX];
+    double peer_prefill[BENCH_RUNS_MAX], peer_decode[BENCH_RUNS_MAX];
+    struct bench_peer_run peer;
+    uint32_t n = b->r->runs;
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        rc = time_run(b, row->depth, PREFILL_TOKENS, PREFILL_TOKENS, &prefill[i], err);
+        if (rc == 0)
+            rc = time_run(b, row->depth, DECODE_TOKENS, 1, &decode[i], err);
+        if (rc == 0 && b->r->sessions)
+            rc = time_together(b, row->depth, &together[i], err);
+        if (rc < 0 || !b->peer)
+            continue;
+        rc = bench_peer(b->peer, b->path, b->r, row->depth, &peer, err);
+        peer_prefill[i] = peer.prefill;
+        peer_decode[i] = peer.decode;
+        snprintf(b->r->peer_commit, sizeof b->r->peer_commit, "%s", peer.commit);
+    }
+    if (rc < 0)
+        return rc;
+    row->prefill = median(prefill, n);
+    row->decode = median(decode, n);
+    row->together = b->r->sessions ? median(together, n) : 0;
+    row->peer_prefill = b->peer ? median(peer_prefill, n) : 0;
+    row->peer_decode = b->peer ? median(peer_decode, n) : 0;
+    return 0;
+}
+
 static int measure_depth(struct bench *b, struct bench_row *row, struct err *err)
 {
-    double prefill[BENCH_RUNS_MAX], decode[BENCH_RUNS_MAX], warm;
-    uint32_t len = engine_seq_len(b->seq), n_runs = b->r->runs;
+    double warm;
+    uint32_t len = engine_seq_len(b->seq);
     if (!b->quiet)
         fprintf(stderr, "depth %u\n", row->depth);
     int rc = 0;
@@ -109,16 +164,7 @@ static int measure_depth(struct bench *b, struct bench_row *row, struct err *err
         rc = extend(b, row->depth - len, err);
     if (rc == 0)
         rc = time_run(b, row->depth, 1, 1, &warm, err);
-    for (uint32_t i = 0; rc == 0 && i < n_runs; i++) {
-        rc = time_run(b, row->depth, PREFILL_TOKENS, PREFILL_TOKENS, &prefill[i], err);
-        if (rc == 0)
-            rc = time_run(b, row->depth, DECODE_TOKENS, 1, &decode[i], err);
-    }
-    if (rc < 0)
-        return rc;
-    row->prefill = median(prefill, n_runs);
-    row->decode = median(decode, n_runs);
-    return 0;
+    return rc == 0 ? measure_runs(b, row, err) : rc;
 }
 
 /* --- the machine -------------------------------------------------------------------------- */
@@ -154,6 +200,9 @@ static int read_model(struct bench_report *r, const char *path, json_t **numbers
     snprintf(r->arch, sizeof r->arch, "%s", json_string_value(json_object_get(info, "arch")));
     r->weight_bytes = number(json_object_get(info, "bytes_per_token"), "total");
     *numbers = json_incref(json_object_get(info, "numbers"));
+    /* Only a batch's last row goes through the head. */
+    r->prefill_macs = number(json_object_get(info, "parameters"), "active") -
+                      number(*numbers, "vocab_size") * number(*numbers, "dim");
     json_decref(info);
     return 0;
 }
@@ -162,7 +211,7 @@ static int read_model(struct bench_report *r, const char *path, json_t **numbers
 static int read_memory(struct bench *b, struct err *err)
 {
     double rate = 0;
-    int rc = model_read_rate(&rate, b->r->threads, BANDWIDTH_PASSES, err);
+    int rc = model_read_rate(&rate, b->r->threads, ROOF_PASSES, err);
     if (rate > b->r->bandwidth)
         b->r->bandwidth = rate;
     return rc;
@@ -186,6 +235,8 @@ static int run(struct bench *b, const char *path, uint32_t threads, struct err *
         rc = b->tok ? read_memory(b, err) : err_nomem(err);
     }
     if (rc == 0)
+        rc = model_multiply_rate(&r->int8, &r->f32, r->threads, ROOF_PASSES, err);
+    if (rc == 0)
         rc = engine_seq_new(&b->seq, b->e, err);
     for (uint32_t i = 0; rc == 0 && i < r->n_rows; i++) {
         struct bench_row *row = &r->row[i];
@@ -203,24 +254,45 @@ static int run(struct bench *b, const char *path, uint32_t threads, struct err *
     return rc;
 }
 
+static json_t *row_json(const struct bench_report *r, const struct bench_row *x)
+{
+    json_t *v = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "depth", (int)x->depth,
+                          "prefill_tokens_per_s", x->prefill, "decode_tokens_per_s", x->decode,
+                          "bytes_per_token", x->bytes, "roofline_tokens_per_s", x->roofline,
+                          "roofline_share", x->decode / x->roofline, "prefill_int8_share",
+                          x->prefill * r->prefill_macs / r->int8);
+    if (v && x->together > 0) {
+        json_object_set_new(v, "together_tokens_per_s", json_real(x->together));
+        json_object_set_new(v, "together_ratio", json_real(x->together / x->decode));
+    }
+    if (v && x->peer_decode > 0) {
+        json_object_set_new(v, "peer_prefill_tokens_per_s", json_real(x->peer_prefill));
+        json_object_set_new(v, "peer_decode_tokens_per_s", json_real(x->peer_decode));
+        json_object_set_new(v, "prefill_ratio", json_real(x->prefill / x->peer_prefill));
+        json_object_set_new(v, "decode_ratio", json_real(x->decode / x->peer_decode));
+    }
+    return v;
+}
+
 static json_t *as_json(const struct bench_report *r)
 {
     json_t *rows = json_array();
-    for (uint32_t i = 0; i < r->n_rows; i++) {
-        const struct bench_row *x = &r->row[i];
-        json_array_append_new(
-            rows, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "depth", (int)x->depth,
-                            "prefill_tokens_per_s", x->prefill, "decode_tokens_per_s", x->decode,
-                            "bytes_per_token", x->bytes, "roofline_tokens_per_s", x->roofline,
-                            "roofline_share", x->decode / x->roofline));
+    for (uint32_t i = 0; i < r->n_rows; i++)
+        json_array_append_new(rows, row_json(r, &r->row[i]));
+    json_t *v = json_pack(
+        "{s:o, s:s, s:o, s:s, s:s, s:i, s:f, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:o}",
+        "model", json_text(str_c(r->model)), "arch", r->arch, "cpu", json_text(str_c(r->cpu)),
+        "version", AGENTD_VERSION, "commit", AGENTD_COMMIT, "threads", (int)r->threads, "load",
+        r->load, "runs", (int)r->runs, "prefill_tokens", (int)r->prefill_tokens,
+        "decode_tokens", (int)r->decode_tokens, "sessions", (int)r->sessions,
+        "memory_bytes_per_s", r->bandwidth, "int8_macs_per_s", r->int8, "f32_macs_per_s",
+        r->f32, "weight_bytes_per_token", r->weight_bytes, "prefill_macs_per_token",
+        r->prefill_macs, "rows", rows);
+    if (v && r->peer[0]) {
+        json_object_set_new(v, "peer", json_text(str_c(r->peer)));
+        json_object_set_new(v, "peer_commit", json_text(str_c(r->peer_commit)));
     }
-    return json_pack("{s:o, s:s, s:o, s:s, s:i, s:f, s:i, s:i, s:i, s:f, s:f, s:o}", "model",
-                     json_text(str_c(r->model)), "arch", r->arch, "cpu",
-                     json_text(str_c(r->cpu)), "version", AGENTD_VERSION, "threads",
-                     (int)r->threads, "load", r->load, "runs", (int)r->runs, "prefill_tokens",
-                     (int)r->prefill_tokens, "decode_tokens", (int)r->decode_tokens,
-                     "memory_bytes_per_s", r->bandwidth, "weight_bytes_per_token",
-                     r->weight_bytes, "rows", rows);
+    return v;
 }
 
 /* --- the command -------------------------------------------------------------------------- */
@@ -282,13 +354,15 @@ static int print_report(const struct bench_report *r, bool json, struct err *err
 
 int ctl_bench_engine(int argc, char **argv)
 {
-    const char *depths = "0,512,2048", *csv = NULL, *svg = NULL;
-    int64_t threads = 0, runs = 5;
+    const char *depths = "0,512,2048", *csv = NULL, *svg = NULL, *vs = NULL;
+    int64_t threads = 0, runs = 5, sessions = 0;
     bool json = false;
     const struct opt opts[] = {
         {"depths", 0, OPT_STR, &depths, "LIST", "tokens before the measured ones (0,512,2048)"},
         {"threads", 't', OPT_INT, &threads, "N", "0 = the cores this process may use (0)"},
         {"runs", 'n', OPT_INT, &runs, "N", "runs whose median counts (5)"},
+        {"sessions", 0, OPT_INT, &sessions, "N", "decode N sessions together as well (0)"},
+        {"vs", 0, OPT_STR, &vs, "LLAMA-BENCH", "run this llama-bench in turn, print ratios"},
         {"csv", 0, OPT_STR, &csv, "FILE", "write the rows as CSV as well"},
         {"svg", 0, OPT_STR, &svg, "FILE", "draw the rows as well"},
         {"json", 0, OPT_FLAG, &json, NULL, "print one JSON object, and no progress"},
@@ -300,7 +374,9 @@ int ctl_bench_engine(int argc, char **argv)
         .more = "Prefill is 512 tokens after each depth, decode 32 tokens one by one, both with\n"
                 "random ids. The roof is the measured read bandwidth of memory over the bytes\n"
                 "that a token reads: weights, and an f16 cache. A model that fits the caches\n"
-                "can pass it. Exit codes: 0 done, 1 failed, 2 usage.",
+                "can pass it. The other roof is the rate of int8 multiply-adds in registers\n"
+                "over the weights that a prefilled token passes. Exit codes: 0 done,\n"
+                "1 failed, 2 usage.",
     };
     int code, at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
@@ -310,15 +386,21 @@ int ctl_bench_engine(int argc, char **argv)
                 BENCH_RUNS_MAX);
         return EXIT_USAGE;
     }
+    if (sessions < 0 || sessions > SESSIONS_MAX) {
+        fprintf(stderr, "agentctl: --sessions goes from 0 to %d\n", SESSIONS_MAX);
+        return EXIT_USAGE;
+    }
     struct err err = {0};
-    struct bench_report r = {.runs = (uint32_t)runs, .prefill_tokens = PREFILL_TOKENS,
+    struct bench_report r = {.sessions = (uint32_t)sessions,
+                             .runs = (uint32_t)runs, .prefill_tokens = PREFILL_TOKENS,
                              .decode_tokens = DECODE_TOKENS};
     if (!read_depths(&r, depths))
         return EXIT_USAGE;
     if (getloadavg(&r.load, 1) != 1)
         r.load = -1;
     cpu_name(r.cpu, sizeof r.cpu);
-    struct bench b = {.r = &r, .rng = 1, .quiet = json};
+    snprintf(r.peer, sizeof r.peer, "%s", vs ? vs : "");
+    struct bench b = {.r = &r, .rng = 1, .quiet = json, .path = argv[at], .peer = vs};
     int rc = run(&b, argv[at], (uint32_t)threads, &err);
     if (rc == 0)
         rc = save(csv, &r, bench_engine_csv, &err);

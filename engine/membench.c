@@ -1,4 +1,7 @@
-/* membench.c - how fast all threads together read memory: the roof over decoding. */
+/*
+ * membench.c - how fast all threads together read memory and multiply in registers: the
+ * roofs over decoding and over prefill.
+ */
 #include "base/io.h"
 #include "base/mem.h"
 #include "engine/kernel/kernel.h"
@@ -53,4 +56,48 @@ int model_read_rate(double *out, uint32_t n_threads, uint32_t passes, struct err
     pool_close(pool);
     mem_free(job.line);
     return rc;
+}
+
+
+/* --- arithmetic --------------------------------------------------------------------------- */
+
+enum { ROUNDS = 1 << 20, PIECES = 8 };
+
+struct mac_job {
+    uint64_t (*mac)(uint64_t rounds);
+    uint64_t done;
+};
+
+static void multiply(void *arg, uint32_t thread, uint64_t first, uint64_t last)
+{
+    struct mac_job *j = arg;
+    (void)thread;
+    __atomic_fetch_add(&j->done, j->mac((last - first) * ROUNDS), __ATOMIC_RELAXED);
+}
+
+static double best_rate(struct pool *pool, uint64_t (*mac)(uint64_t), uint32_t passes)
+{
+    double best = 0;
+    for (uint32_t i = 0; i < passes; i++) {
+        struct mac_job job = {.mac = mac};
+        int64_t t = io_mono_ns();
+        pool_run(pool, multiply, &job, (uint64_t)pool_threads(pool) * PIECES, PIECES);
+        double rate = (double)job.done / ((double)(io_mono_ns() - t) / 1e9);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+int model_multiply_rate(double *int8, double *f32, uint32_t n_threads, uint32_t passes,
+                        struct err *err)
+{
+    const struct kernel_ops *ops = kernel_best();
+    struct pool *pool = NULL;
+    int rc = pool_open(&pool, n_threads, err);
+    if (rc < 0)
+        return rc;
+    *int8 = best_rate(pool, ops->mac_int8, passes);
+    *f32 = best_rate(pool, ops->mac_f32, passes);
+    pool_close(pool);
+    return 0;
 }

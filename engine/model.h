@@ -73,6 +73,10 @@ NODISCARD int model_make_random(const struct model_make_random *o, struct err *e
 NODISCARD int model_read_rate(double *out, uint32_t n_threads, uint32_t passes,
                               struct err *err);
 
+/* Multiply-adds per second that they do in registers: of int8 and of floats. */
+NODISCARD int model_multiply_rate(double *int8, double *f32, uint32_t n_threads,
+                                  uint32_t passes, struct err *err);
+
 /* --- tokens without weights ------------------------------------------------------------- */
 
 struct model_tokens;

@@ -401,3 +401,21 @@ void int8_pack_avx2(uint32_t type, const float *x, uint64_t cols, void *out)
         shift[b] = -128 * all;
     }
 }
+
+#define CHAIN(tmp, sum)                                                                    \
+    "vpmaddubsw %0, %0, %%ymm" #tmp "\n\tvpmaddwd %1, %%ymm" #tmp ", %%ymm" #tmp              \
+    "\n\tvpaddd %%ymm" #tmp ", %%ymm" #sum ", %%ymm" #sum "\n\t"
+
+/* Written out, since a compiler that keeps the sums in memory would measure that. */
+uint64_t int8_mac_avx2(uint64_t rounds)
+{
+    __m256i one = BYTES(1), pairs = _mm256_set1_epi16(1);
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(CHAIN(2, 8) CHAIN(3, 9) CHAIN(4, 10) CHAIN(5, 11) CHAIN(6, 12)
+                             CHAIN(7, 13)
+                         :
+                         : "x"(one), "x"(pairs)
+                         : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",
+                           "xmm10", "xmm11", "xmm12", "xmm13");
+    return rounds * 6 * sizeof one;
+}

@@ -452,3 +452,20 @@ void int8_pack_avx512(uint32_t type, const float *x, uint64_t cols, void *out)
         shift[b] = -128 * all;
     }
 }
+
+#define CHAIN(n) "vpdpbusd %0, %0, %%zmm" #n "\n\t"
+
+/* Twelve sums, for two units with a latency of four or five: written out, since a compiler
+ * that keeps them in memory would measure that. */
+uint64_t int8_mac_avx512(uint64_t rounds)
+{
+    __m512i one = BYTES(1);
+    for (uint64_t i = 0; i < rounds; i++)
+        __asm__ volatile(CHAIN(20) CHAIN(21) CHAIN(22) CHAIN(23) CHAIN(24) CHAIN(25)
+                             CHAIN(26) CHAIN(27) CHAIN(28) CHAIN(29) CHAIN(30) CHAIN(31)
+                         :
+                         : "v"(one)
+                         : "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",
+                           "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
+    return rounds * 12 * sizeof one;
+}

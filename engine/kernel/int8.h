@@ -81,6 +81,8 @@ int8_matmul_fn int8_matmul;
 int8_matmul_fn int8_matmul_avx512, int8_matmul_avx2;
 void int8_pack_avx512(uint32_t type, const float *x, uint64_t cols, void *out);
 void int8_pack_avx2(uint32_t type, const float *x, uint64_t cols, void *out);
+uint64_t int8_mac_avx512(uint64_t rounds);
+uint64_t int8_mac_avx2(uint64_t rounds);
 #endif
 
 #endif

@@ -75,6 +75,10 @@ struct kernel_ops {
     /* Reads n bytes (a multiple of 256, 64-byte aligned) as fast as this machine can, for
      * measurements; returns some sum of them, so that no compiler leaves them out. */
     uint64_t (*read)(const void *p, size_t n);
+    /* Multiply-adds on registers alone, as many as this machine can: the roof over matmul of
+     * quantised weights and of floats. Return how many `rounds` were. */
+    uint64_t (*mac_int8)(uint64_t rounds);
+    uint64_t (*mac_f32)(uint64_t rounds);
 };
 /* Room for 8 rows as floats, or 16 as codes with their scales in whole chunks of 256. */
 #define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float) + 8192)

@@ -127,6 +127,31 @@ static uint64_t ref_read(const void *p, size_t n)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
+static uint64_t ref_mac_int8(uint64_t rounds)
+{
+    int32_t sum = 0;
+    int8_t a = 3, b = 5;
+    for (uint64_t i = 0; i < rounds; i++) {
+        __asm__ volatile("" : "+r"(a), "+r"(b));
+        sum += a * b;
+    }
+    __asm__ volatile("" : : "r"(sum));
+    return rounds;
+}
+
+static uint64_t ref_mac_f32(uint64_t rounds)
+{
+    float acc[LANES] = {0}, a[LANES], b[LANES];
+    for (int j = 0; j < LANES; j++)
+        a[j] = b[j] = 0.5f;
+    for (uint64_t i = 0; i < rounds; i++) {
+        for (int j = 0; j < LANES; j++)
+            acc[j] += a[j] * b[j];
+        __asm__ volatile("" : : "r"(acc), "r"(a) : "memory");
+    }
+    return rounds * LANES;
+}
+
 void kernel_row(const struct tensor *w, uint64_t row, float *out)
 {
     const void *p = tensor_row(w, row);
@@ -143,7 +168,8 @@ void kernel_row(const struct tensor *w, uint64_t row, float *out)
         .name = label, .dot = ref_dot, .axpy = ref_axpy, .rmsnorm = ref_rmsnorm,         \
         .exp_sum = ref_exp_sum, .swiglu = ref_swiglu, .widen = ref_widen,                \
         .index_scores = ref_index_scores, .pack_bytes = bytes, .pack = rows,             \
-        .matmul = ref_matmul, .read = ref_read,                                          \
+        .matmul = ref_matmul, .read = ref_read, .mac_int8 = ref_mac_int8,                \
+        .mac_f32 = ref_mac_f32,                                                          \
     }
 
 const struct kernel_ops kernel_ref = REF_TABLE("ref", int8_pack_bytes, int8_pack);

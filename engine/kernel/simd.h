@@ -1,7 +1,7 @@
 /*
  * simd.h - the kernels in vectors of floats, written once and compiled for each
  * instruction set (avx2.c, avx512.c), which includes this file and names the table, its
- * PACK and its INT8_MATMUL: packed rows are multiplied as int8.h says.
+ * PACK, INT8_MATMUL and MAC_INT8: packed rows are multiplied as int8.h says.
  *
  * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile
  * of outputs is that many chains side by side. So one row and many rows, alone or in a
@@ -169,6 +169,18 @@ static uint64_t simd_read(const void *p, size_t n)
         for (size_t j = 0; j < LANES; j++)
             all += (uint32_t)sum[k][j];
     return all;
+}
+
+static uint64_t simd_mac_f32(uint64_t rounds)
+{
+    enum { CHAINS = 12 }; /* two units, a latency of four or five */
+    vec acc[CHAINS] = {{0}}, a = acc[0] + 0.5f;
+    for (uint64_t i = 0; i < rounds; i++)
+        for (int k = 0; k < CHAINS; k++) {
+            acc[k] += a * a;
+            __asm__ volatile("" : "+v"(acc[k]));
+        }
+    return rounds * CHAINS * LANES;
 }
 
 /* --- weights as floats
@@ -387,4 +399,5 @@ static void simd_index_scores(float *out, const float *q, const float *w,
         .exp_sum = simd_exp_sum, .swiglu = simd_swiglu, .widen = simd_widen,             \
         .index_scores = simd_index_scores, .pack_bytes = int8_pack_bytes,                \
         .pack = PACK, .matmul = simd_matmul, .read = simd_read,                          \
+        .mac_int8 = MAC_INT8, .mac_f32 = simd_mac_f32,                                   \
     }

@@ -33,8 +33,22 @@ head -c 1000000 "$tmp/a.gguf" >"$tmp/d.gguf.partial"
 make --type q8_0 "$tmp/d.gguf"
 cmp "$tmp/a.gguf" "$tmp/d.gguf" || fail "a continued file differs"
 
+# A peer that says what it was asked, in llama-bench's words: rates come from its JSON alone.
+cat >"$tmp/peer" <<'SH'
+#!/usr/bin/env bash
+echo "$*" >>"$0.log"
+[ ! -e "$0.mute" ] || { echo '[]'; exit 0; }
+[ ! -e "$0.fail" ] || exit 3
+echo '[{"build_commit": "abc", "n_prompt": 512, "n_gen": 0, "avg_ts": 2.5},
+       {"build_commit": "abc", "n_prompt": 0, "n_gen": 32, "avg_ts": 0.5}]'
+SH
+chmod +x "$tmp/peer"
 "$ctl" bench engine "$tmp/a.gguf" --depths 0,64 --runs 1 --json --csv "$tmp/o.csv" \
-    --svg "$tmp/o.svg" >"$tmp/bench.json" || fail "bench engine"
+    --svg "$tmp/o.svg" --sessions 3 --vs "$tmp/peer" >"$tmp/bench.json" || fail "bench engine"
+threads=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["threads"])' \
+    "$tmp/bench.json")
+printf -- "-m $tmp/a.gguf -p 512 -n 32 -d %s -t $threads -r 1 -o json\n" 0 64 |
+    cmp - "$tmp/peer.log" || fail "the peer was asked: $(cat "$tmp/peer.log")"
 python3 - "$tmp" <<'PY' || fail "figures"
 import csv, json, sys, xml.dom.minidom
 tmp = sys.argv[1]
@@ -54,9 +68,17 @@ for r in d["rows"]:
     cache = 3 * 2 * 576 * min(pos, 64) + (3 * 2 * 128 * pos if pos > 64 else 0)
     assert r["bytes_per_token"] == d["weight_bytes_per_token"] + cache, r
     assert abs(r["roofline_tokens_per_s"] * r["bytes_per_token"] / d["memory_bytes_per_s"] - 1) < 1e-9
+    assert abs(r["prefill_ratio"] * 2.5 / r["prefill_tokens_per_s"] - 1) < 1e-9, r
+    assert abs(r["decode_ratio"] * 0.5 / r["decode_tokens_per_s"] - 1) < 1e-9, r
+    share = r["prefill_tokens_per_s"] * d["prefill_macs_per_token"] / d["int8_macs_per_s"]
+    assert abs(r["prefill_int8_share"] / share - 1) < 1e-9, r
+    assert abs(r["together_tokens_per_s"] / r["decode_tokens_per_s"] / r["together_ratio"] - 1) < 1e-9
+assert d["sessions"] == 3 and d["peer_commit"] == "abc" and d["commit"], d
+assert d["prefill_macs_per_token"] == i["parameters"]["active"] - 2048 * 256, d
 rows = list(csv.DictReader(open(tmp + "/o.csv", newline="")))
 assert [int(r["depth"]) for r in rows] == [0, 64] and float(rows[1]["decode_tokens_per_s"]) > 0
-assert xml.dom.minidom.parse(tmp + "/o.svg").getElementsByTagName("polyline").length == 3
+assert xml.dom.minidom.parse(tmp + "/o.svg").getElementsByTagName("polyline").length == 5
+assert float(rows[1]["peer_decode_tokens_per_s"]) == 0.5 and rows[1]["peer_commit"] == "abc"
 PY
 
 # Refusals.
@@ -73,4 +95,10 @@ refuse 2 "depths" bench engine --depths -1 "$tmp/a.gguf"
 refuse 2 "runs" bench engine --runs 0 "$tmp/a.gguf"
 refuse 1 "163840" bench engine --depths 163840 "$tmp/a.gguf"
 refuse 1 "nowhere" bench engine "$tmp/nowhere"
+refuse 2 "sessions" bench engine --sessions 65 "$tmp/a.gguf"
+refuse 1 "no such peer" bench engine --runs 1 --depths 0 --vs "$tmp/no such peer" "$tmp/a.gguf"
+touch "$tmp/peer.mute"
+refuse 1 "no prefill and decode rate" bench engine --runs 1 --depths 0 --vs "$tmp/peer" "$tmp/a.gguf"
+rm "$tmp/peer.mute"; touch "$tmp/peer.fail"
+refuse 1 "status 3" bench engine --runs 1 --depths 0 --vs "$tmp/peer" "$tmp/a.gguf"
 [ ! -e "$tmp/x.gguf" ] || fail "a refused model left a file"
