@@ -75,13 +75,20 @@ int client_connect(struct client **out, const char *socket_path, struct err *err
     if (fd < 0)
         return err_sys(err, "socket");
     if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        rc = err_sys(err, "no agentd answers at '%s' (start one, or use --private)", path);
+        rc = errno == EACCES || errno == EPERM
+                 ? err_sys(err, "agentd's socket '%s' is not open to this user (socket.uids in its "
+                                "configuration lets others in)", path)
+                 : err_sys(err, "no agentd answers at '%s' (start one, or use --private)", path);
         close(fd);
         return rc;
     }
     rc = client_new(&c, fd, err);
     if (rc == 0)
         rc = hello(c, err);
+    if (rc == -ERR_SYS)
+        rc = err_set(err, ERR_DENIED, "agentd at '%s' hung up before its first answer: it does "
+                                      "not serve this user (socket.uids in its configuration "
+                                      "lets others in), or it is just ending", path);
     if (rc < 0) {
         client_close(c);
         return rc;

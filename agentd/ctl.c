@@ -35,9 +35,15 @@ static const struct ctl_command commands[] = {
 
 int ctl_version(int argc, char **argv)
 {
-    (void)argc;
-    (void)argv;
-    puts("agentctl " AGENTD_VERSION);
+    bool json = false;
+    int code;
+    const struct opt opts[] = {{"json", 'j', OPT_FLAG, &json, NULL, "print it as JSON"}};
+    const struct opt_cmd cmd = {.name = "agentctl version", .summary = "Print the version.",
+                                .more = "Exit codes: 0 printed, 2 usage.", .opts = opts,
+                                .n_opts = ARRAY_LEN(opts)};
+    if (opt_parse(&cmd, argc, argv, false, &code) < 0)
+        return code;
+    puts(json ? "{\"version\":\"" AGENTD_VERSION "\"}" : "agentctl " AGENTD_VERSION);
     return EXIT_OK;
 }
 

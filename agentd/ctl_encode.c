@@ -220,7 +220,7 @@ int ctl_encode(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "Accepted; the output is JSON in any case."},
     };
     const struct opt_cmd cmd = {
-        .name = "encode",
+        .name = "agentctl encode",
         .args = "FILE|-",
         .summary = "Render messages to the exact prompt of the model.",
         .more = "Input: {\"messages\": [...], \"context\": [...], \"options\": {\"thinking_mode\": "
@@ -247,7 +247,7 @@ int ctl_parse(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "Accepted; the output is JSON in any case."},
     };
     const struct opt_cmd cmd = {
-        .name = "parse",
+        .name = "agentctl parse",
         .args = "FILE|-",
         .summary = "Read a completion back into a message, strictly.",
         .more = "Input: {\"thinking_mode\": \"thinking\"|\"chat\", \"text\": COMPLETION}.\n"

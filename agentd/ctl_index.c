@@ -125,7 +125,7 @@ static int add(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "Print the outcome as JSON, a line a folder."},
     };
     const struct opt_cmd cmd = {
-        .name = "index add",
+        .name = "agentctl index add",
         .args = "DIR...",
         .summary = "Add folders of documents to the search index, or bring them up to date.",
         .more = more,
@@ -158,7 +158,7 @@ static int drop(int argc, char **argv)
     const char *db = NULL;
     const struct opt opts[] = {{"db", 'd', OPT_STR, &db, "FILE", "Use this index."}};
     const struct opt_cmd cmd = {
-        .name = "index remove",
+        .name = "agentctl index remove",
         .args = "NAME",
         .summary = "Take a folder's documents out of the search index.",
         .more = more,
@@ -208,7 +208,7 @@ static int list(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "A JSON object a line."},
     };
     const struct opt_cmd cmd = {
-        .name = "index list",
+        .name = "agentctl index list",
         .summary = "List the folders in the search index.",
         .more = more,
         .opts = opts,
@@ -244,7 +244,7 @@ static int search(int argc, char **argv)
         {"number", 'n', OPT_INT, &n, "N", "Most results (10)."},
     };
     const struct opt_cmd cmd = {
-        .name = "index search",
+        .name = "agentctl index search",
         .args = "WORDS...",
         .summary = "Search the index as the search tool does.",
         .more = more,

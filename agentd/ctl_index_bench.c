@@ -169,7 +169,7 @@ int ctl_index_bench(int argc, char **argv)
         {"queries", 0, OPT_INT, &queries, "N", "Questions of three words to ask (500)."},
     };
     const struct opt_cmd cmd = {
-        .name = "index bench",
+        .name = "agentctl index bench",
         .summary = "Index made-up documents and search them; prints figures as JSON.",
         .more = "Works in a temporary folder, about 6 KB a document, and removes it.\n"
                 "Exit status: 0; 1 on an error; 2 usage.",

@@ -65,7 +65,7 @@ static int tool_list(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "The value of a request's \"tools\" member."},
     };
     const struct opt_cmd cmd = {
-        .name = "tool list",
+        .name = "agentctl tool list",
         .summary = "List the tools, or print their schemas as the model sees them.",
         .more = "The JSON is byte-stable from one release to the next within a profile.\n"
                 "Exit status: 0; 1 for a Lua file with an error; 2 for an unknown profile.",
@@ -241,7 +241,7 @@ static int tool_call(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
     };
     const struct opt_cmd cmd = {
-        .name = "tool call",
+        .name = "agentctl tool call",
         .args = "NAME JSON|-",
         .summary = "Carry out one tool call, as the agent loop would.",
         .more = "The arguments are a JSON object, or - to read it from stdin. What a policy\n"

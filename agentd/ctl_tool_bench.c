@@ -98,7 +98,7 @@ int ctl_tool_bench(int argc, char **argv)
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tools unconfined."},
     };
     const struct opt_cmd cmd = {
-        .name = "tool bench",
+        .name = "agentctl tool bench",
         .summary = "Measure tool calls in a warm cell; a JSON object a line.",
         .more = "Works in a temporary workspace. Exit status: 0; 1 on an error; 2 usage.",
         .opts = opts,

@@ -3,10 +3,14 @@
 
 #include <errno.h>
 #include <histedit.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/buf.h"
 #include "base/limits.h"
@@ -25,6 +29,48 @@ struct lineedit {
     size_t plain_cap;
 };
 
+static volatile sig_atomic_t resized;
+
+static void on_winch(int signo)
+{
+    (void)signo;
+    resized = 1;
+}
+
+/* One character from the terminal. A changed window is told to libedit here, where it may
+ * redraw; any other signal ends the line. */
+static int read_char(EditLine *el, wchar_t *out)
+{
+    mbstate_t state;
+    memset(&state, 0, sizeof state);
+    for (;;) {
+        char byte;
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR && resized) {
+            resized = 0;
+            el_resize(el);
+            continue;
+        }
+        if (n <= 0)
+            return (int)n;
+        size_t used = mbrtowc(out, &byte, 1, &state);
+        if (used == (size_t)-2)
+            continue; /* more bytes belong to it */
+        if (used == (size_t)-1) { /* no UTF-8: drop what came of it */
+            memset(&state, 0, sizeof state);
+            continue;
+        }
+        return 1;
+    }
+}
+
+/* Letters of any script can be typed, also where no locale is set. */
+static void speak_utf8(void)
+{
+    if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
+        setlocale(LC_CTYPE, "C.UTF-8");
+}
+
 static char *prompt_of(EditLine *el)
 {
     struct lineedit *l;
@@ -39,6 +85,9 @@ int lineedit_open(struct lineedit **out, const char *name, const char *file, str
         return err_nomem(err);
     buf_init(&l->text, LIMIT_LINE_BYTES);
     if (isatty(STDIN_FILENO)) {
+        struct sigaction winch = {.sa_handler = on_winch};
+        speak_utf8();
+        sigaction(SIGWINCH, &winch, NULL);
         l->el = el_init(name, stdin, stdout, stderr);
         l->history = history_init();
         l->path = file ? mem_strdup(str_c(file)) : NULL;
@@ -55,6 +104,7 @@ int lineedit_open(struct lineedit **out, const char *name, const char *file, str
         el_set(l->el, EL_EDITOR, "emacs");
         el_set(l->el, EL_HIST, history, l->history);
         el_set(l->el, EL_SIGNAL, 0);
+        el_set(l->el, EL_GETCFN, read_char);
         el_source(l->el, NULL);
     }
     *out = l;
@@ -68,6 +118,10 @@ static bool read_one(struct lineedit *l, struct str *s, bool *again)
     if (l->el) {
         int n = 0;
         errno = 0;
+        if (resized) { /* while the agent was speaking */
+            resized = 0;
+            el_resize(l->el);
+        }
         const char *got = el_gets(l->el, &n);
         *again = !got && errno == EINTR;
         if (*again)

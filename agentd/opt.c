@@ -21,10 +21,12 @@ static void print_column(const struct opt *o)
 
 void opt_help(const struct opt_cmd *cmd)
 {
-    printf("usage: %s [options] %s\n\n%s\n", cmd->name, cmd->args ? cmd->args : "",
+    bool args = cmd->args && *cmd->args;
+    struct str more = str_trim(str_c(cmd->more));
+    printf("usage: %s [options]%s%s\n\n%s\n", cmd->name, args ? " " : "", args ? cmd->args : "",
            cmd->summary);
-    if (cmd->more)
-        printf("\n%s\n", cmd->more);
+    if (more.n)
+        printf("\n%.*s\n", STR_ARG(more));
     printf("\noptions:\n");
     for (unsigned i = 0; i < cmd->n_opts; i++)
         print_column(&cmd->opts[i]);

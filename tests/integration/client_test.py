@@ -1,13 +1,16 @@
 """agentctl from outside: pipes, a real terminal, interrupts, reconnects, exit codes."""
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
+import termios
 import time
 
-from agent import BIN, Daemon, main
+from agent import BIN, Daemon, history, main
 
 CTL = os.path.join(BIN, "agentctl")
 SCRIPT = [
@@ -144,10 +147,160 @@ def test_ctrl_c_ends_the_turn_and_not_the_program():
     d.close()
 
 
+def terminal(d, *args, **env):
+    """agentctl in a terminal of its own; (pid, descriptor, screen)."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm", XDG_STATE_HOME=os.path.join(d.root, "xdg"), **env)
+        os.execv(CTL, [CTL, args[0], "--socket", d.path, *args[1:]])
+    return pid, fd, Screen(fd)
+
+
+def said(d):
+    """What the newest session's user said, turn by turn."""
+    c = d.client()
+    return [e["data"]["text"] for e in history(c, newest(d)) if e["data"].get("kind") == "user"]
+
+
+def test_typing_in_a_terminal():
+    d = Daemon([{"steps": [{"text": "heard {{user}}"}]}], profile="chat")
+    pid, fd, screen = terminal(d, "chat", "--workspace", d.workspace, LANG="C", LC_ALL="C")
+    screen.wait(b"> ")
+    typed = [  # keys, and the line that they make
+        ("hällo 日本語 x\x7fy\r", "hällo 日本語 y"),      # letters of any script, backspace
+        ("\x1b[A\x05!\r", "hällo 日本語 y!"),            # the line before, its end
+        ("語言\x1b[D\x1b[Dxy\r", "xy語言"),             # to the left over wide letters
+        ("abc\x01\x0bnew\r", "new"),                    # to the beginning, cut the rest
+        ("gone\x15kept\r", "kept"),                      # cut the line
+        ("one \\\rtwo\r", "one \ntwo")]                # a line that goes on
+    for keys, line in typed:
+        os.write(fd, keys.encode())
+        screen.wait(b"heard " + line.split("\n")[0].encode())
+        screen.wait(b"> ")
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 20, 0, 0))
+    os.write(fd, b"a line that is longer than ")
+    time.sleep(0.2)
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 70, 0, 0))  # in mid-line
+    time.sleep(0.2)
+    os.write(fd, b"the window\xff\r")  # a byte that is no letter is dropped
+    screen.wait(b"heard a line that is longer than the window")
+    screen.wait(b"> ")
+    os.write(fd, b"\x04")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert said(d) == [line for _, line in typed] + ["a line that is longer than the window"]
+    # another chat knows the lines of the one before
+    pid, fd, screen = terminal(d, "chat", "--workspace", d.workspace)
+    screen.wait(b"> ")
+    os.write(fd, b"\x1b[A\r")
+    screen.wait(b"heard a line that is longer")
+    os.write(fd, b"/quit\r")
+    assert os.waitpid(pid, 0)[1] == 0
+    d.close()
+
+
+def test_a_question_in_two_terminals():
+    ask = {"name": "ask_user", "arguments": {"questions": [
+        {"id": "c", "question": "Which colour?", "options": ["red", "blue"]},
+        {"id": "n", "question": "How many?"}]}}
+    d = Daemon([{"steps": [{"calls": [ask]}, {"text": "{{seen:c: ([a-z]+)}} it is"}]}])
+    c = d.client()
+    s = c.call("session.create", cwd=d.workspace, profile="code")["sessionId"]
+    c.call("turn.start", sessionId=s, input="go")
+    one = terminal(d, "attach", "--once", s)
+    two = terminal(d, "attach", "--once", s)
+    for _, fd, screen in one, two:
+        screen.wait(b"Which colour?")
+        screen.wait(b"2 blue")
+        screen.wait(b"answer: ")
+    os.write(two[1], b"2\n")
+    two[2].wait(b"How many?")
+    os.write(two[1], b"three\n")
+    two[2].wait(b"blue it is")
+    os.write(one[1], b"red\nfour\n")  # too late: the first answer has won
+    one[2].wait(b"blue it is")
+    for pid, _, _ in one, two:
+        assert os.waitpid(pid, 0)[1] == 0
+    d.close()
+
+
+def test_every_command_helps():
+    listed = subprocess.run([CTL, "--help"], text=True, capture_output=True).stdout
+    names = [line.split()[0] for line in listed.split("\n") if line.startswith("  ")]
+    assert len(names) > 20 and "chat" in names, names
+    for name in names:
+        r = subprocess.run([CTL, name, "--help"], text=True, capture_output=True)
+        assert r.returncode == 0 and r.stdout.startswith("usage: agentctl " + name), (name, r)
+        commands = "commands:" in r.stdout
+        assert commands or "Exit" in r.stdout, (name, r.stdout)
+        assert commands or name == "completions" or "--json" in r.stdout, (name, r.stdout)
+        assert not [x for x in r.stdout.split("\n") if x.endswith(" ")], (name, r.stdout)
+        r = subprocess.run([CTL, name, "--no-such-option"], text=True, capture_output=True)
+        assert r.returncode == 2 and r.stderr and not r.stdout, (name, r)
+    r = subprocess.run([CTL, "version", "--json"], text=True, capture_output=True)
+    assert json.loads(r.stdout)["version"]
+
+
 def test_no_daemon_says_what_to_do():
-    r = subprocess.run([CTL, "sessions", "--socket", "/nonexistent/s"], text=True,
-                       capture_output=True)
-    assert r.returncode == 1 and "/nonexistent/s" in r.stderr, r.stderr
+    asking = [["sessions"], ["show", "x"], ["run", "x"], ["chat"], ["attach", "x"], ["tail"],
+              ["approve"], ["cancel", "x"], ["fork", "x"], ["export", "x"], ["render", "x"],
+              ["status"], ["cache", "explain", "x"], ["tool", "call", "bash", "{}", "--session",
+                                                     "x"]]
+    for args in asking:
+        r = subprocess.run([CTL, *args, "--socket", "/nonexistent/s"], text=True,
+                           capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        assert r.returncode == 1 and "/nonexistent/s" in r.stderr, (args, r)
+        assert "start one" in r.stderr and not r.stdout, (args, r)
+    with open("/dev/null") as null:
+        r = subprocess.run([CTL, "sessions", "--socket", "/etc/passwd"], text=True, stdin=null,
+                           capture_output=True)
+    assert r.returncode == 1 and "/etc/passwd" in r.stderr, r
+
+
+def test_another_user_is_told():
+    if os.getuid() != 0:
+        return
+    d = Daemon(SCRIPT)
+    os.chmod(d.root, 0o755)
+
+    def other(*args):
+        r = subprocess.run([CTL, *args, "--socket", d.path], text=True, capture_output=True,
+                           stdin=subprocess.DEVNULL, user=65534, group=65534, timeout=60,
+                           env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"})
+        assert r.returncode == 1 and not r.stdout and "socket.uids" in r.stderr, r
+    try:
+        subprocess.run([CTL, "version"], user=65534, group=65534, check=True,
+                       stdout=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        d.close()
+        return  # these programs lie where nobody else can read them
+    other("sessions")
+    os.chmod(d.path, 0o777)  # the socket's mode is not what keeps others out
+    for args in ["sessions"], ["run", "x"], ["tail"], ["chat"]:
+        other(*args)
+    d.close()
+
+
+def test_a_long_session_is_shown_whole():
+    d = Daemon([{"steps": [{"text": "{{turns}}"}]}], profile="chat")
+    c = d.client()
+    s = c.call("session.create")["sessionId"]
+    for i in range(40):
+        c.call("turn.run", sessionId=s, input="message %d %s" % (i, "x" * 15000))
+    code, out, _ = ctl(d, "show", s)
+    assert code == 0 and out.count("message ") == 40 and len(out) > 40 * 15000
+    code, out, _ = ctl(d, "export", s)
+    assert code == 0 and json.loads(out.splitlines()[-1])["type"] == "turn.completed"
+    tails = [subprocess.Popen([CTL, "tail", "--socket", d.path, "--json", "--once"], text=True,
+                              stdout=subprocess.PIPE) for _ in range(12)]
+    end = time.monotonic() + 30
+    while c.call("daemon.status")["connections"] < 13 and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    c.call("turn.run", sessionId=s, input="seen by all")
+    for t in tails:
+        out = t.communicate(timeout=60)[0]
+        assert t.returncode == 0 and "seen by all" in out, (t.returncode, out[-2000:])
+    d.close()
 
 
 def doctor(*args):
