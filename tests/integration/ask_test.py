@@ -72,7 +72,9 @@ def test_answers_become_the_result():
     refused(1004, c.call, "approval.respond", approvalId=a, optionId="deny")
     got = results(c, s)
     assert [r["status"] for r in got] == ["ok", "ok", "ok"], got
-    assert got[1]["text"] == "colour: blue\ntoys: ball, kite[31m\n[answered by the user]", got
+    text = got[1]["text"]
+    assert text.startswith("colour: blue\ntoys: ball, kite") and "\x1b" not in text, got
+    assert text.endswith("[31m\n[answered by the user]"), got
     assert "I must know.</think>" in c.call("prompt.render", sessionId=s)["prompt"]
     d.close()
 
