@@ -215,7 +215,7 @@ int ctl_model_generate(int argc, char **argv)
          "guess ahead with the MTP layer while it pays; same output"},
         {"drafts-always", 0, OPT_FLAG, &always, NULL, "guess ahead at every token"},
         {"cache", 0, OPT_STR, &cache, "TYPE",
-         "KV storage: f16 (default), f32, bf16, fp8"},
+         "KV storage: f16 (default), f32, bf16, fp8, f16-i8"},
         {"context", 0, OPT_INT, &ctx, "N", "positions (default: the model's)"},
         {"threads", 0, OPT_INT, &threads, "N", "default: every core"},
         {"json", 0, OPT_FLAG, &json, NULL, "print one JSON object at the end"},

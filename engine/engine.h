@@ -23,7 +23,8 @@ struct engine;
 struct engine_seq;
 
 enum engine_cache { ENGINE_CACHE_AUTO, ENGINE_CACHE_F32, ENGINE_CACHE_F16, ENGINE_CACHE_BF16,
-                    ENGINE_CACHE_FP8 };
+                    ENGINE_CACHE_FP8,
+                    ENGINE_CACHE_F16_I8 /* index keys int8, rotated; latents f16 */ };
 enum engine_form { ENGINE_FORM_AUTO, ENGINE_FORM_MHA, ENGINE_FORM_MQA };
 /* Which positions a query attends to; anything but INDEXER is for measurements. */
 enum engine_select { ENGINE_SELECT_INDEXER, ENGINE_SELECT_DENSE, ENGINE_SELECT_RECENT };

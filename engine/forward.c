@@ -98,6 +98,8 @@ static bool open_scratch(struct forward *f)
            rows(&f->kv, n, hp->kv_lora_rank + 2 * half, 4) &&
            rows(&f->o_in, n, heads * hp->v_head_dim, 4) &&
            rows(&f->iq, n, (size_t)hp->index_n_heads * hp->index_head_dim, 4) &&
+           rows(&f->iq8, f->index_i8 ? n : 1,
+                (size_t)hp->index_n_heads * hp->index_head_dim, 1) &&
            rows(&f->ik, n, hp->index_head_dim, 4) &&
            rows(&f->iw, n, hp->index_n_heads, 4) &&
            rows(&f->set, n, topk, sizeof(uint32_t)) && rows(&f->n_set, n, 1, 4) &&
@@ -122,6 +124,7 @@ int forward_open(struct forward **out, const struct weights *w, struct kernel *k
     f->pool = kernel_pool(k);
     f->o = *o;
     f->rotate = kvcache_rotates(kv);
+    f->index_i8 = kvcache_index_i8(kv);
     int rc = load_vectors(f, err);
     if (rc == 0 && !open_scratch(f))
         rc = err_nomem(err);
@@ -141,7 +144,8 @@ void forward_close(struct forward *f)
                      f->x,       f->a,     f->y,       f->hidden,  f->pair,   f->cq,
                      f->q,       f->qa,    f->kv,      f->o_in,    f->iq,     f->ik,
                      f->iw,      f->set,   f->n_set,   f->scores,  f->router, f->pick,
-                     f->weight,  f->thread, f->bits, f->parts};
+                     f->weight,  f->thread, f->bits, f->parts,
+                     f->iq8};
     for (unsigned i = 0; i < ARRAY_LEN(owned); i++)
         mem_free(owned[i]);
     mem_free(f);

@@ -56,7 +56,8 @@ struct forward {
 
     model_selected_fn *watch;
     void *watch_arg;
-    bool rotate; /* the cache's index keys are Hadamard-rotated */
+    bool rotate;   /* the cache's index keys are Hadamard-rotated */
+    bool index_i8; /* and int8 */
 
     /* The batch. */
     const struct forward_run *run;
@@ -76,6 +77,7 @@ struct forward {
     float *o_in; /* (n_heads, v) */
     float *iq, *ik,
         *iw; /* (index_n_heads, index_head_dim), (index_head_dim), (index_n_heads) */
+    int8_t *iq8; /* (index_n_heads, index_head_dim), where the cache wants them */
     uint32_t *set,
         *n_set;     /* (index_topk) selected positions; SET_ALL = every one so far */
     float *scores;  /* (SCORE_ROWS, score_ld) */
@@ -129,6 +131,8 @@ size_t mla_thread_floats(const struct hparams *hp, uint32_t max_rows);
 size_t mla_parts_floats(const struct hparams *hp);
 /* f->set, f->n_set of every row, from f->iq, f->iw and the cached index keys. */
 void indexer_select(struct forward *f, uint32_t layer);
+/* An index query in whole numbers; returns what they must be multiplied by. */
+float indexer_round(int8_t *out, const float *q, uint32_t n);
 /* Whether this row's scores are made at all. */
 bool indexer_scores_row(const struct forward *f, uint32_t row);
 /* Positions of the k largest of scores[0..n-1], ascending; ties to the lower position.

@@ -25,6 +25,16 @@ void layer_norm(float *out, const float *x, const float *w, const float *b, uint
         out[i] = (x[i] - mean) * scale * w[i] + b[i];
 }
 
+float indexer_round(int8_t *out, const float *q, uint32_t n)
+{
+    float most = 1e-10f;
+    for (uint32_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(q[i]));
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = (int8_t)round_to(q[i] * (127.0f / most), -127, 127);
+    return most / 127.0f;
+}
+
 /* Order-preserving integer of a score; -0 and +0 are the same. */
 static uint32_t rank_key(float x)
 {
@@ -128,19 +138,37 @@ bool indexer_scores_row(const struct forward *f, uint32_t row)
                         f->row_pos[row] + 1 > f->hp->index_topk);
 }
 
+/* One row against one page, its keys as floats or where they lie. */
+static void score_page(const struct score_job *j, const struct segment *s, uint32_t row,
+                       uint32_t page, const float *keys, const struct attn_next *next)
+{
+    const struct forward *f = j->f;
+    const struct hparams *hp = f->hp;
+    size_t width = (size_t)hp->index_n_heads * hp->index_head_dim;
+    float *out = f->scores + (row - j->row) * f->score_ld + (size_t)page * KV_PAGE;
+    const float *w = f->iw + (size_t)row * hp->index_n_heads, *scale;
+    if (!f->index_i8) {
+        f->attn->index(out, f->iq + row * width, w, hp->index_n_heads, keys,
+                       hp->index_head_dim, next);
+        return;
+    }
+    const uint8_t *k = kvseq_index_i8(s->run->seq, j->layer, page, &scale);
+    f->attn->index_i8(out, f->iq8 + row * width, w, hp->index_n_heads, k, scale,
+                      hp->index_head_dim, next);
+}
+
 static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
     struct score_job *j = arg;
     struct forward *f = j->f;
-    const struct hparams *hp = f->hp;
     float *keys = f->thread + thread * f->thread_floats;
-    size_t width = (size_t)hp->index_n_heads * hp->index_head_dim;
     for (uint64_t t = first; t < last; t++) {
         const struct segment *s = j->seg;
         while (t >= s->first_task + s->tiles)
             s++;
         uint32_t page = (uint32_t)(t - s->first_task), from = page * KV_PAGE;
-        kvseq_get_index(s->run->seq, j->layer, page, keys);
+        if (!f->index_i8)
+            kvseq_get_index(s->run->seq, j->layer, page, keys);
         struct attn_next ahead, *next = NULL;
         if (page + 1 < s->tiles && t + 1 < last) {
             next = &ahead;
@@ -149,9 +177,7 @@ static void score_tiles(void *arg, uint32_t thread, uint64_t first, uint64_t las
         for (uint32_t i = 0; i < s->n; i++) {
             uint32_t row = s->row + i;
             if (indexer_scores_row(f, row) && f->row_pos[row] >= from) {
-                f->attn->index(f->scores + (row - j->row) * f->score_ld + from,
-                               f->iq + row * width, f->iw + row * hp->index_n_heads,
-                               hp->index_n_heads, keys, hp->index_head_dim, next);
+                score_page(j, s, row, page, keys, next);
                 next = NULL;
             }
         }

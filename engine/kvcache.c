@@ -95,9 +95,12 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
         kv->latent_row = kv->rank + f8_groups(kv->rank) * sizeof(float) + kv->rope * 2;
         kv->index_row = kv->index_dim + sizeof(float);
     }
-    kv->traits = quant_traits(kv->type == ENGINE_CACHE_F32   ? QUANT_F32
-                              : kv->type == ENGINE_CACHE_F16 ? QUANT_F16
-                                                             : QUANT_BF16);
+    if (kv->type == ENGINE_CACHE_F16_I8)
+        kv->index_row = kv->index_dim + sizeof(float);
+    bool f16 = kv->type == ENGINE_CACHE_F16 || kv->type == ENGINE_CACHE_F16_I8;
+    kv->traits = quant_traits(kv->type == ENGINE_CACHE_F32 ? QUANT_F32
+                              : f16                        ? QUANT_F16
+                                                           : QUANT_BF16);
     kv->widen = kernel_best()->widen;
     kv->widen_f8 = attn_ops(kernel_best()->name)->widen_f8;
     lay_out(kv, hp);
@@ -107,6 +110,12 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
     kv->n_pages = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
     if (rc < 0)
         goto fail;
+    if (kv->type == ENGINE_CACHE_F16_I8 && kv->index_dim % 4) {
+        rc = err_set(err, ERR_UNSUPPORTED,
+                     "int8 index keys go by fours; this model's index_head_dim is %u",
+                     kv->index_dim);
+        goto fail;
+    }
     if (kv->n_pages == 0) {
         rc = err_set(
             err, ERR_LIMIT,
@@ -161,7 +170,12 @@ enum engine_cache kvcache_type(const struct kvcache *kv)
 
 bool kvcache_rotates(const struct kvcache *kv)
 {
-    return kv->type == ENGINE_CACHE_FP8;
+    return kv->type == ENGINE_CACHE_FP8 || kv->type == ENGINE_CACHE_F16_I8;
+}
+
+bool kvcache_index_i8(const struct kvcache *kv)
+{
+    return kv->type == ENGINE_CACHE_F16_I8;
 }
 
 size_t kvcache_row_bytes(const struct kvcache *kv)
@@ -278,9 +292,16 @@ static uint8_t *index_at(const struct kvseq *s, uint32_t layer, uint32_t page)
     return page_at(kv, s->page[page]) + kv->layer[layer].index;
 }
 
+/* Bytes that lie together for one position of an index block, and how often they do. */
 static size_t index_size(const struct kvcache *kv)
 {
-    return kv->type == ENGINE_CACHE_F32 ? 4 : kv->type == ENGINE_CACHE_FP8 ? 1 : 2;
+    bool four = kv->type == ENGINE_CACHE_F32 || kv->type == ENGINE_CACHE_F16_I8;
+    return four ? 4 : kv->type == ENGINE_CACHE_FP8 ? 1 : 2;
+}
+
+static uint32_t index_runs(const struct kvcache *kv)
+{
+    return kv->type == ENGINE_CACHE_F16_I8 ? kv->index_dim / 4 : kv->index_dim;
 }
 
 static float abs_max(const float *x, size_t n)
@@ -349,16 +370,22 @@ void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float 
     uint32_t n = kv->index_dim, at = pos % KV_PAGE;
     size_t size = index_size(kv);
     uint8_t *to = index_at(s, layer, pos / KV_PAGE) + at * size;
-    if (kv->type != ENGINE_CACHE_FP8) {
+    if (!kvcache_rotates(kv)) {
         for (uint32_t i = 0; i < n; i++, to += KV_PAGE * size)
             kv->traits->quantize(to, ik + i, 1);
         return;
     }
     /* One scale for the whole head, however wide. */
-    float scale = fmaxf(abs_max(ik, n), 1e-10f) / 448.0f;
-    for (uint32_t i = 0; i < n; i++)
-        to[(size_t)i * KV_PAGE] = quant_f8_encode(ik[i] / scale);
-    uint8_t *scales = to - at + (size_t)n * KV_PAGE;
+    bool i8 = kv->type == ENGINE_CACHE_F16_I8;
+    float scale = fmaxf(abs_max(ik, n), 1e-10f) / (i8 ? 127.0f : 448.0f);
+    for (uint32_t i = 0; i < n; i++) {
+        if (i8)
+            to[(size_t)(i / 4) * KV_PAGE * 4 + i % 4] =
+                (uint8_t)(round_to(ik[i] / scale, -127, 127) + 128);
+        else
+            to[(size_t)i * KV_PAGE] = quant_f8_encode(ik[i] / scale);
+    }
+    uint8_t *scales = to - at * size + (size_t)n * KV_PAGE;
     memcpy(scales + at * sizeof scale, &scale, sizeof scale);
 }
 
@@ -404,6 +431,14 @@ void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float
                      KV_PAGE);
 }
 
+const uint8_t *kvseq_index_i8(const struct kvseq *s, uint32_t layer, uint32_t page,
+                              const float **scale)
+{
+    const uint8_t *at = index_at(s, layer, page);
+    *scale = (const float *)(const void *)(at + (size_t)s->kv->index_dim * KV_PAGE);
+    return at;
+}
+
 void kvseq_next_index(const struct kvseq *s, uint32_t layer, uint32_t page,
                       struct attn_next *out)
 {
@@ -429,9 +464,9 @@ int kvseq_each_block(struct kvseq *s, uint32_t page, uint32_t n_rows, kvseq_bloc
         b.base = base + y->index;
         b.element = size;
         b.stride = KV_PAGE * size;
-        b.n_runs = kv->index_dim;
+        b.n_runs = index_runs(kv);
         rc = fn(arg, &b, err);
-        if (rc < 0 || kv->type != ENGINE_CACHE_FP8)
+        if (rc < 0 || !kvcache_rotates(kv))
             continue;
         b.base += (size_t)kv->index_dim * KV_PAGE;
         b.element = sizeof(float);

@@ -9,7 +9,8 @@
  * position per lane.
  *
  * Storage: f32, f16, bf16, or FP8 rows: e4m3 with one f32 scale per 128 latents, rotary
- * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding.
+ * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding. Or f16
+ * latents with int8 index keys, one scale each, rotated too, as attn.h's index_i8 takes them.
  */
 #ifndef ENGINE_KVCACHE_H
 #define ENGINE_KVCACHE_H
@@ -41,6 +42,8 @@ void kvcache_usage(const struct kvcache *kv, size_t *used, size_t *limit);
 enum engine_cache kvcache_type(const struct kvcache *kv);
 /* Index keys are stored Hadamard-rotated: queries must be rotated too. */
 bool kvcache_rotates(const struct kvcache *kv);
+/* Index keys are int8: queries must be, too. */
+bool kvcache_index_i8(const struct kvcache *kv);
 /* Bytes of one position in all layers. */
 size_t kvcache_row_bytes(const struct kvcache *kv);
 
@@ -74,6 +77,9 @@ void kvseq_next(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint
 /* Index keys of a page, standing: out (index_head_dim, KV_PAGE). Positions that do not hold
  * yet are in it with whatever was there. */
 void kvseq_get_index(const struct kvseq *s, uint32_t layer, uint32_t page, float *out);
+/* A page's int8 index keys where they lie, and their scales (KV_PAGE). */
+const uint8_t *kvseq_index_i8(const struct kvseq *s, uint32_t layer, uint32_t page,
+                              const float **scale);
 void kvseq_next_index(const struct kvseq *s, uint32_t layer, uint32_t page,
                       struct attn_next *out);
 

@@ -78,6 +78,9 @@ static void rotate_queries(void *arg, uint32_t thread, uint64_t first, uint64_t 
             if (f->rotate)
                 hadamard(iq, idim);
             f->iw[i * hp->index_n_heads + h] *= scale;
+            if (f->index_i8)
+                f->iw[i * hp->index_n_heads + h] *= indexer_round(
+                    f->iq8 + (i * hp->index_n_heads + h) * idim, iq, idim);
         }
     }
 }

@@ -48,6 +48,15 @@ struct attn_ops {
     void (*index)(float *out, const float *q, const float *w, uint32_t n_heads,
                   const float *kt, uint32_t dim, const struct attn_next *next);
     /*
+     * The same in whole numbers, exact: q (n_heads, dim) int8; k (dim / 4, ATTN_TILE, 4)
+     * bytes, each key's number plus 128; w has the queries' scales in it, scale the keys'.
+     *
+     *   out[s] = scale[s] * sum_h w[h] * max(0, sum_c q[h][c] * (k[s][c] - 128))
+     */
+    void (*index_i8)(float *out, const int8_t *q, const float *w, uint32_t n_heads,
+                     const uint8_t *k, const float *scale, uint32_t dim,
+                     const struct attn_next *next);
+    /*
      * One tile of scores into weights: z[s] = exp(scale * z[s] - max) for the s < ATTN_TILE
      * whose bit is set, else 0; s->max and s->sum move on. Returns what everything summed
      * so far must be multiplied by, 1 when nothing changed. exp is exp_fast() of expf.h,

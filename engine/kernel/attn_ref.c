@@ -50,6 +50,24 @@ static void ref_index(float *out, const float *q, const float *w, uint32_t n_hea
     }
 }
 
+static void ref_index_i8(float *out, const int8_t *q, const float *w, uint32_t n_heads,
+                         const uint8_t *k, const float *scale, uint32_t dim,
+                         const struct attn_next *next)
+{
+    (void)next;
+    for (uint32_t s = 0; s < ATTN_TILE; s++) {
+        float sum = 0;
+        for (uint32_t h = 0; h < n_heads; h++) {
+            int32_t dot = 0;
+            for (uint32_t c = 0; c < dim; c++)
+                dot += q[(size_t)h * dim + c] *
+                       (k[((size_t)(c / 4) * ATTN_TILE + s) * 4 + c % 4] - 128);
+            sum += w[h] * (float)(dot > 0 ? dot : 0);
+        }
+        out[s] = sum * scale[s];
+    }
+}
+
 static float ref_soften(struct softmax *x, float *z, uint64_t bits, float scale)
 {
     float max = x->max, shrink = 1;
@@ -116,6 +134,7 @@ const struct attn_ops attn_ref = {
     .dots = ref_dots,
     .mix = ref_mix,
     .index = ref_index,
+    .index_i8 = ref_index_i8,
     .soften = ref_soften,
     .scale = ref_scale,
     .within = ref_within,

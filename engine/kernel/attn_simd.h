@@ -274,6 +274,87 @@ static void simd_index(float *out, const float *q, const float *w, uint32_t n_he
     }
 }
 
+/* --- index in whole numbers -------------------------------------------------------------- */
+
+/* sum_c (k[c] - 128) * q[c] of four heads' bytes at a time; q . 128 comes off beforehand. */
+INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
+{
+    int32_t sum = 0;
+    for (uint32_t c = 0; c < dim; c++)
+        sum -= q[c];
+    return sum * 128;
+}
+
+#ifdef __AVX512F__
+#define DOT4(acc, k, q) ((ivec)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(k), (__m512i)(q)))
+#define FLOATS(v) ((vec)_mm512_cvtepi32_ps((__m512i)(v)))
+#define POSITIVE(v) ((ivec)_mm512_max_epi32((__m512i)(v), _mm512_setzero_si512()))
+#else
+/* Without an instruction for it: 16-bit pairs, which cannot overflow, then their sums. */
+INLINE ivec dot4(ivec acc, ivec k, ivec q)
+{
+    const __m256i low = _mm256_set1_epi16(0xff);
+    __m256i even = _mm256_and_si256((__m256i)k, low);
+    __m256i odd = _mm256_srli_epi16((__m256i)k, 8);
+    __m256i q_even = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)q, 8), 8);
+    __m256i q_odd = _mm256_srai_epi16((__m256i)q, 8);
+    return acc + (ivec)_mm256_madd_epi16(even, q_even) +
+           (ivec)_mm256_madd_epi16(odd, q_odd);
+}
+#define DOT4(acc, k, q) dot4(acc, k, q)
+#define FLOATS(v) ((vec)_mm256_cvtepi32_ps((__m256i)(v)))
+#define POSITIVE(v) ((ivec)_mm256_max_epi32((__m256i)(v), _mm256_setzero_si256()))
+#endif
+
+INLINE void index_i8_heads(vec *sum, const int8_t *q, const float *w, int heads,
+                           const uint8_t *k, uint32_t dim, struct wish *next)
+{
+    ivec acc[MR * NV];
+    for (int a = 0; a < heads; a++)
+        for (int b = 0; b < NV; b++)
+            acc[a * NV + b] = (ivec){0} + less_offset(q + (size_t)a * dim, dim);
+    for (uint32_t c = 0; c < dim; c += 4, k += ATTN_TILE * 4) {
+        ivec x[NV];
+        wish_line(next);
+        wish_line(next);
+        for (int b = 0; b < NV; b++)
+            x[b] = *(const ivec *)(const void *)(k + b * LANES * 4);
+        for (int a = 0; a < heads; a++) {
+            int32_t four;
+            memcpy(&four, q + (size_t)a * dim + c, sizeof four);
+            ivec all = (ivec){0} + four;
+            for (int b = 0; b < NV; b++)
+                acc[a * NV + b] = DOT4(acc[a * NV + b], x[b], all);
+        }
+    }
+    for (int a = 0; a < heads; a++)
+        for (int b = 0; b < NV; b++)
+            sum[b] += w[a] * FLOATS(POSITIVE(acc[a * NV + b]));
+}
+
+static void simd_index_i8(float *out, const int8_t *q, const float *w, uint32_t n_heads,
+                          const uint8_t *k, const float *scale, uint32_t dim,
+                          const struct attn_next *next)
+{
+    struct wish wish = {NULL, NULL};
+    if (next) {
+        wish.at = next->at[0];
+        wish.end = wish.at + next->bytes;
+    }
+    for (int s = 0; s < ATTN_TILE; s += NV * LANES) {
+        vec sum[NV];
+        for (int b = 0; b < NV; b++)
+            sum[b] = (vec){0};
+        uint32_t h = 0;
+        for (; h + MR <= n_heads; h += MR)
+            index_i8_heads(sum, q + (size_t)h * dim, w + h, MR, k + s * 4, dim, &wish);
+        for (; h < n_heads; h++)
+            index_i8_heads(sum, q + (size_t)h * dim, w + h, 1, k + s * 4, dim, &wish);
+        for (int b = 0; b < NV; b++)
+            STORE(out + s + b * LANES, sum[b] * LOAD(scale + s + b * LANES));
+    }
+}
+
 /* --- softmax --------------------------------------------------------------------------- */
 
 /* exp_fast() in every lane. */
@@ -474,6 +555,7 @@ static void simd_widen_f8(float *y, const uint8_t *code, const float *scale, uin
 #define ATTN_TABLE(label)                                                                \
     {                                                                                    \
         .name = label, .dots = simd_dots, .mix = simd_mix, .index = simd_index,          \
+        .index_i8 = simd_index_i8,                                                       \
         .soften = simd_soften, .scale = simd_scale, .within = simd_within,               \
         .above = simd_above, .widen_f8 = simd_widen_f8,                                  \
     }
