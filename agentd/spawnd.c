@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -289,7 +290,15 @@ static void from_cell(struct spawnd *d, unsigned i)
         on_ended(c, &w);
         break;
     case WIRE_FAULT:
-        r = w.run ? find_run(c, w.run) : NULL;
+        if (w.run == 0) {
+            char why[160];
+            w.step[sizeof w.step - 1] = '\0';
+            snprintf(why, sizeof why, "the cell could not be locked (%s: %s), so nothing ran",
+                     w.step, strerror(w.a));
+            cell_gone(d, i, why);
+            return;
+        }
+        r = find_run(c, w.run);
         if (r) {
             r->failed = true;
             r->sys = w.a;

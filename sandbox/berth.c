@@ -19,6 +19,10 @@
 
 enum { STACK = 256 * 1024 };
 
+/* Namespaces made ahead: the costly ones. Mounts are copied when the cell is asked for, so that
+ * a waiting berth holds no file system of the host; the pid namespace begins with its pid 1. */
+#define EARLY (CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
+
 struct berth {
     struct limits_group group;
     int procs[LIMITS_TREES]; /* cgroup.procs of each tree, -1 */
@@ -54,6 +58,11 @@ static long raw(long n, long a, long b, long c)
 }
 #endif
 
+bool berth_fits(uint64_t flags)
+{
+    return (flags & EARLY) == EARLY;
+}
+
 bool berth_possible(const struct limits_host *h)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -72,6 +81,8 @@ static int helper(void *arg)
     for (unsigned i = 0; i < LIMITS_TREES; i++)
         if (b->procs[i] >= 0 && raw(SYS_write, b->procs[i], (long)"0", 1) < 0)
             b->result = -EPERM; /* told when asked */
+    if (b->result == 0)
+        b->result = raw(SYS_unshare, EARLY, 0, 0);
     while (raw(SYS_read, b->ask, (long)&word, sizeof word) == -EINTR)
         ;
     if (b->result == 0) {
@@ -132,7 +143,7 @@ long berth_clone(struct berth *b, struct build *build, uint64_t flags, int *pidf
     uint64_t word = 1;
     b->build = build;
     /* The spawner's child, not the helper's; its death signal is then the helper's own. */
-    b->args = (struct clone_args){.flags = flags | CLONE_PIDFD | CLONE_PARENT,
+    b->args = (struct clone_args){.flags = (flags & ~(uint64_t)EARLY) | CLONE_PIDFD | CLONE_PARENT,
                                   .pidfd = (uintptr_t)&b->pidfd};
     if (write(b->ask, &word, sizeof word) != sizeof word)
         return -1;

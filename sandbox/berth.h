@@ -3,7 +3,8 @@
  * cell. Moving a process between v1 groups waits for the whole machine (10 ms and more when
  * it is busy); a child is born where its parent stands, for nothing. So the move is made
  * ahead of time, by a helper that shares the spawner's memory and descriptors, and the cell is
- * cloned by that helper as the spawner's own child.
+ * cloned by that helper as the spawner's own child. The namespaces that take long to make are
+ * made ahead as well.
  */
 #ifndef SANDBOX_BERTH_H
 #define SANDBOX_BERTH_H
@@ -13,6 +14,8 @@
 
 struct berth;
 
+/* Whether a cell with these clone flags can be born in one: all its namespaces are wanted. */
+bool berth_fits(uint64_t flags);
 /* Whether this build can have them (sanitizers follow stacks and cannot). */
 bool berth_possible(const struct limits_host *h);
 /* Makes the group, without limits yet, and starts the helper. NULL when anything fails: the

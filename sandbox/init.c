@@ -640,23 +640,17 @@ static int inside_step(struct init *in, unsigned i)
     }
 }
 
-_Noreturn void init_main(struct build *b)
+/* The steps of one phase, in order; the first that fails ends the cell and names itself. */
+static void carry_out(struct init *in, enum plan_phase phase)
 {
-    static struct init in; /* half a megabyte: not on the stack */
-    in.b = b;
-    io_close(&b->ctl_outside); /* so that the spawner's death is the end of file */
-    struct wire go;
-    int fds[WIRE_FDS_MAX];
-    unsigned n;
-    if (wire_recv(b->ctl, &go, NULL, 0, fds, &n) != 1 || go.kind != WIRE_GO)
-        _exit(SPENT);
-    if (!b->host->root && mounts_sources(b) < 0)
-        fault_at(b->ctl, 0, plan_name(DO_SOURCES), b->at);
-    for (unsigned i = 0; i < b->plan->n; i++) {
-        enum plan_do what = b->plan->step[i].what;
-        if (plan_phase(what) == PLAN_INSIDE && inside_step(&in, i) < 0)
-            fault_at(b->ctl, 0, plan_name(what), i);
-    }
+    const struct plan *p = in->b->plan;
+    for (unsigned i = 0; i < p->n; i++)
+        if (plan_phase(p->step[i].what) == phase && inside_step(in, i) < 0)
+            fault_at(in->b->ctl, 0, plan_name(p->step[i].what), i);
+}
+
+static void say_ready(struct build *b)
+{
     struct wire ready = {.kind = WIRE_READY};
     int give[3];
     unsigned n_give = 0;
@@ -671,5 +665,24 @@ _Noreturn void init_main(struct build *b)
         _exit(SPENT);
     io_close(&b->listener);
     io_close(&b->upper);
+}
+
+/* Ready is said before the last phase, so that the first request travels meanwhile; it is read
+ * only when everything is locked. */
+_Noreturn void init_main(struct build *b)
+{
+    static struct init in; /* half a megabyte: not on the stack */
+    in.b = b;
+    io_close(&b->ctl_outside); /* so that the spawner's death is the end of file */
+    struct wire go;
+    int fds[WIRE_FDS_MAX];
+    unsigned n;
+    if (wire_recv(b->ctl, &go, NULL, 0, fds, &n) != 1 || go.kind != WIRE_GO)
+        _exit(SPENT);
+    if (!b->host->root && mounts_sources(b) < 0)
+        fault_at(b->ctl, 0, plan_name(DO_SOURCES), b->at);
+    carry_out(&in, PLAN_INSIDE);
+    say_ready(b);
+    carry_out(&in, PLAN_LOCK);
     serve(&in);
 }

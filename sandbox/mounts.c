@@ -197,15 +197,14 @@ static const char *relative(const char *place)
 /* A mount point of the right kind, on our own tmpfs. */
 static int make_point(int root, const char *place, bool dir)
 {
-    if (make_parents(root, place) < 0)
-        return -1;
-    if (dir)
-        return mkdirat(root, place, 0755) < 0 && errno != EEXIST ? -1 : 0;
-    int fd = openat(root, place, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0444);
-    if (fd < 0)
-        return -1;
-    close(fd);
-    return 0;
+    for (int tries = 0; tries < 2; tries++) {
+        int rc = dir ? mkdirat(root, place, 0755) : mknodat(root, place, S_IFREG | 0444, 0);
+        if (rc == 0 || errno == EEXIST)
+            return 0;
+        if (errno != ENOENT || make_parents(root, place) < 0)
+            return -1;
+    }
+    return -1;
 }
 
 static int attach(int tree, int root, const char *place)
@@ -360,8 +359,6 @@ static int step_shadow(struct build *b, const char *place)
 static int step_readonly(struct build *b, const char *place)
 {
     struct mount_attr a = {.attr_set = MOUNT_ATTR_RDONLY};
-    if (place[0] == '\0')
-        return mount_setattr(AT_FDCWD, "/", 0, &a, sizeof a);
     int fd = open_tree(b->root, place, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : -1;
@@ -446,6 +443,10 @@ int mounts_step(struct build *b, unsigned i)
         return step_readonly(b, place);
     case DO_PIVOT:
         return step_pivot(b);
+    case DO_SEAL:
+        return mount_setattr(AT_FDCWD, "/", 0,
+                             &(struct mount_attr){.attr_set = MOUNT_ATTR_RDONLY},
+                             sizeof(struct mount_attr));
     default:
         errno = EINVAL;
         return -1;

@@ -29,10 +29,11 @@ static const struct {
     [DO_TMPFS] = {"tmpfs", PLAN_INSIDE},          [DO_OVERLAY] = {"overlay", PLAN_INSIDE},
     [DO_PROC] = {"proc", PLAN_INSIDE},            [DO_QUOTA] = {"quota", PLAN_INSIDE},
     [DO_SHADOW] = {"shadow", PLAN_INSIDE},
-    [DO_READONLY] = {"readonly", PLAN_INSIDE},    [DO_PIVOT] = {"pivot", PLAN_INSIDE},
+    [DO_READONLY] = {"readonly", PLAN_INSIDE},    [DO_PIVOT] = {"pivot", PLAN_LOCK},
     [DO_HOSTNAME] = {"hostname", PLAN_INSIDE},    [DO_LOOPBACK] = {"loopback", PLAN_INSIDE},
     [DO_LISTEN] = {"listen", PLAN_INSIDE},        [DO_RLIMITS] = {"rlimits", PLAN_INSIDE},
-    [DO_LOCK] = {"lock", PLAN_INSIDE},            [DO_FILTER] = {"filter", PLAN_INSIDE},
+    [DO_SEAL] = {"seal", PLAN_LOCK},
+    [DO_LOCK] = {"lock", PLAN_LOCK},              [DO_FILTER] = {"filter", PLAN_LOCK},
     [DO_USER] = {"user", PLAN_RUN},               [DO_LANDLOCK] = {"landlock", PLAN_RUN},
     [DO_EXEC] = {"exec", PLAN_RUN},
 };
@@ -143,8 +144,7 @@ static const struct {
     const char *file;
     unsigned most;
 } quotas[] = {{"sys/user/max_inotify_instances", 8},
-              {"sys/user/max_inotify_watches", 16384},
-              {"sys/user/max_user_namespaces", 0}};
+              {"sys/user/max_inotify_watches", 16384}};
 
 static void plan_dev_proc(struct plan *p, const struct sandbox_spec *spec,
                           const struct probe *h)
@@ -294,14 +294,14 @@ static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const str
     plan_dev_proc(p, spec, h);
     plan_workspace(p, spec);
     plan_binds(p, spec, h);
-    add(p, DO_PIVOT, NULL, NULL, 0);
-    add(p, DO_READONLY, "/", NULL, 0);
     add(p, DO_HOSTNAME, "cell", NULL, 0);
     if (spec->net != SANDBOX_NET_HOST)
         add(p, DO_LOOPBACK, NULL, NULL, 0);
     if (spec->net == SANDBOX_NET_PROXY)
         add(p, DO_LISTEN, NULL, NULL, 0)->n1 = SANDBOX_PROXY_PORT;
     add(p, DO_RLIMITS, NULL, NULL, 0)->n1 = h->limits.kind == LIMITS_NONE;
+    add(p, DO_PIVOT, NULL, NULL, 0);
+    add(p, DO_SEAL, "/", NULL, 0);
     add(p, DO_LOCK, NULL, NULL, 0);
     add(p, DO_FILTER, NULL, NULL, 0);
     add(p, DO_USER, NULL, NULL, 0)->n1 = p->uid;
@@ -361,7 +361,7 @@ static void print_namespaces(uint64_t flags, struct buf *out)
 
 static void print_step(const struct plan *p, const struct plan_step *s, struct buf *out)
 {
-    static const char *const phases[] = {"outside", "inside", "run"};
+    static const char *const phases[] = {"outside", "inside", "lock", "run"};
     buf_printf(out, "%-8s %-10s", phases[plan_phase(s->what)], plan_name(s->what));
     switch (s->what) {
     case DO_CLONE:

@@ -13,7 +13,8 @@
 
 enum plan_phase {
     PLAN_OUTSIDE, /* by the spawner */
-    PLAN_INSIDE,  /* by pid 1 before it locks itself down */
+    PLAN_INSIDE,  /* by pid 1 before it says that the cell is ready */
+    PLAN_LOCK,    /* by pid 1 after that, before it reads a request: nothing ran before */
     PLAN_RUN,     /* by pid 1's fork, before it executes the program */
 };
 
@@ -22,8 +23,10 @@ enum plan_do {
     DO_WORKSPACE, DO_GROUPS, DO_SOURCES, DO_CLONE, DO_IDMAP,
     /* inside */
     DO_BECOME, DO_PRIVATE, DO_ROOT, DO_DIR, DO_LINK, DO_FILE, DO_BIND, DO_TMPFS, DO_OVERLAY,
-    DO_PROC, DO_QUOTA, DO_SHADOW, DO_READONLY, DO_PIVOT, DO_HOSTNAME, DO_LOOPBACK, DO_LISTEN,
-    DO_RLIMITS, DO_LOCK, DO_FILTER,
+    DO_PROC, DO_QUOTA, DO_SHADOW, DO_READONLY, DO_HOSTNAME, DO_LOOPBACK, DO_LISTEN,
+    DO_RLIMITS,
+    /* lock */
+    DO_PIVOT, DO_SEAL, DO_LOCK, DO_FILTER,
     /* run */
     DO_USER, DO_LANDLOCK, DO_EXEC,
     DO_COUNT

@@ -213,9 +213,11 @@ static int make_group(struct attempt *a)
     struct sandbox_host *h = a->s->host;
     struct err why = {0};
     int rc;
-    sandbox_host_prepare(h);
-    a->berth = h->berth;
-    h->berth = NULL;
+    if (berth_fits(find_step(&a->plan, DO_CLONE)->n1)) {
+        sandbox_host_prepare(h);
+        a->berth = h->berth;
+        h->berth = NULL;
+    }
     if (a->berth) {
         berth_take_group(a->berth, &a->s->group);
         rc = limits_write(&a->s->group, &a->spec.limits, &why);

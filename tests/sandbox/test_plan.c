@@ -46,7 +46,7 @@ static void the_order_is_safe(void **state)
     assert_true(at(p, DO_SOURCES, NULL) < at(p, DO_CLONE, NULL));
     assert_true(at(p, DO_CLONE, NULL) < at(p, DO_IDMAP, NULL));
     assert_true(at(p, DO_PROC, NULL) < at(p, DO_PIVOT, NULL));
-    assert_true(at(p, DO_PIVOT, NULL) < at(p, DO_READONLY, "/"));
+    assert_true(at(p, DO_PIVOT, NULL) < at(p, DO_SEAL, "/"));
     assert_true(at(p, DO_LOCK, NULL) < at(p, DO_FILTER, NULL));
     assert_true(at(p, DO_FILTER, NULL) < at(p, DO_USER, NULL));
     assert_true(at(p, DO_LANDLOCK, NULL) < at(p, DO_EXEC, NULL));
