@@ -143,10 +143,17 @@ static void on_done(void *arg, const struct tool_result *r)
 static int read_args(const char *given, struct buf *out, struct err *err)
 {
     buf_init(out, LIMIT_ARGUMENTS_BYTES);
+    int rc = 0;
     if (strcmp(given, "-") == 0)
-        return io_read_all(0, out, err);
-    buf_puts(out, given);
-    return buf_check(out, "arguments", err);
+        rc = io_read_all(0, out, err);
+    else
+        buf_puts(out, given);
+    if (rc == 0)
+        rc = buf_check(out, "arguments", err);
+    if (rc == 0 && (!utf8_valid(buf_view(out)) || (out->len && memchr(out->data, 0, out->len))))
+        rc = err_set(err, ERR_PARSE, "the arguments are no JSON: they hold bytes that are not "
+                     "UTF-8, or a NUL");
+    return rc;
 }
 
 static int run_call(const char *name, struct str args, struct toolrun_opts *o,
@@ -262,9 +269,14 @@ static int tool_call(int argc, char **argv)
     struct buf args;
     o.unconfined = strcmp(sandbox, "off") == 0;
     int rc = read_args(argv[at + 1], &args, &err);
-    if (rc == 0 && session)
+    if (rc < 0) {
+        buf_done(&args);
+        ctl_fail(&err);
+        return EXIT_USAGE;
+    }
+    if (session)
         rc = call_in_session(socket, session, argv[at], buf_view(&args), &c, &err);
-    else if (rc == 0)
+    else
         rc = call_alone(argv[at], buf_view(&args), &o, name, workspace, &c, &err);
     buf_done(&args);
     return rc < 0 ? ctl_fail(&err) : c.exit_code;

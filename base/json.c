@@ -12,6 +12,9 @@ int json_read(json_t **out, struct str text, struct err *err)
         return err_set(err, ERR_LIMIT, "JSON text of %zu bytes exceeds the cap of %zu",
                        text.n, (size_t)LIMIT_JSON_BYTES);
     json_t *v = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+    if (!v && strstr(je.text, "JSON_ALLOW_NUL")) /* the library's word for it helps nobody */
+        return err_set(err, ERR_PARSE, "JSON line %d column %d: a string holds the character "
+                       "\\u0000, which is not allowed", je.line, je.column);
     if (!v)
         return err_set(err, ERR_PARSE, "JSON line %d column %d: %s", je.line, je.column,
                        je.text);

@@ -95,7 +95,8 @@ static void add_tmpfs(struct plan *p, const char *path, uint64_t bytes, uint64_t
 /* What the distribution keeps outside /usr, shown as it is where it exists. */
 static const char *const etc_shown[] = {
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs", "/etc/ssl/openssl.cnf",
-    "/etc/protocols",   "/etc/services",     "/etc/java-17-openjdk", NULL};
+    "/etc/protocols",   "/etc/services",     "/etc/java-17-openjdk",
+    "/etc/matplotlibrc", "/etc/fonts", NULL};
 
 static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
                                       "/dev/urandom", NULL};

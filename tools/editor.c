@@ -260,7 +260,7 @@ static bool check_fresh(struct toolbox *t, const struct wsfs_at *at, struct str 
 }
 
 static void finish_edit(struct toolbox *t, struct wsfs_at *at, struct str was, struct str now,
-                        size_t from, const char *added, const struct tool_limits *limits,
+                        size_t from, struct str added, const struct tool_limits *limits,
                         struct answer *a)
 {
     struct err err = {0};
@@ -270,7 +270,7 @@ static void finish_edit(struct toolbox *t, struct wsfs_at *at, struct str was, s
     }
     keep_undo(a, at, true, was);
     views_set(&t->views, at->shown, now);
-    size_t lines = count_lines(str_c(added));
+    size_t lines = count_lines(added);
     show_edit(a, at, now, from, lines ? lines : 1, limits);
 }
 
@@ -305,15 +305,35 @@ static void not_unique(struct answer *a, const struct wsfs_at *at, struct str s,
     buf_done(&where);
 }
 
-static void edit_replace(struct toolbox *t, const json_t *args, struct wsfs_at *at,
-                         struct str s, const struct tool_limits *limits, struct answer *a)
+/* Whether every line of a text ends in CR LF: what the model writes then does too, since it
+ * was shown the lines without. */
+static bool has_crlf(struct str s)
 {
-    struct str old = json_view(json_object_get(args, "old_str"));
-    struct str new = json_view(json_object_get(args, "new_str"));
-    if (old.n == 0) {
-        answer_fail(a, TOOL_INVALID, "str_replace needs old_str, the text to be replaced");
-        return;
+    size_t lf = 0, crlf = 0;
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '\n') {
+            lf++;
+            crlf += i && s.p[i - 1] == '\r';
+        }
+    return lf && lf == crlf;
+}
+
+/* The text, or its copy with CR LF in `b`. */
+static struct str as_file(struct str s, bool crlf, struct buf *b)
+{
+    if (!crlf)
+        return s;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '\n' && (i == 0 || s.p[i - 1] != '\r'))
+            buf_putc(b, '\r');
+        buf_putc(b, s.p[i]);
     }
+    return buf_view(b);
+}
+
+static void replace_text(struct toolbox *t, struct wsfs_at *at, struct str s, struct str old,
+                         struct str new, const struct tool_limits *limits, struct answer *a)
+{
     size_t p = str_find(s, old, 0);
     size_t line = p == STR_NONE ? 1 : count_lines(str_sub(s, 0, p)) +
                   (p == 0 || s.p[p - 1] == '\n');
@@ -340,9 +360,31 @@ static void edit_replace(struct toolbox *t, const json_t *args, struct wsfs_at *
     if (now.failed)
         answer_fail(a, TOOL_FAILED, "out of memory");
     else
-        finish_edit(t, at, s, buf_view(&now), line, json_string_value(
-                    json_object_get(args, "new_str")), limits, a);
+        finish_edit(t, at, s, buf_view(&now), line, new, limits, a);
     buf_done(&now);
+}
+
+static void edit_replace(struct toolbox *t, const json_t *args, struct wsfs_at *at,
+                         struct str s, const struct tool_limits *limits, struct answer *a)
+{
+    struct str old = json_view(json_object_get(args, "old_str"));
+    struct str new = json_view(json_object_get(args, "new_str"));
+    struct buf b[2];
+    bool crlf = has_crlf(s);
+    if (old.n == 0) {
+        answer_fail(a, TOOL_INVALID, "str_replace needs old_str, the text to be replaced");
+        return;
+    }
+    buf_init(&b[0], 0);
+    buf_init(&b[1], 0);
+    old = as_file(old, crlf, &b[0]);
+    new = as_file(new, crlf, &b[1]);
+    if (b[0].failed || b[1].failed)
+        answer_fail(a, TOOL_FAILED, "out of memory");
+    else
+        replace_text(t, at, s, old, new, limits, a);
+    buf_done(&b[0]);
+    buf_done(&b[1]);
 }
 
 static void edit_insert(struct toolbox *t, const json_t *args, struct wsfs_at *at,
@@ -364,24 +406,29 @@ static void edit_insert(struct toolbox *t, const json_t *args, struct wsfs_at *a
     if (!check_fresh(t, at, s, (size_t)line + 1, limits, a))
         return;
     size_t p = line_start(s, (size_t)line + 1);
-    struct str new = json_view(what);
-    struct buf now;
+    bool crlf = has_crlf(s), open_end = p == s.n && s.n && s.p[s.n - 1] != '\n';
+    struct buf now, b;
     buf_init(&now, 0);
+    buf_init(&b, 0);
+    struct str new = as_file(json_view(what), crlf, &b), nl = crlf ? STR("\r\n") : STR("\n");
     buf_str(&now, str_sub(s, 0, p));
-    envelope_newline(&now);
+    if (open_end)
+        buf_str(&now, nl);
     buf_str(&now, new);
-    if (new.n && new.p[new.n - 1] != '\n')
-        buf_putc(&now, '\n');
+    /* A file that ends without a newline goes on doing so. */
+    if (new.n && new.p[new.n - 1] != '\n' && !open_end)
+        buf_str(&now, nl);
     buf_str(&now, str_sub(s, p, s.n));
-    if (now.failed)
+    if (now.failed || b.failed)
         answer_fail(a, TOOL_FAILED, "out of memory");
     else
-        finish_edit(t, at, s, buf_view(&now), (size_t)line + 1, new.p, limits, a);
+        finish_edit(t, at, s, buf_view(&now), (size_t)line + 1, new, limits, a);
     buf_done(&now);
+    buf_done(&b);
 }
 
 static void edit_create(struct toolbox *t, const json_t *args, struct wsfs_at *at,
-                        struct answer *a)
+                        const struct tool_limits *limits, struct answer *a)
 {
     const json_t *text = json_object_get(args, "file_text");
     struct err err = {0};
@@ -394,6 +441,9 @@ static void edit_create(struct toolbox *t, const json_t *args, struct wsfs_at *a
         answer_fail(a, TOOL_FAILED, "'%s' is a folder", at->shown);
     } else if (existed && wsfs_read(at, &was, LIMIT_EDIT_BYTES, &err) < 0) {
         answer_fail(a, TOOL_FAILED, "%s", err.text);
+    } else if (existed && utf8_valid(buf_view(&was)) &&
+               !check_fresh(t, at, buf_view(&was), 1, limits, a)) {
+        /* said there */
     } else if (wsfs_write(at, json_view(text), &err) < 0) {
         answer_fail(a, TOOL_FAILED, "%s", err.text);
     } else {
@@ -459,7 +509,7 @@ void tool_editor(struct toolbox *t, const struct toolbox_request *r, struct answ
     if (wsfs_find(&t->fs, path, str_is(command, "create"), &at, &err) < 0)
         answer_fail(a, TOOL_FAILED, "%s", err.text);
     else if (str_is(command, "create"))
-        edit_create(t, r->args, &at, a);
+        edit_create(t, r->args, &at, r->limits, a);
     else if (str_is(command, "view") && at.exists && S_ISDIR(at.st.st_mode))
         view_folder(&at, a);
     else

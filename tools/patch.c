@@ -135,6 +135,7 @@ struct lines {
     size_t n, cap;
 };
 
+
 static int add_line(struct lines *l, struct str s, struct err *err)
 {
     if (l->n == l->cap) {
@@ -192,7 +193,7 @@ static size_t find_lines(const struct lines *text, const struct lines *old, size
 }
 
 struct hunk {
-    struct lines old, new;
+    struct lines old, body; /* what must be there; all lines with their mark */
     bool at_end, any;
     uint32_t line, first; /* in the patch: where we are, where the hunk began */
 };
@@ -201,6 +202,7 @@ struct apply {
     struct lines text;
     size_t done;   /* lines of text already written */
     size_t search; /* where the next hunk may begin */
+    bool crlf;     /* every line of the file ends in CR LF */
     struct buf *out;
     struct hunk h;
     unsigned number;
@@ -215,13 +217,38 @@ static void write_lines(struct apply *a, size_t to)
     }
 }
 
-static int not_found(struct apply *a, struct str what)
+static int not_found(struct apply *a, struct str what, const char *near)
 {
     return err_set(a->err, ERR_NOTFOUND, "hunk %u (line %u of the patch) does not fit: the file "
-                   "has no such place as%s%.*s", a->number,
+                   "has no such place as%s%.*s%s", a->number,
                    a->h.any ? a->h.first : a->h.line,
                    str_find(what, STR("\n"), 0) == STR_NONE ? " " : ":\n",
-                   STR_ARG(str_sub(what, 0, utf8_complete(str_sub(what, 0, 240)))));
+                   STR_ARG(str_sub(what, 0, utf8_complete(str_sub(what, 0, 240)))), near);
+}
+
+/* Where most of the old lines stand in their order: "\nNearest is line 7:\n<the file's lines>". */
+static void nearest(const struct apply *a, struct buf *out)
+{
+    const struct lines *old = &a->h.old;
+    enum { SHOWN = 6 };
+    size_t best = 0, at = 0;
+    for (size_t i = 0; i < a->text.n; i++) {
+        size_t n = 0;
+        for (size_t k = 0; k < old->n && i + k < a->text.n; k++)
+            n += str_trim(old->at[k]).n && alike(a->text.at[i + k], old->at[k], INDENT);
+        if (n > best) {
+            best = n;
+            at = i;
+        }
+    }
+    if (best == 0)
+        return;
+    buf_printf(out, "\nNearest is line %zu, which reads:", at + 1);
+    for (size_t k = 0; k < old->n && k < SHOWN && at + k < a->text.n; k++) {
+        struct str line = str_sub(a->text.at[at + k], 0, 100);
+        line = str_sub(line, 0, utf8_complete(line));
+        buf_printf(out, "\n%.*s", STR_ARG(line));
+    }
 }
 
 /* Carries out the hunk collected so far. */
@@ -234,25 +261,37 @@ static int flush_hunk(struct apply *a)
     size_t at = h->old.n ? find_lines(&a->text, &h->old, a->search, h->at_end)
                          : (h->at_end || a->search == 0 ? a->text.n : a->search);
     if (at == STR_NONE || at < a->done) {
-        struct buf b;
+        struct buf b, near;
         buf_init(&b, 0);
+        buf_init(&near, 4096);
+        nearest(a, &near);
         for (size_t i = 0; i < h->old.n; i++) {
             if (i)
                 buf_putc(&b, '\n');
             buf_str(&b, h->old.at[i]);
         }
-        int rc = not_found(a, buf_view(&b));
+        int rc = not_found(a, buf_view(&b), buf_cstr(&near));
         buf_done(&b);
+        buf_done(&near);
         return rc;
     }
     write_lines(a, at);
-    for (size_t i = 0; i < h->new.n; i++) {
-        buf_str(a->out, h->new.at[i]);
-        buf_putc(a->out, '\n');
+    for (size_t i = 0, of_file = at; i < h->body.n; i++) {
+        struct str line = h->body.at[i];
+        if (line.n && line.p[0] == '+') {
+            buf_str(a->out, str_sub(line, 1, line.n));
+            buf_puts(a->out, a->crlf ? "\r\n" : "\n");
+            continue;
+        }
+        if (line.n == 0 || line.p[0] == ' ') { /* context stays as the file has it */
+            buf_str(a->out, a->text.at[of_file]);
+            buf_putc(a->out, '\n');
+        }
+        of_file++;
     }
     a->done = at + h->old.n;
     a->search = a->done;
-    h->old.n = h->new.n = 0;
+    h->old.n = h->body.n = 0;
     h->any = h->at_end = false;
     return 0;
 }
@@ -268,7 +307,7 @@ static int seek(struct apply *a, struct str mark)
         return 0; /* line numbers, as in unified diffs, are only hints */
     size_t at = find_lines(&a->text, &one, a->search, false);
     if (at == STR_NONE)
-        return not_found(a, mark);
+        return not_found(a, mark, "");
     a->search = at + 1;
     return 0;
 }
@@ -295,8 +334,8 @@ static int body_line(struct apply *a, struct str line)
     h->any = true;
     if (kind != '+')
         rc = add_line(&h->old, text, a->err);
-    if (rc == 0 && kind != '-')
-        rc = add_line(&h->new, text, a->err);
+    if (rc == 0)
+        rc = add_line(&h->body, line, a->err);
     return rc;
 }
 
@@ -306,6 +345,9 @@ int patch_updated(const struct patch_file *f, struct str before, struct buf *out
     struct apply a = {.out = out, .err = err, .h = {.line = f->line}};
     struct str rest = f->body, line;
     int rc = split_lines(before, &a.text, err);
+    a.crlf = a.text.n > 0;
+    for (size_t i = 0; i < a.text.n; i++)
+        a.crlf &= str_ends(a.text.at[i], STR("\r"));
     while (rc == 0 && rest.n && str_split(&rest, '\n', &line)) {
         line = chomp(line);
         if (line.n == 0 && rest.n == 0)
@@ -319,11 +361,14 @@ int patch_updated(const struct patch_file *f, struct str before, struct buf *out
         rc = err_set(err, ERR_PARSE, "the section of '%.*s' changes nothing",
                      STR_ARG(str_sub(f->path, 0, 200)));
     if (rc == 0) {
+        bool kept_end = a.done < a.text.n; /* the last line is the file's own */
         write_lines(&a, a.text.n);
+        if (kept_end && before.p[before.n - 1] != '\n' && out->len)
+            buf_truncate(out, out->len - 1);
         rc = buf_check(out, "file", err);
     }
     mem_free(a.text.at);
     mem_free(a.h.old.at);
-    mem_free(a.h.new.at);
+    mem_free(a.h.body.at);
     return rc;
 }

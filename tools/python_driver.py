@@ -32,6 +32,20 @@ def main():
 
     os.set_inheritable(control, False)
     builtins.exit = builtins.quit = sys.exit
+    ask = builtins.input
+
+    def no_input(prompt=""):
+        """input() as ever while the code has set a stdin of its own; else a clear refusal."""
+        try:
+            return ask(prompt)
+        except EOFError:
+            if sys.stdin is not nobody:
+                raise
+        raise EOFError("nobody can answer input() here; write the value into the code")
+
+    nobody = sys.stdin
+    builtins.input = no_input
+
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace", line_buffering=True)
     out, err = sys.stdout, sys.stderr

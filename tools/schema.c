@@ -58,7 +58,8 @@ static void shown(const json_t *v, char out[SHOWN + 24])
     struct err ignored = {0};
     struct buf b;
     buf_init(&b, 0);
-    if (json_is_object(v) || json_is_array(v) || json_write(v, &b, &ignored) < 0) {
+    if (json_is_object(v) || json_is_array(v) || json_is_null(v) ||
+        json_write(v, &b, &ignored) < 0) {
         snprintf(out, SHOWN + 24, "%s", with_article(kind_of(v)));
     } else {
         size_t n = utf8_complete(str_sub(buf_view(&b), 0, SHOWN));
@@ -188,6 +189,22 @@ static int unknown_key(struct walk *w, const json_t *known, const char *key)
     return rc;
 }
 
+/* What was given under another name is the likely cause, and is named too. */
+static int missing_key(struct walk *w, const json_t *known, const json_t *v, const char *name)
+{
+    const char *key, *other = NULL;
+    const json_t *ignored;
+    json_object_foreach((json_t *)(uintptr_t)v, key, ignored)
+        if (!other && json_is_object(known) && !json_object_get(known, key))
+            other = key;
+    const char *dot = w->path[0] ? "." : "";
+    if (other)
+        return err_set(w->err, ERR_PARSE, "%s: argument '%s%s%s' is required; there is no "
+                       "argument '%s%s%.60s'", w->tool, w->path, dot, name, w->path, dot, other);
+    return err_set(w->err, ERR_PARSE, "%s: argument '%s%s%s' is required", w->tool, w->path, dot,
+                   name);
+}
+
 static int check_object(struct walk *w, const json_t *schema, const json_t *v, unsigned depth)
 {
     const json_t *props = json_object_get(schema, "properties");
@@ -198,8 +215,7 @@ static int check_object(struct walk *w, const json_t *schema, const json_t *v, u
     for (size_t i = 0; i < json_array_size(required); i++) {
         const char *name = json_string_value(json_array_get(required, i));
         if (name && !json_object_get(v, name))
-            return err_set(w->err, ERR_PARSE, "%s: argument '%s%s%s' is required", w->tool,
-                           w->path, dot, name);
+            return missing_key(w, props, v, name);
     }
     json_object_foreach((json_t *)(uintptr_t)v, key, value)
     {

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -36,6 +37,7 @@ struct job {
 
 struct shell {
     struct buf state; /* what the next shell reads first */
+    struct buf options; /* what it reads last: `set -o` lines */
     struct job current; /* the command of the call under way */
     struct job job[LIMIT_JOBS];
     int next_id;
@@ -44,16 +46,18 @@ struct shell {
 /* Reads the memory file, runs the command without it, writes the state on every way out. */
 static const char *const shell_argv[] = {
     "bash", "--norc", "--noprofile", "-c",
-    ". /dev/fd/100; eval \"$__agentd_command\" 100>&-; __agentd_save $?", NULL};
+    ". /dev/fd/100; eval \"$__agentd_command\" 100>&-; { __agentd_save $?; } 2>/dev/null", NULL};
 
+/* Past functions of the user's with the same names, and past noclobber. */
 static const char prologue[] =
     "__agentd_save() {\n"
-    "  trap - EXIT\n"
-    "  { declare -p; declare -f; declare -Fx; alias -p; umask -p;\n"
-    "    printf 'cd -- %q\\n' \"$PWD\"; echo '#end'; } >/dev/fd/100 2>/dev/null\n"
-    "  exit $1\n"
+    "  builtin trap - EXIT\n"
+    "  { builtin declare -p; builtin declare -f; builtin declare -Fx; builtin alias -p;\n"
+    "    builtin umask -p; builtin printf 'builtin cd -- %q\\n#end\\n' \"$PWD\";\n"
+    "  } >|/dev/fd/100 2>/dev/null\n"
+    "  builtin exit $1\n"
     "}\n"
-    "trap '__agentd_save $?' EXIT\n";
+    "trap '{ __agentd_save $?; } 2>/dev/null' EXIT\n";
 
 static struct shell *shell_of(struct toolbox *t)
 {
@@ -61,6 +65,7 @@ static struct shell *shell_of(struct toolbox *t)
         t->shell = mem_zalloc(sizeof *t->shell);
         if (t->shell) {
             buf_init(&t->shell->state, LIMIT_SHELL_STATE);
+            buf_init(&t->shell->options, 1024);
             t->shell->next_id = 1;
         }
     }
@@ -83,6 +88,7 @@ void shell_free(struct shell *s)
         if (s->job[i].id)
             job_done(&s->job[i]);
     buf_done(&s->state);
+    buf_done(&s->options);
     mem_free(s);
 }
 
@@ -127,6 +133,7 @@ static int make_script(const struct shell *s, struct str command, int *fd, struc
     buf_puts(&b, "__agentd_command=");
     single_quoted(&b, command);
     buf_putc(&b, '\n');
+    buf_str(&b, buf_view(&s->options));
     int rc = buf_check(&b, "command", err);
     *fd = rc == 0 ? memfd_create("command", MFD_CLOEXEC) : -1;
     if (rc == 0 && *fd < 0)
@@ -191,6 +198,24 @@ static void restore_options(struct str line, struct buf *out)
 }
 
 /*
+ * Of the options of `set`, those that change how later commands are read or judged. Not
+ * errexit: each command has a shell of its own, which it would end for another's sake.
+ */
+static void restore_set(struct str line, struct buf *out)
+{
+    static const char *const kept[] = {"noclobber", "noglob", "nounset", "pipefail"};
+    size_t quote = str_find(line, STR("\""), 0);
+    struct str rest = str_sub(line, quote == STR_NONE ? line.n : quote + 1, line.n), name;
+    while (rest.n && str_split(&rest, ':', &name)) {
+        if (str_ends(name, STR("\"")))
+            name.n--;
+        for (unsigned i = 0; i < ARRAY_LEN(kept); i++)
+            if (str_is(name, kept[i]))
+                buf_printf(out, "set -o %s\n", kept[i]);
+    }
+}
+
+/*
  * Takes the state that an ended shell left. Without the end mark (killed, exec'ed away) the
  * state before the command stays. Lines of bash's own variables are dropped where they stand
  * alone; all others are kept as they are.
@@ -205,16 +230,21 @@ static bool take_state(struct shell *s, int fd)
         str_ends(buf_view(&b), STR("#end\n"))) {
         struct str rest = str_sub(buf_view(&b), 0, b.len - 5), line;
         buf_reset(&s->state);
+        buf_reset(&s->options);
         while (str_split(&rest, '\n', &line))
             if (str_starts(line, STR("declare -r BASHOPTS="))) {
                 restore_options(line, &s->state);
+            } else if (str_starts(line, STR("declare -r SHELLOPTS="))) {
+                restore_set(line, &s->options);
             } else if (!is_passing(line)) {
                 buf_str(&s->state, line);
                 buf_putc(&s->state, '\n');
             }
-        ok = !s->state.failed;
-        if (!ok)
+        ok = !s->state.failed && !s->options.failed;
+        if (!ok) {
             buf_reset(&s->state);
+            buf_reset(&s->options);
+        }
     }
     buf_done(&b);
     return ok;
@@ -309,6 +339,23 @@ static enum outcome watch(struct shell *s, struct job *j, int64_t deadline, int 
     return EXITED;
 }
 
+/* What a command left in the background gets a moment to end by itself (a tee at the end of
+ * a pipe). True when something has to be ended. */
+static bool left_behind(struct job *j)
+{
+    enum { PATIENCE = 6, STEP_MS = 5 };
+    for (unsigned i = 0; i < PATIENCE; i++) {
+        while (waitpid(-j->child.pid, NULL, WNOHANG) > 0)
+            continue; /* without a cell they have become ours */
+        if (kill(-j->child.pid, 0) < 0)
+            return false;
+        struct pollfd p = {j->child.out[0], POLLIN, 0};
+        if (poll(&p, 1, STEP_MS) > 0 && !capture_drain(&j->cap, j->child.out[0], 1 << 24))
+            poll(NULL, 0, STEP_MS); /* closed; its end follows */
+    }
+    return kill(-j->child.pid, 0) == 0;
+}
+
 /* After the end: the group dies, then what its pipes still hold is read, briefly. */
 static void sweep(struct toolbox *t, struct job *j)
 {
@@ -333,8 +380,8 @@ static void seconds(char out[24], int64_t ns)
         snprintf(out, 24, "%.1f", (double)ns / (double)NS);
 }
 
-static void report_end(struct toolbox *t, struct job *j, enum outcome how, uint32_t limit_s,
-                       struct answer *a)
+static void report_end(struct toolbox *t, struct job *j, enum outcome how, bool left,
+                       bool jobs, uint32_t limit_s, struct answer *a)
 {
     capture_text(&j->cap, &a->text, &a->cut_bytes);
     a->output_bytes = j->cap.keep.total;
@@ -343,6 +390,9 @@ static void report_end(struct toolbox *t, struct job *j, enum outcome how, uint3
         a->exit_code = j->child.code;
         a->status = j->child.code == 0 ? TOOL_OK : TOOL_FAILED;
         take_state(t->shell, j->script);
+        if (left)
+            envelope_status(&a->text, "what the command left running was ended%s",
+                            jobs ? "; start it with background true to keep it" : "");
         envelope_status(&a->text, "exit code: %d", j->child.code);
     } else if (how == CANCELLED) {
         a->status = TOOL_CANCELLED;
@@ -423,6 +473,7 @@ void tool_bash(struct toolbox *t, const struct toolbox_request *r, struct answer
         return;
     }
     enum outcome how = SOFT_LIMIT;
+    bool left = false;
     if (!background)
         how = watch(s, j, j->started_ns + soft * NS, r->cancel_fd);
     if (how == SOFT_LIMIT && r->jobs) {
@@ -434,9 +485,11 @@ void tool_bash(struct toolbox *t, const struct toolbox_request *r, struct answer
     if (how != EXITED) {
         child_kill(&j->child, SIGKILL);
         child_reap(&j->child);
+    } else {
+        left = left_behind(j);
     }
     sweep(t, j);
-    report_end(t, j, how, soft, a);
+    report_end(t, j, how, left, r->jobs, soft, a);
     job_done(j);
 }
 
@@ -468,7 +521,7 @@ static void list_jobs(struct shell *s, struct answer *a)
         buf_puts(&a->text, "There are no jobs.");
 }
 
-static void report_progress(struct job *j, struct answer *a)
+static void report_progress(struct job *j, bool killed, struct answer *a)
 {
     char time[24];
     capture_text(&j->cap, &a->text, &a->cut_bytes);
@@ -476,7 +529,11 @@ static void report_progress(struct job *j, struct answer *a)
     a->spill = j->cap.spill;
     keep_reset(&j->cap.keep);
     seconds(time, (j->done ? j->ended_ns : io_mono_ns()) - j->started_ns);
-    if (j->done) {
+    if (killed) {
+        j->told = true;
+        envelope_status(&a->text, "killed: job %d, %s s", j->id, time);
+        io_close(&j->script);
+    } else if (j->done) {
         j->told = true;
         a->exit_code = j->child.code;
         a->status = j->child.code == 0 ? TOOL_OK : TOOL_FAILED;
@@ -530,6 +587,7 @@ void tool_job(struct toolbox *t, const struct toolbox_request *r, struct answer 
     struct str action = json_view(json_object_get(r->args, "action"));
     const json_t *id = json_object_get(r->args, "id");
     const json_t *wait = json_object_get(r->args, "wait_s");
+    bool killed = false;
     struct shell *s = shell_of(t);
     if (!s) {
         answer_fail(a, TOOL_UNAVAILABLE, "out of memory");
@@ -548,7 +606,9 @@ void tool_job(struct toolbox *t, const struct toolbox_request *r, struct answer 
         return;
     }
     if (str_is(action, "send")) {
-        if (j->child.in < 0)
+        if (!json_is_string(json_object_get(r->args, "input")))
+            answer_fail(a, TOOL_INVALID, "send needs input, the text for the job");
+        else if (j->child.in < 0)
             answer_fail(a, TOOL_FAILED, "job %d has no input: only commands started with "
                         "background true have", j->id);
         else if (j->done)
@@ -563,8 +623,9 @@ void tool_job(struct toolbox *t, const struct toolbox_request *r, struct answer 
     } else if (str_is(action, "kill") && !j->done) {
         child_kill(&j->child, SIGKILL);
         wait_job(s, j, 2, -1);
+        killed = j->done;
     }
-    report_progress(j, a);
+    report_progress(j, killed, a);
 }
 
 void shell_service(struct shell *s)
