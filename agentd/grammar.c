@@ -227,6 +227,8 @@ static void forget_json(struct grammar_state *s)
     memset(s->stack, 0, sizeof(s->stack));
     s->json = s->sub = s->depth = s->number = 0;
     s->node = 0;
+    s->value = 0;
+    s->negative = 0;
 }
 
 static bool step_json(const struct grammar *g, struct grammar_state *s, int symbol)
@@ -255,6 +257,8 @@ static bool step_block_tag(struct grammar_state *s, int symbol)
 
 bool grammar_step(const struct grammar *g, struct grammar_state *s, int symbol)
 {
+    if (symbol == 0) /* NUL: no argument may hold one, and no text needs it */
+        return false;
     switch ((enum grammar_place)s->place) {
     case AT_THINKING:
         if (symbol == SYMBOL_LITERAL + LIT_ENDTHINK)

@@ -26,7 +26,8 @@ struct grammar;
 /*
  * grammar_new - compiles the tools, given as JSON texts of function objects ({"name", ...,
  * "parameters": SCHEMA}). What a schema says beyond type, enum, const, properties, required,
- * items and additionalProperties is not enforced here. Errors: -ERR_PARSE, -ERR_NOMEM;
+ * items, minItems, maxItems, additionalProperties and the bounds of integers is not enforced
+ * here. Errors: -ERR_PARSE, -ERR_NOMEM;
  * -ERR_LIMIT when a tool has more than 64 parameters or the schemas are too large together:
  * run without a grammar then.
  */

@@ -18,6 +18,8 @@ enum {
     GRAMMAR_NODES = 4096, /* of all schemas together */
     GRAMMAR_STRINGS = 16384,
     GRAMMAR_NUMBER = 40,  /* characters of a number */
+    GRAMMAR_DIGITS = 18,  /* of an integer: every reader takes those */
+    GRAMMAR_ITEMS = 65535, /* stands for "any number" */
     GRAMMAR_ANY = 0,      /* the node that allows everything */
     GRAMMAR_ALL_TYPES = 127,
 };
@@ -31,6 +33,9 @@ struct grammar_node {
     uint8_t types;            /* enum dsml_types */
     bool closed;              /* no keys but these */
     uint16_t items;           /* node of array elements */
+    uint16_t min_items, max_items;
+    bool bounded;             /* lo and hi hold: of integers, both included */
+    int64_t lo, hi;
     struct grammar_list keys; /* of an object; grammar.child holds their nodes */
     uint64_t required;        /* bit i = key i */
     struct grammar_list strings; /* enum: the strings, raw; n 0 = not restricted */
@@ -86,11 +91,12 @@ enum grammar_json {
 /* Plain data without padding surprises: always zeroed whole, compared and hashed as bytes. */
 struct grammar_state {
     uint64_t used; /* parameters given in this call */
+    uint64_t value; /* of a bounded integer, so far, without its sign */
     struct grammar_frame {
         uint64_t used; /* keys given */
         uint16_t node;
         uint16_t object;
-        uint32_t zero;
+        uint32_t items; /* of an array whose number of elements matters */
     } stack[GRAMMAR_DEPTH];
     uint16_t tool, param; /* entries of grammar.text */
     uint16_t lo, hi, len; /* candidates that share what was written */
@@ -98,7 +104,7 @@ struct grammar_state {
     uint16_t n_calls;
     uint8_t place, tail, seq, pos;
     uint8_t json, sub, depth, number;
-    uint16_t zero;
+    uint16_t negative; /* the bounded integer is */
 };
 
 enum { SYMBOL_LITERAL = 256 }; /* SYMBOL_LITERAL + enum literal; below are bytes */

@@ -1,7 +1,8 @@
 /*
  * grammar_json.c - the automaton inside a value with string="false": JSON of the schema's types
  * only, with at most one space behind a comma or colon, so that white space cannot go on
- * forever. Numbers are bounded in length for the same reason.
+ * forever. Numbers are bounded in length for the same reason. What no reader of ours takes is
+ * not offered: NUL, integers beyond 64 bits.
  */
 #include <string.h>
 
@@ -28,6 +29,8 @@ static bool go(struct grammar_state *s, uint8_t json, uint8_t sub)
     s->sub = sub;
     s->lo = s->hi = s->len = 0;
     s->number = 0;
+    s->value = 0;
+    s->negative = 0;
     return true;
 }
 
@@ -65,6 +68,43 @@ static bool begin_string(struct grammar_state *s)
     return s->depth > 0 && go(s, JSON_STRING, 0);
 }
 
+/*
+ * Whether digits that begin with `value` (not 0) can still become a number within the bounds:
+ * for some k, [value * 10^k, value * 10^k + 10^k - 1] meets them.
+ */
+static bool reachable(const struct grammar_node *n, uint64_t value, bool negative)
+{
+    if (negative ? n->lo > 0 : n->hi < 0)
+        return false;
+    uint64_t lo = (uint64_t)(negative ? (n->hi < 0 ? -n->hi : 0) : (n->lo > 0 ? n->lo : 0));
+    uint64_t hi = (uint64_t)(negative ? -n->lo : n->hi);
+    if (value == 0)
+        return lo == 0;
+    for (uint64_t k = 1; value <= hi / k; k *= 10)
+        if (value * k + (k - 1) >= lo)
+            return true;
+    return false;
+}
+
+static bool in_bounds(const struct grammar_node *n, const struct grammar_state *s)
+{
+    int64_t v = (int64_t)s->value;
+    return !n->bounded || ((s->negative ? -v : v) >= n->lo && (s->negative ? -v : v) <= n->hi);
+}
+
+/* The first character of a number. */
+static bool begin_number(const struct grammar_node *n, struct grammar_state *s, int c)
+{
+    go(s, JSON_NUMBER, c == '-' ? NUM_MINUS : c == '0' ? NUM_ZERO : NUM_INT);
+    if (!n->bounded)
+        return true;
+    s->negative = c == '-';
+    s->value = c == '-' ? 0 : (uint64_t)(c - '0');
+    if (c == '-') /* "-0" is a way to write 0 that nobody needs */
+        return n->lo < 0;
+    return reachable(n, s->value, false);
+}
+
 static bool begin_value(const struct grammar *g, struct grammar_state *s, int c)
 {
     const struct grammar_node *n = node_of(g, s);
@@ -89,12 +129,8 @@ static bool begin_value(const struct grammar *g, struct grammar_state *s, int c)
         go(s, JSON_WORD, c == 't' ? 0 : c == 'f' ? 1 : 2);
         s->len = 1;
         return n->types & (c == 'n' ? DSML_NULL : DSML_BOOLEAN);
-    case '-':
-        return number && go(s, JSON_NUMBER, NUM_MINUS);
-    case '0':
-        return number && go(s, JSON_NUMBER, NUM_ZERO);
     default:
-        return number && c >= '1' && c <= '9' && go(s, JSON_NUMBER, NUM_INT);
+        return number && (c == '-' || (c >= '0' && c <= '9')) && begin_number(n, s, c);
     }
 }
 
@@ -126,9 +162,18 @@ static bool step_next(const struct grammar *g, struct grammar_state *s, int c);
 
 static bool step_number(const struct grammar *g, struct grammar_state *s, int c)
 {
-    int next = number_next(s->sub, c, node_of(g, s)->types & DSML_NUMBER);
+    const struct grammar_node *n = node_of(g, s);
+    int next = number_next(s->sub, c, n->types & DSML_NUMBER);
     if (next < 0)
-        return number_may_end(s->sub) && s->depth && leave(s) && step_next(g, s, c);
+        return number_may_end(s->sub) && in_bounds(n, s) && s->depth && leave(s) &&
+               step_next(g, s, c);
+    if (next == NUM_INT && s->number + 1 >= GRAMMAR_DIGITS)
+        return false;
+    if (n->bounded) { /* of digits alone */
+        s->value = s->value * 10 + (uint64_t)(c - '0');
+        if (s->value == 0 || !reachable(n, s->value, s->negative))
+            return false;
+    }
     /* len counts the digits of the exponent. */
     s->len = (uint16_t)(next == NUM_EXPONENT ? s->len + 1 : 0);
     if (++s->number > GRAMMAR_NUMBER || s->len > 2)
@@ -142,7 +187,8 @@ static bool is_hex(int c)
     return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'f');
 }
 
-/* One byte of a string or free key; *closed when it was the quote. */
+/* One byte of a string or free key; *closed when it was the quote. sub: 0 text, 1 behind '\\',
+ * 2 to 5 before that hex digit, 6 behind \ud, 7 to 9 the same as 3 to 5 with zeros alone so far. */
 static bool string_byte(struct grammar_state *s, int c, bool *closed)
 {
     *closed = false;
@@ -155,11 +201,18 @@ static bool string_byte(struct grammar_state *s, int c, bool *closed)
         s->sub = c == 'u' ? 2 : 0;
         return c && strchr("\"\\/bfnrtu", c);
     case 2: /* a surrogate would begin with d8..df: not offered */
-        s->sub = (c | 32) == 'd' ? 6 : 3;
+        s->sub = (c | 32) == 'd' ? 6 : c == '0' ? 7 : 3;
         return is_hex(c);
     case 6:
         s->sub = 4;
         return c >= '0' && c <= '7';
+    case 7:
+    case 8:
+        s->sub = (uint8_t)(c == '0' ? s->sub + 1 : s->sub - 3);
+        return is_hex(c);
+    case 9: /* \u0000 is not offered */
+        s->sub = 0;
+        return is_hex(c) && c != '0';
     default:
         s->sub = (uint8_t)(s->sub == 5 ? 0 : s->sub + 1);
         return is_hex(c);
@@ -224,12 +277,23 @@ static bool step_key(struct grammar_state *s, int c)
 
 static bool may_close(const struct grammar *g, struct grammar_state *s)
 {
-    return !top(s)->object || (g->node[top(s)->node].required & ~top(s)->used) == 0;
+    const struct grammar_node *n = &g->node[top(s)->node];
+    return top(s)->object ? (n->required & ~top(s)->used) == 0 : top(s)->items >= n->min_items;
+}
+
+static bool room(const struct grammar *g, struct grammar_state *s)
+{
+    return top(s)->items < g->node[top(s)->node].max_items;
 }
 
 static bool element(const struct grammar *g, struct grammar_state *s, int c)
 {
-    s->node = g->node[top(s)->node].items;
+    const struct grammar_node *n = &g->node[top(s)->node];
+    if (!room(g, s))
+        return false;
+    if (n->min_items || n->max_items < GRAMMAR_ITEMS) /* else every place is alike */
+        top(s)->items++;
+    s->node = n->items;
     return begin_value(g, s, c);
 }
 
@@ -246,7 +310,7 @@ static bool step_next(const struct grammar *g, struct grammar_state *s, int c)
 {
     if (c == (top(s)->object ? '}' : ']'))
         return may_close(g, s) && pop(s);
-    bool more = !top(s)->object || !g->node[top(s)->node].keys.n || keys_left(g, s);
+    bool more = top(s)->object ? !g->node[top(s)->node].keys.n || keys_left(g, s) : room(g, s);
     return c == ',' && more && go(s, JSON_COMMA, 0);
 }
 
@@ -324,6 +388,7 @@ bool json_complete(const struct grammar *g, const struct grammar_state *s)
 {
     if (s->depth)
         return false;
-    return s->json == JSON_DONE || (s->json == JSON_NUMBER && number_may_end(s->sub))
+    return s->json == JSON_DONE
+           || (s->json == JSON_NUMBER && number_may_end(s->sub) && in_bounds(node_of(g, s), s))
            || (s->json == JSON_ENUM && grammar_whole(g, s, 0, 0) >= 0);
 }

@@ -65,7 +65,8 @@ static void sort_tokens(struct grammar_vocab *v)
                     v->literal[i] = id;
         } else if (s.n && s.n <= TOKEN_BYTES) {
             v->sorted[v->n_sorted++] = id;
-            set_bit(v->ordinary, id);
+            if (!memchr(s.p, 0, s.n)) /* as grammar_step() has it */
+                set_bit(v->ordinary, id);
         }
     }
     qsort_r(v->sorted, v->n_sorted, sizeof(*v->sorted), by_bytes, t);

@@ -134,6 +134,57 @@ static void read_enum(struct compiler *c, struct str schema, struct grammar_node
     mem_free(strings);
 }
 
+/* A bound of integers; beyond what GRAMMAR_DIGITS can write it is none. */
+static bool bound(struct str schema, const char *key, bool lower, bool exclusive, int64_t *out)
+{
+    static const int64_t most = 1000000000000000000; /* 10^GRAMMAR_DIGITS */
+    struct str text = jsontext_get(schema, key);
+    double v;
+    int64_t n;
+    if (jsontext_kind(text) != JSONTEXT_NUMBER)
+        return false;
+    if (str_to_i64(text, &n)) {
+        n = n > most ? most : n < -most ? -most : n;
+    } else if (str_to_f64(text, &v) && v > -1e18 && v < 1e18) {
+        n = (int64_t)v; /* towards zero: the next integer inside the bound, or one too far */
+        exclusive = false;
+        if (lower && (double)n < v)
+            n++;
+        else if (!lower && (double)n > v)
+            n--;
+    } else {
+        return false;
+    }
+    n += exclusive ? (lower ? 1 : -1) : 0;
+    *out = lower ? (n > *out ? n : *out) : (n < *out ? n : *out);
+    return true;
+}
+
+/* Integers alone: a fraction's digits do not say early enough where they lead. */
+static void read_bounds(struct str schema, struct grammar_node *node)
+{
+    struct grammar_node b = {.lo = -1000000000000000000, .hi = 1000000000000000000};
+    bool any = bound(schema, "minimum", true, false, &b.lo);
+    any |= bound(schema, "exclusiveMinimum", true, true, &b.lo);
+    any |= bound(schema, "maximum", false, false, &b.hi);
+    any |= bound(schema, "exclusiveMaximum", false, true, &b.hi);
+    if (!any || !(node->types & DSML_INTEGER) || node->types & DSML_NUMBER || b.lo > b.hi)
+        return;
+    node->bounded = true;
+    node->lo = b.lo;
+    node->hi = b.hi;
+}
+
+static void read_items(struct str schema, struct grammar_node *node)
+{
+    int64_t lo = 0, hi = GRAMMAR_ITEMS;
+    (void)bound(schema, "minItems", true, false, &lo);
+    (void)bound(schema, "maxItems", false, false, &hi);
+    bool sane = lo >= 0 && lo <= hi && lo < GRAMMAR_ITEMS;
+    node->min_items = (uint16_t)(sane ? lo : 0);
+    node->max_items = (uint16_t)(sane ? hi : GRAMMAR_ITEMS);
+}
+
 static uint16_t compile(struct compiler *c, struct str schema, unsigned depth);
 
 /* It must fit between quotes as it is. */
@@ -209,12 +260,15 @@ static uint16_t compile(struct compiler *c, struct str schema, unsigned depth)
         return GRAMMAR_ANY;
     }
     uint16_t at = (uint16_t)c->g->n_nodes++;
-    struct grammar_node node = {.types = read_types(schema), .items = GRAMMAR_ANY};
+    struct grammar_node node = {.types = read_types(schema), .items = GRAMMAR_ANY,
+                                .max_items = GRAMMAR_ITEMS};
     uint8_t bits = union_types(schema);
     if (bits)
         node.types &= bits;
     if (!node.types || jsontext_get(schema, "$ref").n || jsontext_get(schema, "allOf").n)
         node.types = GRAMMAR_ALL_TYPES;
+    read_bounds(schema, &node);
+    read_items(schema, &node);
     read_enum(c, schema, &node);
     read_properties(c, schema, &node, depth);
     node.items = compile(c, jsontext_get(schema, "items"), depth + 1);
@@ -286,7 +340,8 @@ int grammar_new(struct grammar **out, const struct str *tools, uint32_t n, struc
     g->child = mem_array(GRAMMAR_STRINGS, sizeof(*g->child));
     int rc = g->node && g->text && g->child ? 0 : err_nomem(err);
     if (rc == 0) {
-        g->node[GRAMMAR_ANY] = (struct grammar_node){.types = GRAMMAR_ALL_TYPES};
+        g->node[GRAMMAR_ANY] = (struct grammar_node){.types = GRAMMAR_ALL_TYPES,
+                                                      .max_items = GRAMMAR_ITEMS};
         g->n_nodes = 1;
         g->id = 0xCBF29CE484222325u;
         struct compiler c = {.g = g, .err = err};

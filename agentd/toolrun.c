@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "agentd/hooks.h"
+#include "agentd/jsontext.h"
 #include "agentd/netproxy.h"
 #include "agentd/tooldriver.h"
 #include "agentd/toollua.h"
@@ -97,6 +98,21 @@ static const struct tool *find_tool(const struct toolrun *t, struct str name,
         row = tool_find(name);
     *schema = row ? tool_schema(t->profile, row) : NULL;
     return row;
+}
+
+/* What the model wrote: a key twice at any depth counts as its last value. */
+static int parse_args(const char *tool, const char *schema, struct str args, json_t **out,
+                      struct err *err)
+{
+    struct buf b;
+    buf_init(&b, 2 * LIMIT_ARGUMENTS_BYTES);
+    int rc = str_trim(args).n ? jsontext_rewrite(&b, args, err) : 0;
+    if (rc < 0)
+        rc = err_prefix(err, "%s: the arguments are not valid JSON", tool);
+    else
+        rc = schema_parse_args(tool, schema, buf_view(&b), out, err);
+    buf_done(&b);
+    return rc;
 }
 
 /* --- results ------------------------------------------------------------------------------ */
@@ -603,7 +619,7 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
         return NULL;
     }
     c->tool = find_tool(t, str_c(tool), &schema);
-    if (c->tool && schema_parse_args(tool, schema, args, &c->args, &err) < 0)
+    if (c->tool && parse_args(tool, schema, args, &c->args, &err) < 0)
         snprintf(c->misfit, sizeof c->misfit, "%s", err.text);
     *t->tail = c;
     t->tail = &c->next;
@@ -790,7 +806,7 @@ bool toolrun_args(const struct toolrun *t, const char *tool, struct str args, js
     struct err ignored = {0};
     const char *schema;
     return find_tool(t, str_c(tool), &schema) &&
-           schema_parse_args(tool, schema, args, out, &ignored) == 0;
+           parse_args(tool, schema, args, out, &ignored) == 0;
 }
 
 enum toolrun_verdict toolrun_check(struct toolrun *t, const char *tool, const char *args,

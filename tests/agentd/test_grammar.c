@@ -361,9 +361,64 @@ static void bad_tools_are_refused(void **state)
     buf_done(&b);
 }
 
+/* Every integer within the bounds can be written, and no other. */
+static void bounds_of_integers_hold(void **state)
+{
+    static const int lows[] = {-30, -7, -1, 0, 1, 5, 17}, highs[] = {-5, -1, 0, 3, 9, 23, 105};
+    (void)state;
+    for (unsigned a = 0; a < ARRAY_LEN(lows); a++)
+        for (unsigned b = 0; b < ARRAY_LEN(highs); b++) {
+            char tool[256];
+            struct grammar *g = NULL;
+            struct err err;
+            if (lows[a] > highs[b])
+                continue;
+            snprintf(tool, sizeof tool,
+                     "{\"name\": \"t\", \"parameters\": {\"properties\": {\"n\": {\"type\": "
+                     "\"integer\", \"minimum\": %d, \"exclusiveMaximum\": %d}}, \"required\": "
+                     "[\"n\"]}}", lows[a], highs[b] + 1);
+            struct str text = str_c(tool);
+            ASSERT_OK(grammar_new(&g, &text, 1, &err), &err);
+            for (int n = -120; n <= 120; n++) {
+                char call[300];
+                size_t stopped;
+                snprintf(call, sizeof call, HEAD "t\">\n" P("n", "false", "%d") TAIL, n);
+                if (accepts(g, false, call, &stopped) != (n >= lows[a] && n <= highs[b]))
+                    fail_msg("%d within %d to %d", n, lows[a], highs[b]);
+            }
+            grammar_free(g);
+        }
+}
+
+static void numbers_of_items_hold(void **state)
+{
+    static const char *const tool =
+        "{\"name\": \"t\", \"parameters\": {\"properties\": {\"a\": {\"type\": \"array\", "
+        "\"items\": {\"type\": \"boolean\"}, \"minItems\": 2, \"maxItems\": 3}}}}";
+    static const struct {
+        const char *list;
+        bool fits;
+    } cases[] = {{"[]", false}, {"[true]", false}, {"[true, false]", true},
+                 {"[true, false, true]", true}, {"[true, false, true, true]", false}};
+    struct str text = str_c(tool);
+    struct grammar *g = NULL;
+    struct err err;
+    (void)state;
+    ASSERT_OK(grammar_new(&g, &text, 1, &err), &err);
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        char call[300];
+        size_t stopped;
+        snprintf(call, sizeof call, HEAD "t\">\n" P("a", "false", "%s") TAIL, cases[i].list);
+        assert_int_equal(accepts(g, false, call, &stopped), cases[i].fits);
+    }
+    grammar_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bounds_of_integers_hold),
+        cmocka_unit_test(numbers_of_items_hold),
         cmocka_unit_test(what_is_written_and_what_not), cmocka_unit_test(walks_are_well_formed),
         cmocka_unit_test(live_sets_hold),               cmocka_unit_test(types_of_parameters),
         cmocka_unit_test(no_tools_no_calls),            cmocka_unit_test(bad_tools_are_refused),
