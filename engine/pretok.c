@@ -16,9 +16,17 @@ enum { MAX_STEPS = 6 };
 #define NOT_S "[^" WS "]"
 #define SPACE_TAIL S "*[\\r\\n]+|" S "+(?!" NOT_S ")|" S "+"
 #define ENGLISH "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
-/* Letters that may follow a capital, letters that may precede one; neither takes Han. */
-#define UPPER "(?:(?!\\p{Han})[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}])"
-#define LOWER "(?:(?!\\p{Han})[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}])"
+/*
+ * Kimi-K2 splits words where case changes: UPPER*LOWER+ or UPPER+LOWER*, the two sharing letters
+ * without case (MIXED) and none taking Han (the script itself: plain \\p{Han} would take
+ * punctuation that is merely used with it). Written so, a megabyte of one letter would need
+ * a megabyte of backtracking; what follows matches the same without any. When the run of
+ * UPPER is not followed by a small letter, UPPER*LOWER+ ends at the last MIXED of the run.
+ */
+#define MIXED "(?!\\p{sc:Han})[\\p{Lm}\\p{Lo}\\p{M}]"
+#define UPPER "(?:[\\p{Lu}\\p{Lt}]|" MIXED ")"
+#define LOWER "(?:\\p{Ll}|" MIXED ")"
+#define WORD "(?:" UPPER "*+" LOWER "++|(?:[\\p{Lu}\\p{Lt}]*+(?:" MIXED ")++)++)"
 
 /* The letters that the tokenizer of DeepSeek-V2 counts as such: scripts with two cases. */
 #define CASED                                                                            \
@@ -60,9 +68,9 @@ static const struct scheme {
      {"(?:" ENGLISH ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
       "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE_TAIL}},
     {"kimi-k2",
-     {"\\p{Han}+"
-      "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+(?:" ENGLISH ")?"
-      "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*(?:" ENGLISH ")?"
+     {"\\p{sc:Han}+"
+      "|[^\\r\\n\\p{L}\\p{N}]?" WORD "(?:" ENGLISH ")?"
+      "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "++" LOWER "*+(?:" ENGLISH ")?"
       "|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE_TAIL}},
 };
 

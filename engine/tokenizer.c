@@ -195,6 +195,12 @@ static int copy_vocab(struct tokenizer *t, const struct vocab *v, struct err *er
     return 0;
 }
 
+/* Bytes that no UTF-8 text has: vocabularies made from text lack them, as DeepSeek-V2's. */
+static bool is_never_utf8(int b)
+{
+    return b == 0xC0 || b == 0xC1 || b >= 0xF5;
+}
+
 static int index_tokens(struct tokenizer *t, struct err *err)
 {
     uint32_t n = t->vocab.n_tokens;
@@ -229,7 +235,7 @@ static int index_tokens(struct tokenizer *t, struct err *err)
             return rc;
     }
     for (int b = 0; b < 256; b++)
-        if (t->byte_id[b] < 0)
+        if (t->byte_id[b] < 0 && !is_never_utf8(b))
             return err_set(err, ERR_PARSE, "the vocabulary has no token for byte 0x%02x", b);
     return 0;
 }
@@ -339,6 +345,13 @@ static int emit_piece(void *arg, struct str piece, struct err *err)
     return rc;
 }
 
+/* A byte outside UTF-8, as U+FFFD where the vocabulary has no token for it. */
+static int emit_byte(struct sink *s, char byte, struct err *err)
+{
+    bool known = s->t->byte_id[(uint8_t)byte] >= 0;
+    return emit_piece(s, known ? str_of(&byte, 1) : STR("\xEF\xBF\xBD"), err);
+}
+
 /* Plain text: valid stretches through the pre-tokenizer, each invalid byte on its own. */
 static int encode_plain(struct sink *s, struct str text, struct err *err)
 {
@@ -353,7 +366,7 @@ static int encode_plain(struct sink *s, struct str text, struct err *err)
         }
         rc = pretok_split(s->t->pretok, str_sub(text, from, i - from), emit_piece, s, err);
         if (rc == 0)
-            rc = emit_piece(s, str_sub(text, i, 1), err);
+            rc = emit_byte(s, text.p[i], err);
         from = ++i;
     }
     if (rc == 0)

@@ -3,7 +3,8 @@
  *
  * Text is cut at added tokens (only where the caller says that literals count), split into
  * pieces by the model's pre-tokenizer, and each piece is merged from single bytes by rank.
- * Every byte string, valid UTF-8 or not, encodes and decodes to itself.
+ * Every byte string, valid UTF-8 or not, encodes and decodes to itself; only where a vocabulary
+ * has no token for a byte that UTF-8 never uses does U+FFFD stand in for that byte.
  */
 #ifndef ENGINE_TOKENIZER_H
 #define ENGINE_TOKENIZER_H

@@ -42,7 +42,9 @@ static struct str token[300];
 static uint8_t type[300];
 static char spelled[256][3];
 
-static struct tokenizer *small(void)
+static const char *const schemes[] = {"deepseek-v3", "deepseek-llm", "glm4", "kimi-k2"};
+
+static struct tokenizer *small_with(const char *scheme)
 {
     static const char *merged[] = {"ab", "abc", "bc", "aa", "aaaa", "\xC4\xA0" "a"};
     static struct str merge[] = {
@@ -50,7 +52,7 @@ static struct tokenizer *small(void)
     };
     struct err err = {0};
     struct vocab v = {.token = token, .type = type, .merge = merge, .n_merges = 6,
-                      .pre = STR("deepseek-v3"), .bos = 262, .eos = 263};
+                      .pre = str_c(scheme), .bos = 262, .eos = 263};
     uint32_t n = 0, next = 256;
     for (unsigned b = 0; b < 256; b++) {
         bool shows = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
@@ -75,7 +77,7 @@ static struct tokenizer *small(void)
 static void merges(void **state)
 {
     (void)state;
-    struct tokenizer *t = small();
+    struct tokenizer *t = small_with(schemes[0]);
     encode(t, STR("abc"), false); /* rank 0 first: ab, then abc */
     assert_int_equal(n_ids, 1);
     assert_int_equal(ids[0], 257);
@@ -91,7 +93,7 @@ static void merges(void **state)
 static void added(void **state)
 {
     (void)state;
-    struct tokenizer *t = small();
+    struct tokenizer *t = small_with(schemes[0]);
     encode(t, STR("a<a>><a>b<a"), true); /* longest at one place, leftmost first */
     assert_int_equal(ids[0], 'a');
     assert_int_equal(ids[1], 263);
@@ -116,7 +118,7 @@ static uint64_t next_random(void)
 static void bytes_survive(void **state)
 {
     (void)state;
-    struct tokenizer *t = small();
+    struct tokenizer *t = small_with(schemes[0]);
     for (int kind = 0; kind < 2; kind++) {
         struct buf in, out;
         buf_init(&in, 0);
@@ -142,25 +144,66 @@ static void bytes_survive(void **state)
 }
 
 /* A megabyte of one thing: quadratic code would need hours. */
+/* A megabyte of the worst, a quarter of one of the merely bad, each with a tail that makes
+ * every alternative fail as late as it can. */
 static void hostile(void **state)
 {
     (void)state;
-    static const char *const unit[] = {"a", " ", "\xCC\x81", "\n", "1", "<", " \n", "<a"};
-    struct tokenizer *t = small();
-    for (size_t u = 0; u < ARRAY_LEN(unit); u++) {
-        struct buf in, out;
-        buf_init(&in, 0);
-        buf_init(&out, 0);
-        while (in.len < 1 << 20)
-            buf_puts(&in, unit[u]);
-        encode(t, buf_view(&in), true);
-        decode(t, &out);
-        assert_true(str_eq(buf_view(&in), buf_view(&out)));
-        buf_done(&in);
-        buf_done(&out);
+    static const char *const unit[] = {
+        "a", " ", "\xCC\x81", "A", "\xE0\xB8\x81", /* what follows is the quarter */
+        "\n", "1", "<", " \n", "<a", "aA", "'s", "'", "!", "+", "\t", "\xC2\xA0",
+        "\xE2\x80\x83", "\xE4\xBD\xA0", "\xE3\x81\x82", "\xCA\xB0", "\xC7\x85",
+        "\xF0\x9F\x91\xA8\xE2\x80\x8D", "e\xCC\x81", "\xFF"};
+    static const char *const tail[] = {"", "x", "\xE0\xB8\x81", "!", "1"};
+    for (size_t k = 0; k < ARRAY_LEN(schemes); k++) {
+        struct tokenizer *t = small_with(schemes[k]);
+        for (size_t u = 0; u < ARRAY_LEN(unit); u++) {
+            struct buf in, out;
+            buf_init(&in, 0);
+            buf_init(&out, 0);
+            while (in.len < (u < 5 ? 1u << 20 : 1u << 18))
+                buf_puts(&in, unit[u]);
+            buf_puts(&in, tail[(u + k) % ARRAY_LEN(tail)]);
+            encode(t, buf_view(&in), true);
+            decode(t, &out);
+            assert_true(str_eq(buf_view(&in), buf_view(&out)));
+            buf_done(&in);
+            buf_done(&out);
+        }
+        tokenizer_free(t);
     }
+}
+
+/* DeepSeek-V2's vocabulary has no token for the bytes that UTF-8 never uses. */
+static void bytes_that_no_text_has(void **state)
+{
+    (void)state;
+    static struct str some[300];
+    static struct str merge[] = {{"a b", 3}};
+    struct tokenizer *t = small_with("deepseek-llm"), *lacking = NULL;
+    struct vocab v = *tokenizer_vocab(t);
+    struct err err = {0};
+    struct buf out;
+    memcpy(some, v.token, v.n_tokens * sizeof *some);
+    static const int never[] = {0xC0, 0xC1, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9,
+                                0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF};
+    for (size_t i = 0; i < ARRAY_LEN(never); i++)
+        some[never[i]] = STR("");
+    v.token = some;
+    v.merge = merge;
+    v.n_merges = 1;
+    ASSERT_OK(tokenizer_new(&lacking, &v, &err), &err);
+    encode(lacking, STR("ab\xFFz\xC3\xA9\xC3"), false);
+    buf_init(&out, 0);
+    decode(lacking, &out);
+    assert_string_equal(buf_cstr(&out), "ab\xEF\xBF\xBDz\xC3\xA9\xC3");
+    buf_done(&out);
+    tokenizer_free(lacking);
+    some[0xF4] = STR("");
+    ASSERT_ERR(tokenizer_new(&lacking, &v, &err), ERR_PARSE, &err, "byte 0xf4");
     tokenizer_free(t);
 }
+
 
 static char pieces[256];
 static int show(void *arg, struct str piece, struct err *err)
@@ -195,12 +238,31 @@ static void boundaries(void **state)
         assert_string_equal(pieces, table[i].want);
     }
     pretok_free(p);
-    const char *const names[] = {"deepseek-llm", "glm4", "kimi-k2"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        ASSERT_OK(pretok_new(&p, str_c(names[i]), &err), &err);
+    static const struct {
+        const char *scheme, *text, *want;
+    } others[] = {
+        {"deepseek-llm", "It's 12 \xE4\xBD\xA0 ok\n ", "[It]['][s][ ][12][ ]"
+                                                       "[\xE4\xBD\xA0][ ok][\n][ ]"},
+        /* the class of CJK begins at U+0800: an em space belongs to it, a space does not */
+        {"deepseek-llm", "a \xE2\x80\x83\xE4\xBD\xA0", "[a][ ][\xE2\x80\x83\xE4\xBD\xA0]"},
+        {"deepseek-llm", "a   ", "[a][   ]"},
+        {"glm4", "It's 1234 \xE4\xBD\xA0 OK!!\n\n x", "[It]['s][ ][123][4][ \xE4\xBD\xA0]"
+                                                    "[ OK][!!\n\n][ x]"},
+        {"kimi-k2", "It's 1234 \xE4\xBD\xA0 OK!!\n\n x", "[It's][ ][123][4][ ][\xE4\xBD\xA0]"
+                                                       "[ OK][!!\n\n][ x]"},
+        {"kimi-k2", "camelCase HTTPServer aW I'LL", "[camel][Case][ HTTPServer][ a][W][ I'LL]"},
+        /* without case, then a capital: the word ends at the last such letter */
+        {"kimi-k2", "AB\xE0\xB8\x81" "C", "[AB\xE0\xB8\x81][C]"},
+        {"kimi-k2", "AB\xE0\xB8\x81" "Cd", "[AB\xE0\xB8\x81" "Cd]"},
+        /* a bracket that is used with Han is no Han; a Han numeral is */
+        {"kimi-k2", "\xE3\x80\x8B,Vm", "[\xE3\x80\x8B,][Vm]"},
+        {"kimi-k2", "\xE3\x80\xA5" "1234", "[\xE3\x80\xA5][123][4]"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        ASSERT_OK(pretok_new(&p, str_c(others[i].scheme), &err), &err);
         pieces[0] = '\0';
-        ASSERT_OK(pretok_split(p, STR("It's 12 \xE4\xBD\xA0 ok"), show, NULL, &err), &err);
-        assert_true(strlen(pieces) > 10);
+        ASSERT_OK(pretok_split(p, str_c(others[i].text), show, NULL, &err), &err);
+        assert_string_equal(pieces, others[i].want);
         pretok_free(p);
     }
     ASSERT_ERR(pretok_new(&p, STR("gpt9"), &err), ERR_UNSUPPORTED, &err, "gpt9");
@@ -298,6 +360,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges),     cmocka_unit_test(added),
         cmocka_unit_test(boundaries), cmocka_unit_test(bytes_survive),
+        cmocka_unit_test(bytes_that_no_text_has),
         cmocka_unit_test(hostile),    cmocka_unit_test(streaming),
         cmocka_unit_test(refusals),   cmocka_unit_test(published),
     };

@@ -62,6 +62,15 @@ static int append(void *arg, int32_t id, struct err *err)
     return 0;
 }
 
+/* Whether the vocabulary has a token for every byte of the text. */
+static bool can_spell(const struct tokenizer *t, struct str text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        if (tokenizer_find(t, str_sub(text, i, 1)) < 0)
+            return false;
+    return true;
+}
+
 static void round_trip(struct tokenizer *t, struct str text, bool special)
 {
     struct err err = {0};
@@ -71,13 +80,15 @@ static void round_trip(struct tokenizer *t, struct str text, bool special)
     buf_init(&p.bytes, 0);
     buf_init(&p.shown, 0);
     buf_init(&shown, 0);
-    if (tokenizer_encode(t, text, special, append, &p, &err) < 0 ||
-        !str_eq(buf_view(&p.bytes), text))
+    if (tokenizer_encode(t, text, special, append, &p, &err) < 0)
+        abort();
+    if (can_spell(t, text) && !str_eq(buf_view(&p.bytes), text))
         abort();
     text_stream_flush(&p.stream, &p.shown);
     text_stream_push(&whole, text, &shown);
     text_stream_flush(&whole, &shown);
-    if (!str_eq(buf_view(&p.shown), buf_view(&shown)) || !utf8_valid(buf_view(&shown)))
+    if (!utf8_valid(buf_view(&p.shown)) ||
+        (can_spell(t, text) && !str_eq(buf_view(&p.shown), buf_view(&shown))))
         abort();
     if (utf8_valid(text) && !str_eq(buf_view(&shown), text))
         abort();
