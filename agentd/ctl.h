@@ -24,6 +24,7 @@ int ctl_bench(int argc, char **argv);
 int ctl_version(int argc, char **argv);
 
 /* Of `agentctl bench`. */
+int ctl_bench_depth(int argc, char **argv);
 int ctl_bench_engine(int argc, char **argv);
 int ctl_bench_sandbox(int argc, char **argv);
 

@@ -77,6 +77,12 @@ NODISCARD int model_read_rate(double *out, uint32_t n_threads, uint32_t passes,
 NODISCARD int model_multiply_rate(double *int8, double *f32, uint32_t n_threads,
                                   uint32_t passes, struct err *err);
 
+struct engine_seq;
+/* Appends n positions of random rows, as many as a prefill would leave and at once: for
+ * measuring at a depth. What the model then says means nothing. */
+NODISCARD int model_fill_noise(struct engine_seq *s, uint32_t n, uint64_t seed,
+                               struct err *err);
+
 /* --- tokens without weights ------------------------------------------------------------- */
 
 struct model_tokens;
