@@ -27,7 +27,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-enum { POOL_THREADS_MAX = 256, SPIN = 4000 };
+enum { SPIN = 4000 };
 
 struct worker {
     struct pool *pool;

@@ -13,6 +13,8 @@
 
 struct pool;
 
+enum { POOL_THREADS_MAX = 256 };
+
 /* Cores this process may use: affinity mask, then the cgroup's CPU quota, at least 1. */
 uint32_t pool_cores(void);
 

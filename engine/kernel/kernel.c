@@ -10,11 +10,21 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/kernel/int8.h"
 
 enum {
     BLOCK = 16,         /* rows of a weight that go together; also the unit of the cut */
     SMALL_MACS = 32768, /* less work than this stays on one thread */
+    LONG_RUN = 65536,
+    LOCAL_ROWS = 16,    /* at a time in kernel_matmul_local() */
     FEW_ROWS = 8,       /* up to here a product costs the reading of its weights */
+};
+
+/* A thread's own room for kernel_matmul_local(). */
+struct local {
+    uint8_t *packed; /* 2 LOCAL_ROWS rows */
+    float *left;     /* one row */
+    float *y;        /* 2 LOCAL_ROWS rows of results */
 };
 
 struct kernel {
@@ -23,6 +33,7 @@ struct kernel {
     uint32_t max_rows, n_threads;
     uint8_t *work; /* n_threads * work_bytes */
     size_t work_bytes;
+    struct local local[POOL_THREADS_MAX];
     float *tile; /* n_threads * tile_floats: a block of outputs of one bucket */
     size_t tile_floats;
     uint8_t *packed[2]; /* max rows through any matrix: inputs, a shared expert's hidden */
@@ -135,12 +146,18 @@ int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
     uint64_t spread = (uint64_t)max_rows * hp->n_activated_experts;
     k->work_bytes = KERNEL_WORK(cols);
     /* A packed row is never longer than its floats and a scale per sixteen of them. */
-    size_t pack_row = (size_t)cols * 5 + 256;
+    size_t pack_row = ((size_t)cols * 5 + 256 + 63) & ~(size_t)63;
     k->tile_floats = (size_t)max_rows * BLOCK * 2;
     k->packed_bytes = (size_t)max64(max_rows * pack_row,
                                     spread * (hp->moe_inter_dim * UINT64_C(5) + 256));
     int rc = 0;
     k->work = block(k->n_threads, k->work_bytes, err, &rc);
+    uint64_t wide = max64(hp->kv_lora_rank, max64(hp->v_head_dim, hp->qk_nope_head_dim));
+    for (uint32_t t = 0; t < k->n_threads; t++) {
+        k->local[t].packed = block(2 * LOCAL_ROWS, pack_row, err, &rc);
+        k->local[t].left = block((size_t)cols, sizeof(float), err, &rc);
+        k->local[t].y = block(2 * LOCAL_ROWS, (size_t)wide * sizeof(float), err, &rc);
+    }
     k->tile = block(k->n_threads, k->tile_floats * sizeof(float), err, &rc);
     k->packed[0] = block(1, k->packed_bytes, err, &rc);
     k->packed[1] = block(1, k->packed_bytes, err, &rc);
@@ -163,6 +180,11 @@ void kernel_close(struct kernel *k)
     if (!k)
         return;
     mem_free(k->work);
+    for (uint32_t t = 0; t < k->n_threads; t++) {
+        mem_free(k->local[t].packed);
+        mem_free(k->local[t].left);
+        mem_free(k->local[t].y);
+    }
     mem_free(k->tile);
     mem_free(k->packed[0]);
     mem_free(k->packed[1]);
@@ -225,14 +247,21 @@ static uint64_t n_blocks(uint64_t rows)
 /*
  * Runs blocks of `cols` inputs for n rows each: single ones, or as many as are worth a
  * thread's while. With few rows the reading of weights is all there is, and memory is read
- * faster in long runs.
+ * faster in long runs: of one matrix with `one` inputs, LONG_RUN weights where that leaves
+ * each thread two of them.
  */
 static void run_blocks(struct kernel *k, pool_fn *fn, void *job, uint64_t blocks,
-                       uint64_t cols, uint32_t n)
+                       uint64_t cols, uint64_t one, uint32_t n)
 {
     uint64_t macs = cols * BLOCK * (n ? n : 1);
     uint64_t least = macs >= SMALL_MACS ? 1 : (SMALL_MACS + macs - 1) / macs;
-    (n <= FEW_ROWS ? pool_share : pool_run)(k->pool, fn, job, blocks, least);
+    if (n > FEW_ROWS) {
+        pool_run(k->pool, fn, job, blocks, least);
+        return;
+    }
+    uint64_t run = LONG_RUN / (one * BLOCK), share = blocks / (2 * (uint64_t)k->n_threads);
+    run = run < share ? run : share;
+    pool_share(k->pool, fn, job, blocks, run > least ? run : least);
 }
 
 /* --- dense
@@ -282,7 +311,8 @@ void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
     j.acts = (struct acts){.x = x, .ldx = ldx};
     if (n_w)
         j.acts = packed(k, 0, packing(k, w, n_w), x, ldx, w[0]->ne[0], n);
-    run_blocks(k, dense_blocks, &j, j.first_block[n_parts], part[0].w->ne[0], n);
+    uint64_t cols = part[0].w->ne[0];
+    run_blocks(k, dense_blocks, &j, j.first_block[n_parts], cols, cols, n);
 }
 
 void kernel_matmul(struct kernel *k, const struct tensor *w, const float *x, size_t ldx,
@@ -299,11 +329,40 @@ void kernel_matmul_exact(struct kernel *k, const struct tensor *w, const float *
     kernel_matmul_parts(k, &part, 1, x, ldx, n);
 }
 
+/* Two packed rows in place of one: x, and what its rounding left over. */
+static void pack_twice(const struct kernel *k, uint32_t type, const float *x, uint64_t cols,
+                       uint8_t *out, size_t ldp, float *left)
+{
+    k->ops->pack(type, x, cols, out);
+    struct int8_row r = int8_view(out, cols);
+    for (uint64_t i = 0; i < cols; i++)
+        left[i] = x[i] - r.d[i / INT8_BLOCK] * (float)r.q[i];
+    k->ops->pack(type, left, cols, out + ldp);
+}
+
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy)
 {
-    struct acts a = {.x = x, .ldx = ldx};
-    k->ops->matmul(w, 0, tensor_n_rows(w), &a, n, y, ldy, k->work + thread * k->work_bytes);
+    uint64_t rows = tensor_n_rows(w), cols = w->ne[0];
+    size_t ldp = (k->ops->pack_bytes(w->type, cols) + 63) & ~(size_t)63;
+    void *work = k->work + thread * k->work_bytes;
+    if (ldp == 0) {
+        struct acts a = {.x = x, .ldx = ldx};
+        k->ops->matmul(w, 0, rows, &a, n, y, ldy, work);
+        return;
+    }
+    struct local *l = &k->local[thread];
+    for (uint32_t i = 0; i < n; i += LOCAL_ROWS) {
+        struct acts a = {.packed = l->packed, .ldp = ldp};
+        uint32_t m = n - i < LOCAL_ROWS ? n - i : LOCAL_ROWS;
+        for (uint32_t r = 0; r < m; r++)
+            pack_twice(k, w->type, x + (i + r) * ldx, cols, l->packed + 2 * r * ldp, ldp,
+                       l->left);
+        k->ops->matmul(w, 0, rows, &a, 2 * m, l->y, rows, work);
+        for (uint32_t r = 0; r < m; r++)
+            for (uint64_t c = 0; c < rows; c++)
+                y[(i + r) * ldy + c] = l->y[2 * r * rows + c] + l->y[(2 * r + 1) * rows + c];
+    }
 }
 
 /* --- gated FFN
@@ -473,10 +532,12 @@ void kernel_moe(struct kernel *k, const struct kernel_moe *m, const float *x, si
     }
     uint64_t dim = w[0]->ne[0];
     j.in = packed(k, 0, packing(k, w, n_w), x, ldx, dim, n);
-    run_blocks(k, up_blocks, &j, j.all_blocks + j.n_active * j.blocks, 2 * dim, each);
+    run_blocks(k, up_blocks, &j, j.all_blocks + j.n_active * j.blocks, 2 * dim, dim,
+               each);
     if (m->n_used)
         j.hidden = packed(k, 0, m->experts[0].down.type, k->hidden, j.inter, j.inter, spread);
     if (m->all)
         j.all_hidden = packed(k, 1, m->all->down.type, j.all_out, j.all_inter, j.all_inter, n);
-    run_blocks(k, down_blocks, &j, n_blocks(dim), j.inter * m->n_used + j.all_inter, each);
+    run_blocks(k, down_blocks, &j, n_blocks(dim), j.inter * m->n_used + j.all_inter,
+               j.inter ? j.inter : j.all_inter, each);
 }

@@ -143,7 +143,11 @@ struct kernel_part {
 };
 void kernel_matmul_parts(struct kernel *k, const struct kernel_part *part,
                          uint32_t n_parts, const float *x, size_t ldx, uint32_t n);
-/* Inside a pool job, on thread `thread` alone, with activations as floats. */
+/*
+ * Inside a pool job, on thread `thread` alone, for the matrices between heads and latents
+ * (at most kv_lora_rank, v or nope rows). As near to floats as makes no difference: what the
+ * rounding of activations leaves over is multiplied too.
+ */
 void kernel_matmul_local(struct kernel *k, uint32_t thread, const struct tensor *w,
                          const float *x, size_t ldx, uint32_t n, float *y, size_t ldy);
 
