@@ -1,6 +1,6 @@
 /*
  * test_tokenizer.c - merging order, pieces, added tokens, bytes both ways, hostile input, and
- * the published vectors when a DeepSeek tokenizer.json is at hand (AGENTD_DEEPSEEK_TOKENIZER).
+ * the published vectors.
  */
 #include "test.h"
 
@@ -306,6 +306,13 @@ static void refusals(void **state)
 }
 
 /* Vectors of the V3 tokenizer: facts published with the models. */
+#define BEGIN "<\xEF\xBD\x9C" "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+#define END "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+#define USER "<\xEF\xBD\x9CUser\xEF\xBD\x9C>"
+#define ASSISTANT "<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"
+
+/* The published ids, from those tokens of DeepSeek-V3 that the vectors need; or from the whole
+ * file where AGENTD_DEEPSEEK_TOKENIZER names one. */
 static void published(void **state)
 {
     (void)state;
@@ -334,14 +341,24 @@ static void published(void **state)
         {"\xEF\xBD\x86\xEF\xBD\x95\xEF\xBD\x8C\xEF\xBD\x8C",
          {5879, 231, 5879, 246, 5879, 237, 5879, 237}},
     };
-    const char *path = getenv("AGENTD_DEEPSEEK_TOKENIZER");
-    if (!path) {
-        print_message("skipped: AGENTD_DEEPSEEK_TOKENIZER names no tokenizer.json\n");
-        skip();
-    }
+    static const int32_t chat[] = {0, 128803, 33310, 128804, 128799, 19923, 3, 342, 1030, 22651,
+                                   4374, 1465, 16, 1, 128803, 19, 13, 19, 127252, 128804,
+                                   128798};
+    const char *whole = getenv("AGENTD_DEEPSEEK_TOKENIZER"), *src = getenv("SRC");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tests/golden/tokenizer.json", src ? src : ".");
     struct err err = {0};
     struct tokenizer *t = NULL;
-    ASSERT_OK(tokenizer_open(&t, path, &err), &err);
+    ASSERT_OK(tokenizer_open(&t, whole ? whole : path, &err), &err);
+    if (!whole) { /* V3's own file calls the two think tokens place holders */
+        encode(t, STR(BEGIN USER "hello" ASSISTANT "</think>Hello! I am DeepSeek." END USER
+                      "1+1=?" ASSISTANT "<think>"), true);
+        assert_int_equal(n_ids, ARRAY_LEN(chat));
+        assert_memory_equal(ids, chat, sizeof chat);
+        encode(t, STR(USER "hello<think>"), false);
+        for (size_t i = 0; i < n_ids; i++)
+            assert_int_equal(tokenizer_type(t, ids[i]), TOKEN_NORMAL);
+    }
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         encode(t, str_c(table[i].text), false);
         size_t want = 0;
