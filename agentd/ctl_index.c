@@ -1,7 +1,10 @@
 /* ctl_index.c - agentctl index: the local search index, from the command line. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "agentd/ctl.h"
@@ -16,8 +19,9 @@ static const char more[] =
     "The index is one SQLite file ($XDG_DATA_HOME/agentd/index.db, or ~/.local/share/...).\n"
     "Text, Markdown and HTML are taken in, and PDF where pdftotext (poppler-utils) is\n"
     "installed; hidden files, links and data are left out. Adding a folder again reads only\n"
-    "what changed. Documents are read in a cell that sees them and nothing else.\n"
-    "Exit status: 0; 1 when nothing was changed because of an error; 2 usage.";
+    "what changed. Documents are read in a cell that sees them and nothing else. Ctrl-C keeps\n"
+    "what was read so far.\n"
+    "Exit status: 0; 1 when an error left the index as it was, or it was interrupted; 2 usage.";
 
 /* Where the index lies unless --db says otherwise; makes its folder when `make`. */
 static int default_path(char out[PATH_CAP], bool make, struct err *err)
@@ -53,22 +57,58 @@ static int open_index(struct index **x, const char *db, bool write, struct err *
     return rc;
 }
 
+/* The end of a command: an error names the index it is about. */
+static int finish(const char *db, int rc, struct err *err)
+{
+    if (rc == 0)
+        return EXIT_OK;
+    if (db && !strstr(err->text, db))
+        (void)err_prefix(err, "search index '%s'", db);
+    return ctl_fail(err);
+}
+
 struct progress {
-    bool show;
+    bool show, terminal;
     int64_t last_ns;
 };
 
-static void show_progress(void *arg, uint64_t seen, uint64_t total, const char *path)
+/* A line that is written over, or on anything but a terminal a line every two seconds. */
+static bool show_progress(void *arg, uint64_t seen, uint64_t total, const char *path)
 {
     struct progress *p = arg;
     int64_t now = io_mono_ns();
-    if (!p->show || (now - p->last_ns < 100000000 && seen != total))
-        return;
+    if (!p->show || (now - p->last_ns < (p->terminal ? 100000000 : 2000000000) && seen != total))
+        return true;
     p->last_ns = now;
-    fprintf(stderr, "\r%llu of %llu files  %-50.50s", (unsigned long long)seen,
-            (unsigned long long)total, path);
-    if (seen == total)
-        fputc('\n', stderr);
+    if (p->terminal)
+        fprintf(stderr, "\r%llu of %llu files  %-50.50s%s", (unsigned long long)seen,
+                (unsigned long long)total, path, seen == total ? "\n" : "");
+    else
+        fprintf(stderr, "%llu of %llu files\n", (unsigned long long)seen,
+                (unsigned long long)total);
+    return true;
+}
+
+/*
+ * One writer at a time: a cell works on a copy that replaces the index, so a second writer's
+ * work would be lost. The lock is on the index's folder, and leaves nothing behind.
+ */
+static int lock_index(const char *db, int *lock, struct err *err)
+{
+    char dir[PATH_CAP];
+    const char *slash = strrchr(db, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - db) + 1 : 1, slash ? db : ".");
+    *lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0)
+        return err_sys(err, "the index's folder '%s'", dir);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    fprintf(stderr, "agentctl: another 'agentctl index' writes in '%s'; waiting for its end\n",
+            dir);
+    while (flock(*lock, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return err_sys(err, "lock '%s'", dir);
+    return 0;
 }
 
 /* One value a line; takes it. */
@@ -139,18 +179,27 @@ static int add(int argc, char **argv)
         return code;
     struct err err = {0};
     char path[PATH_CAP];
-    struct progress p = {.show = !quiet && isatty(STDERR_FILENO)};
-    bool off = strcmp(sandbox, "off") == 0;
+    struct progress p = {.show = !quiet, .terminal = isatty(STDERR_FILENO),
+                         .last_ns = io_mono_ns()};
+    bool off = strcmp(sandbox, "off") == 0, stopped = false;
+    int lock = -1;
     int rc = db ? 0 : default_path(path, true, &err);
-    for (int i = at; rc == 0 && i < argc; i++) {
+    if (rc == 0)
+        rc = lock_index(db ? db : path, &lock, &err);
+    for (int i = at; rc == 0 && i < argc && !stopped; i++) {
         struct index_stats stats;
         int64_t began = io_mono_ns();
         rc = off ? add_here(db ? db : path, argv[i], name, &p, &stats, &err)
                  : ctl_index_cell(db ? db : path, argv[i], name, show_progress, &p, &stats, &err);
         if (rc == 0)
             print_stats(argv[i], &stats, (double)(io_mono_ns() - began) / 1e9, json);
+        stopped = rc == 0 && stats.stopped;
     }
-    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+    io_close(&lock);
+    if (stopped)
+        fprintf(stderr, "agentctl: interrupted; what was read is kept, the same command goes on "
+                        "from there\n");
+    return rc < 0 ? ctl_fail(&err) : stopped ? EXIT_FAIL : EXIT_OK;
 }
 
 static int drop(int argc, char **argv)
@@ -173,14 +222,20 @@ static int drop(int argc, char **argv)
     struct err err = {0};
     struct index *x = NULL;
     uint64_t n = 0;
-    int rc = open_index(&x, db, false, &err);
+    char path[PATH_CAP];
+    int lock = -1, rc = db ? 0 : default_path(path, false, &err);
+    if (rc == 0)
+        rc = open_index(&x, db, false, &err);
     index_close(x);
     x = NULL;
+    if (rc == 0)
+        rc = lock_index(db ? db : path, &lock, &err);
     if (rc == 0)
         rc = open_index(&x, db, true, &err);
     if (rc == 0)
         rc = index_remove(x, argv[at], &n, &err);
     index_close(x);
+    io_close(&lock);
     if (rc < 0)
         return ctl_fail(&err);
     printf("%llu documents removed\n", (unsigned long long)n);
@@ -225,7 +280,7 @@ static int list(int argc, char **argv)
     if (rc == 0)
         rc = index_list(x, print_root, &json, &err);
     index_close(x);
-    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+    return finish(db, rc, &err);
 }
 
 static void print_hit(void *arg, const struct index_hit *h)
@@ -270,7 +325,7 @@ static int search(int argc, char **argv)
     buf_done(&query);
     if (rc == 0 && count == 0)
         puts("nothing found");
-    return rc < 0 ? ctl_fail(&err) : EXIT_OK;
+    return finish(db, rc, &err);
 }
 
 int ctl_index(int argc, char **argv)

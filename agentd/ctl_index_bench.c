@@ -114,12 +114,13 @@ static void remove_tree(const char *dir, unsigned docs)
     rmdir(dir);
 }
 
-static void no_tick(void *arg, uint64_t seen, uint64_t total, const char *path)
+static bool no_tick(void *arg, uint64_t seen, uint64_t total, const char *path)
 {
     (void)arg, (void)path;
     if (isatty(STDERR_FILENO) && (seen % 200 == 0 || seen == total))
         fprintf(stderr, "\r%llu of %llu files%s", (unsigned long long)seen,
                 (unsigned long long)total, seen == total ? "\n" : "");
+    return true;
 }
 
 static int bench(const char *dir, unsigned docs, unsigned queries, struct err *err)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,9 @@ struct indexing {
     struct spawner *spawner;
     struct cell *cell;
     struct ev_fd *watch;
-    int pipe[2];
+    struct ev_signal *interrupt;
+    const char *db;
+    int pipe[2], alive[2]; /* alive: the end of ours is closed to make the indexer stop */
     const char *argv[7];
     index_progress tick;
     void *arg;
@@ -42,7 +45,7 @@ static void end(struct indexing *x)
 static void take_line(struct indexing *x, struct str line)
 {
     char text[LINE_CAP];
-    unsigned long long v[7];
+    unsigned long long v[8];
     snprintf(text, sizeof text, "%.*s", STR_ARG(str_sub(line, 0, sizeof text - 1)));
     for (char *c = text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
@@ -50,13 +53,18 @@ static void take_line(struct indexing *x, struct str line)
     if (text[0] == 'P' && sscanf(text, "P %llu %llu", &v[0], &v[1]) == 2) {
         char *path = strchr(text + 2, ' ');
         path = path ? strchr(path + 1, ' ') : NULL;
-        x->tick(x->arg, v[0], v[1], path ? path + 1 : "");
-    } else if (text[0] == 'S' && sscanf(text, "S %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1],
-                                        &v[2], &v[3], &v[4], &v[5], &v[6]) == 7) {
-        *x->stats = (struct index_stats){v[0], v[1], v[2], v[3], v[4], v[5], v[6]};
+        (void)x->tick(x->arg, v[0], v[1], path ? path + 1 : "");
+    } else if (text[0] == 'S' &&
+               sscanf(text, "S %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3],
+                      &v[4], &v[5], &v[6], &v[7]) == 8) {
+        *x->stats = (struct index_stats){v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] != 0};
         x->told = true;
     } else if (text[0] == 'E') {
-        x->rc = err_set(x->err, ERR_STATE, "%s", text + (text[1] ? 2 : 1));
+        static const char inside[] = "search index '" SANDBOX_WORKSPACE "/index.db': ";
+        const char *why = text + (text[1] ? 2 : 1);
+        if (strncmp(why, inside, sizeof inside - 1) == 0)
+            why += sizeof inside - 1;
+        x->rc = err_set(x->err, ERR_STATE, "search index '%s': %s", x->db, why);
         x->told = true;
     }
 }
@@ -97,15 +105,24 @@ static void on_done(void *arg, const struct sandbox_exit *e)
     end(x);
 }
 
+/* Ctrl-C: the indexer keeps what it has read and ends. */
+static void on_interrupt(void *arg, int signo)
+{
+    struct indexing *x = arg;
+    (void)signo;
+    io_close(&x->alive[1]);
+}
+
 static void on_opened(void *arg, const struct cell_info *info)
 {
     struct indexing *x = arg;
     (void)info;
-    const struct cell_run run = {.argv = x->argv, .fd = {-1, x->pipe[1], -1, -1}, .done = on_done,
-                                 .arg = x};
+    const struct cell_run run = {.argv = x->argv, .fd = {x->alive[0], x->pipe[1], -1, -1},
+                                 .done = on_done, .arg = x};
     uint32_t id;
     x->rc = cell_start(x->cell, &run, &id, x->err);
     io_close(&x->pipe[1]);
+    io_close(&x->alive[0]);
     if (x->rc < 0)
         end(x);
 }
@@ -142,6 +159,10 @@ static int run_cell(struct indexing *x, const char *work, const char *folder)
         rc = spawner_attach(x->spawner, x->ev, NULL, NULL, x->err);
     if (rc == 0 && pipe2(x->pipe, O_CLOEXEC | O_NONBLOCK) < 0)
         rc = err_sys(x->err, "pipe");
+    if (rc == 0 && pipe2(x->alive, O_CLOEXEC) < 0)
+        rc = err_sys(x->err, "pipe");
+    if (rc == 0)
+        rc = ev_signal_new(&x->interrupt, x->ev, SIGINT, on_interrupt, x, x->err);
     if (rc == 0)
         rc = ev_fd_new(&x->watch, x->ev, x->pipe[0], on_pipe, x, x->err);
     if (rc == 0) {
@@ -153,6 +174,7 @@ static int run_cell(struct indexing *x, const char *work, const char *folder)
     if (x->cell)
         cell_close(x->cell, NULL, NULL);
     ev_fd_free(x->watch);
+    ev_signal_free(x->interrupt);
     mem_free(spec);
     return rc < 0 ? rc : x->rc;
 }
@@ -198,7 +220,8 @@ int ctl_index_cell(const char *db, const char *folder, const char *name, index_p
                    void *arg, struct index_stats *stats, struct err *err)
 {
     char real[PATH_MAX], work[PATH_MAX];
-    struct indexing x = {.pipe = {-1, -1}, .tick = tick, .arg = arg, .stats = stats, .err = err};
+    struct indexing x = {.pipe = {-1, -1}, .alive = {-1, -1}, .db = db, .tick = tick,
+                         .arg = arg, .stats = stats, .err = err};
     if (!realpath(folder, real))
         return err_sys(err, "folder '%s'", folder);
     const char *slash = strrchr(db, '/');
@@ -206,7 +229,10 @@ int ctl_index_cell(const char *db, const char *folder, const char *name, index_p
     if (snprintf(work, sizeof work, "%.*s/.index-XXXXXX", slash ? (int)dir : 1, slash ? db : ".") >=
         (int)sizeof work)
         return err_set(err, ERR_LIMIT, "the path of the index is too long");
+    /* The terminal's interrupt is for us; the spawner inherits that it has none. */
+    void (*was)(int) = signal(SIGINT, SIG_IGN);
     int rc = spawner_start(&x.spawner, &(struct spawner_opts){0}, err);
+    signal(SIGINT, was);
     if (rc < 0)
         return rc;
     if (!mkdtemp(work)) {
@@ -225,6 +251,8 @@ int ctl_index_cell(const char *db, const char *folder, const char *name, index_p
     ev_free(x.ev);
     io_close(&x.pipe[0]);
     io_close(&x.pipe[1]);
+    io_close(&x.alive[0]);
+    io_close(&x.alive[1]);
     buf_done(&x.in);
     return rc;
 }

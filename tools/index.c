@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "tools/index_walk.h"
+#include "tools/segment.h"
 #include "tools/snippet.h"
 
 struct index {
@@ -35,12 +36,15 @@ static const char schema_sql[] =
     "CREATE VIRTUAL TABLE IF NOT EXISTS fts USING fts5(title, body, content='',"
     "  tokenize='porter unicode61 remove_diacritics 2');";
 
+/* How words are cut; an index made otherwise gets its FTS table anew (segment.h came with 2). */
+enum { APPLICATION = 1634168425, WORDS_VERSION = 2 };
+
 static int sql_error(struct index *x, const char *what, struct err *err)
 {
     int code = sqlite3_errcode(x->db);
     if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
-        return err_set(err, ERR_CORRUPT, "%s: the search index is damaged; delete it and add "
-                       "its folders again", what);
+        return err_set(err, ERR_CORRUPT, "%s: the file is damaged; delete it and add its folders "
+                       "again with 'agentctl index add'", what);
     return err_set(err, code == SQLITE_FULL ? ERR_LIMIT : ERR_STATE, "%s: %s", what,
                    sqlite3_errmsg(x->db));
 }
@@ -48,13 +52,13 @@ static int sql_error(struct index *x, const char *what, struct err *err)
 static int run_sql(struct index *x, const char *sql, struct err *err)
 {
     return sqlite3_exec(x->db, sql, NULL, NULL, NULL) == SQLITE_OK
-               ? 0 : sql_error(x, "search index", err);
+               ? 0 : sql_error(x, "SQLite", err);
 }
 
 static int prepare(struct index *x, const char *sql, sqlite3_stmt **st, struct err *err)
 {
     return sqlite3_prepare_v2(x->db, sql, -1, st, NULL) == SQLITE_OK
-               ? 0 : sql_error(x, "search index", err);
+               ? 0 : sql_error(x, "SQLite", err);
 }
 
 static void bind_str(sqlite3_stmt *st, int i, struct str s)
@@ -71,8 +75,53 @@ static struct str column(sqlite3_stmt *st, int i)
 /* Runs a statement that returns no row; resets it for the next use. */
 static int step_done(struct index *x, sqlite3_stmt *st, struct err *err)
 {
-    int rc = sqlite3_step(st) == SQLITE_DONE ? 0 : sql_error(x, "search index", err);
+    int rc = sqlite3_step(st) == SQLITE_DONE ? 0 : sql_error(x, "SQLite", err);
     sqlite3_reset(st);
+    return rc;
+}
+
+static int get_number(struct index *x, const char *sql, int64_t *out, struct err *err)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = prepare(x, sql, &st, err);
+    if (rc == 0 && sqlite3_step(st) == SQLITE_ROW)
+        *out = sqlite3_column_int64(st, 0);
+    else if (rc == 0)
+        rc = sql_error(x, "SQLite", err);
+    sqlite3_finalize(st);
+    return rc;
+}
+
+/* Nobody's database but ours is searched, or written to. */
+static int check_ours(struct index *x, bool *empty, struct err *err)
+{
+    int64_t id = 0, tables = 0;
+    int rc = get_number(x, "PRAGMA application_id", &id, err);
+    if (rc == 0)
+        rc = get_number(x, "SELECT count(*) FROM sqlite_schema", &tables, err);
+    if (rc < 0)
+        return rc;
+    *empty = tables == 0;
+    if (id != APPLICATION && tables)
+        return err_set(err, ERR_CORRUPT, "this file is a database of something else");
+    return 0;
+}
+
+static int redo_words(struct index *x, struct err *err);
+
+static int prepare_db(struct index *x, bool write, struct err *err)
+{
+    int64_t version = 0;
+    bool empty = false;
+    int rc = check_ours(x, &empty, err);
+    if (rc == 0 && !write && empty)
+        return err_set(err, ERR_NOTFOUND, "the file is empty");
+    if (rc == 0 && write)
+        rc = run_sql(x, schema_sql, err);
+    if (rc == 0 && write)
+        rc = get_number(x, "PRAGMA user_version", &version, err);
+    if (rc == 0 && write && version < WORDS_VERSION)
+        rc = redo_words(x, err);
     return rc;
 }
 
@@ -85,7 +134,8 @@ static int open_db(struct index *x, const char *path, bool write, struct err *er
     sqlite3_busy_timeout(x->db, 5000);
     sqlite3_db_config(x->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(x->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    return write ? run_sql(x, schema_sql, err) : 0;
+    int rc = prepare_db(x, write, err);
+    return rc < 0 && path[0] != ':' ? err_prefix(err, "search index '%s'", path) : rc;
 }
 
 int index_open(struct index **out, const char *path, bool write, struct err *err)
@@ -169,16 +219,25 @@ static void adder_close(struct adder *a)
 static int fts_write(struct adder *a, sqlite3_stmt *st, int64_t id, struct str title,
                      struct str body)
 {
-    struct buf plain;
+    struct buf plain, words[2];
     buf_init(&plain, 0);
+    buf_init(&words[0], 0);
+    buf_init(&words[1], 0);
     snippet_plain(body, &plain);
+    segment_text(title, &words[0]);
+    segment_text(buf_view(&plain), &words[1]);
     int rc = buf_check(&plain, "document", a->err);
+    for (int i = 0; rc == 0 && i < 2; i++) {
+        rc = buf_check(&words[i], "document", a->err);
+        bind_str(st, 2 + i, buf_view(&words[i]));
+    }
     sqlite3_bind_int64(st, 1, id);
-    bind_str(st, 2, title);
-    bind_str(st, 3, buf_view(&plain));
     if (rc == 0)
         rc = step_done(a->x, st, a->err);
+    sqlite3_clear_bindings(st);
     buf_done(&plain);
+    buf_done(&words[0]);
+    buf_done(&words[1]);
     return rc;
 }
 
@@ -191,6 +250,28 @@ static int forget_words(struct adder *a, int64_t id)
         rc = fts_write(a, a->fts_del, id, column(a->old, 0), column(a->old, 1));
     sqlite3_reset(a->old);
     return rc;
+}
+
+/* Makes the FTS table anew from the documents. */
+static int redo_words(struct index *x, struct err *err)
+{
+    struct adder a = {.x = x, .err = err};
+    struct err ignored = {0};
+    sqlite3_stmt *st = NULL;
+    int rc = run_sql(x, "BEGIN IMMEDIATE; DROP TABLE fts;", err);
+    if (rc == 0)
+        rc = run_sql(x, schema_sql, err);
+    if (rc == 0)
+        rc = adder_open(&a);
+    if (rc == 0)
+        rc = prepare(x, "SELECT id, title, body FROM doc", &st, err);
+    while (rc == 0 && sqlite3_step(st) == SQLITE_ROW)
+        rc = fts_write(&a, a.fts_add, sqlite3_column_int64(st, 0), column(st, 1), column(st, 2));
+    sqlite3_finalize(st);
+    adder_close(&a);
+    if (rc == 0)
+        return run_sql(x, "PRAGMA user_version = 2; COMMIT", err);
+    return run_sql(x, "ROLLBACK", &ignored) < 0 ? -err->code : rc;
 }
 
 static int store_doc(struct adder *a, int64_t id, const struct walk_file *f, struct str url,
@@ -285,10 +366,31 @@ static int drop_missing(struct adder *a, uint64_t *removed)
     return rc;
 }
 
+/* A name belongs to one folder: another's documents would be taken for removed. */
+static int check_root(struct adder *a, const char *name, const char *folder)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = prepare(a->x, "SELECT folder FROM root WHERE name = ?1 AND folder <> ?2", &st, a->err);
+    if (rc < 0)
+        return rc;
+    bind_str(st, 1, str_c(name));
+    bind_str(st, 2, str_c(folder));
+    if (sqlite3_step(st) == SQLITE_ROW) {
+        struct str other = column(st, 0);
+        rc = err_set(a->err, ERR_STATE, "the index has '%.*s' under the name '%s' already; give "
+                     "this folder another with --name, or take that one out with 'agentctl index "
+                     "remove %s'", STR_ARG(str_sub(other, 0, 150)), name, name);
+    }
+    sqlite3_finalize(st);
+    return rc;
+}
+
 static int find_root(struct adder *a, const char *name, const char *folder)
 {
     sqlite3_stmt *st = NULL;
-    int rc = prepare(a->x, "INSERT INTO root(name, folder) VALUES(?1, ?2) ON CONFLICT(name)"
+    int rc = check_root(a, name, a->shown ? a->shown : folder);
+    if (rc == 0)
+        rc = prepare(a->x, "INSERT INTO root(name, folder) VALUES(?1, ?2) ON CONFLICT(name)"
                      " DO UPDATE SET folder = ?2 RETURNING id,"
                      " (SELECT ifnull(max(mark), 0) + 1 FROM doc)", &st, a->err);
     if (rc < 0)
@@ -299,7 +401,7 @@ static int find_root(struct adder *a, const char *name, const char *folder)
         a->root = sqlite3_column_int64(st, 0);
         a->round = sqlite3_column_int64(st, 1);
     } else {
-        rc = sql_error(a->x, "search index", a->err);
+        rc = sql_error(a->x, "SQLite", a->err);
     }
     sqlite3_finalize(st);
     return rc;
@@ -321,12 +423,13 @@ static int add_all(struct adder *a, const char *folder, const char *name,
     int rc = find_root(a, name, folder);
     if (rc == 0)
         rc = adder_open(a);
-    for (uint32_t i = 0; rc == 0 && i < l->n; i++) {
-        if (tick)
-            tick(arg, i, l->n, l->file[i].path);
-        rc = add_one(a, folder, name, &l->file[i]);
+    for (uint32_t i = 0; rc == 0 && i < l->n && !a->stats->stopped; i++) {
+        if (tick && !tick(arg, i, l->n, l->file[i].path))
+            a->stats->stopped = true;
+        else
+            rc = add_one(a, folder, name, &l->file[i]);
     }
-    if (rc == 0)
+    if (rc == 0 && !a->stats->stopped)
         rc = drop_missing(a, &a->stats->removed);
     adder_close(a);
     return rc;
@@ -359,8 +462,8 @@ int index_add(struct index *x, const char *folder, const char *name, const char 
         else if (run_sql(x, "ROLLBACK", &ignored) < 0)
             rc = -err->code;
     }
-    if (rc == 0 && tick)
-        tick(arg, l.n, l.n, "");
+    if (rc == 0 && tick && !stats->stopped)
+        (void)tick(arg, l.n, l.n, "");
     walk_list_done(&l);
     return rc == 0 ? count_docs(x, &stats->total, err) : rc;
 }

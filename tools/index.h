@@ -29,13 +29,16 @@ struct index_stats {
     uint64_t added, updated, unchanged, removed, skipped; /* documents */
     uint64_t bytes; /* of text indexed */
     uint64_t total; /* documents in the index afterwards */
+    bool stopped;   /* by `tick`: what was read is kept, what is missing was not removed */
 };
-typedef void (*index_progress)(void *arg, uint64_t seen, uint64_t total, const char *path);
+/* False: stop here. */
+typedef bool (*index_progress)(void *arg, uint64_t seen, uint64_t total, const char *path);
 /*
  * Adds a folder or brings its documents up to date: changed files (time or size) are read
- * again, missing ones removed. All or nothing. `name` is the prefix of its documents' names;
- * NULL = the folder's last component. `shown` is recorded as the folder's path, NULL = the
- * real one. `tick` is called now and then, may be NULL.
+ * again, missing ones removed. On an error nothing is changed. `name` is the prefix of its
+ * documents' names; NULL = the folder's last component; -ERR_STATE when another folder has
+ * it. `shown` is recorded as the folder's path, NULL = the real one. `tick` is called before
+ * each file, may be NULL.
  */
 NODISCARD int index_add(struct index *x, const char *folder, const char *name,
                         const char *shown, index_progress tick, void *arg,

@@ -1,4 +1,5 @@
 /* main.c - agentd-tool: the tools' side inside a cell, and the same code for tests and data. */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,14 +100,17 @@ static int serve(int argc, char **argv)
     return 0;
 }
 
-static void tick(void *arg, uint64_t seen, uint64_t total, const char *path)
+/* Stdin at its end says to stop: whoever started us was interrupted. */
+static bool tick(void *arg, uint64_t seen, uint64_t total, const char *path)
 {
     int64_t *last = arg, now = io_mono_ns();
+    struct pollfd p = {0, POLLHUP, 0};
     if (now - *last < 100000000 && seen != total)
-        return;
+        return true;
     *last = now;
     printf("P %llu %llu %s\n", (unsigned long long)seen, (unsigned long long)total, path);
     fflush(stdout);
+    return poll(&p, 1, 0) <= 0 || !(p.revents & POLLHUP);
 }
 
 /* index DB FOLDER NAME SHOWN: for agentctl index add, which runs this in a cell. */
@@ -125,8 +129,8 @@ static int index_folder(char **argv)
         printf("E %s\n", err.text);
         return 1;
     }
-    printf("S %llu %llu %llu %llu %llu %llu %llu\n", (u)s.added, (u)s.updated, (u)s.unchanged,
-           (u)s.removed, (u)s.skipped, (u)s.bytes, (u)s.total);
+    printf("S %llu %llu %llu %llu %llu %llu %llu %d\n", (u)s.added, (u)s.updated,
+           (u)s.unchanged, (u)s.removed, (u)s.skipped, (u)s.bytes, (u)s.total, s.stopped);
     return 0;
 }
 

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "tools/segment.h"
+
 static bool says_nothing(struct str w)
 {
     static const char *const words[] = {
@@ -23,14 +25,47 @@ static bool is_word(unsigned char c)
     return isalnum(c) || c >= 0x80 || c == '_';
 }
 
+/* Bytes of the run at s[at] of characters that are words of their own, *chars of them; 0. */
+static size_t single_run(struct str s, size_t at, size_t *chars)
+{
+    size_t i = at;
+    for (*chars = 0; segment_at(s, i); ++*chars) {
+        uint32_t cp;
+        i += utf8_decode(s, i, &cp);
+    }
+    return i - at;
+}
+
+/* A short run is one term. Of a long one, likely a sentence, each pair of neighbours is. */
+static void add_run(struct snippet_query *q, struct str run, size_t chars)
+{
+    enum { WHOLE = 3 };
+    if (chars <= WHOLE) {
+        q->term[q->n++] = run;
+        return;
+    }
+    for (size_t i = 0; q->n < SNIPPET_TERMS;) {
+        uint32_t cp;
+        size_t first = utf8_decode(run, i, &cp);
+        if (i + first >= run.n)
+            return;
+        size_t second = utf8_decode(run, i + first, &cp);
+        q->term[q->n++] = str_sub(run, i, first + second);
+        i += first;
+    }
+}
+
 void snippet_parse(struct snippet_query *q, struct str s)
 {
     struct str dull[SNIPPET_TERMS];
     unsigned n_dull = 0;
     *q = (struct snippet_query){.n = 0};
     for (size_t i = 0; i < s.n && q->n < SNIPPET_TERMS;) {
-        size_t start = i + 1;
-        if (s.p[i] == '"') {
+        size_t start = i + 1, chars, run = single_run(s, i, &chars);
+        if (run) {
+            add_run(q, str_sub(s, i, run), chars);
+            i += run;
+        } else if (s.p[i] == '"') {
             size_t end = str_find(s, STR("\""), start);
             struct str phrase = str_trim(str_sub(s, start, (end == STR_NONE ? s.n : end) - start));
             bool any = false;
@@ -41,7 +76,7 @@ void snippet_parse(struct snippet_query *q, struct str s)
             i = end == STR_NONE ? s.n : end + 1;
         } else if (is_word((unsigned char)s.p[i])) {
             start = i;
-            while (i < s.n && is_word((unsigned char)s.p[i]))
+            while (i < s.n && is_word((unsigned char)s.p[i]) && !segment_at(s, i))
                 i++;
             struct str w = str_sub(s, start, i - start);
             if (!says_nothing(w))
@@ -64,7 +99,7 @@ void snippet_match(const struct snippet_query *q, const char *op, struct buf *ou
         if (i)
             buf_printf(out, " %s ", op);
         buf_putc(out, '"');
-        buf_str(out, q->term[i]); /* holds no quote: they end terms */
+        segment_text(q->term[i], out); /* holds no quote: they end terms */
         buf_putc(out, '"');
     }
 }
@@ -99,14 +134,15 @@ void snippet_plain(struct str body, struct buf *out)
 /* Length of what must agree, so that plurals and endings match as the index's stemmer has it. */
 static size_t stem(struct str term)
 {
-    return term.n > 5 ? term.n - 2 : term.n;
+    return term.n > 5 && !segment_at(term, 0) ? term.n - 2 : term.n;
 }
 
 /* Whether a term occurs at s[at], at the start of a word. */
 static bool matches(struct str s, size_t at, struct str term)
 {
     size_t n = stem(term);
-    return s.n - at >= n && (at == 0 || !is_word((unsigned char)s.p[at - 1])) &&
+    return s.n - at >= n &&
+           (at == 0 || !is_word((unsigned char)s.p[at - 1]) || segment_at(term, 0)) &&
            strncasecmp(s.p + at, term.p, n) == 0;
 }
 
@@ -118,7 +154,8 @@ static size_t best_window(const struct snippet_query *q, struct str s)
     unsigned char which[HITS];
     unsigned n = 0, most = 0;
     for (size_t i = 0; i < s.n && n < HITS; i++) {
-        if (!is_word((unsigned char)s.p[i]) || (i && is_word((unsigned char)s.p[i - 1])))
+        if (!is_word((unsigned char)s.p[i]) ||
+            (i && is_word((unsigned char)s.p[i - 1]) && !segment_at(s, i)))
             continue;
         for (unsigned t = 0; t < q->n && n < HITS; t++)
             if (matches(s, i, q->term[t])) {
