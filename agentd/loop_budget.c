@@ -10,9 +10,21 @@
 #include <string.h>
 
 #include "agentd/loop_in.h"
+#include "agentd/policy.h"
 #include "base/io.h"
 
-enum { NUDGE = 3, NUDGE_HARDER = 5, GIVE_UP = 8 };
+/* How often the same block of calls may come: told, told harder, the end of the turn. */
+struct patience {
+    int64_t nudge, insist, pause;
+};
+
+static struct patience patience(const struct turn *t)
+{
+    const struct policy *p = t->s->policy;
+    if (!p)
+        return (struct patience){3, 5, 8};
+    return (struct patience){p->repeat_nudge, p->repeat_insist, p->repeat_pause};
+}
 
 static uint64_t hash_calls(const struct turn *t)
 {
@@ -99,13 +111,15 @@ static void budget_notes(struct turn *t, struct buf *out)
 
 static void repeat_notes(struct turn *t, struct buf *out)
 {
-    if (t->repeats == NUDGE)
-        buf_puts(out, "You have made this same call three times in a row. Its result will not "
-                      "change: do something else or answer.\n");
-    else if (t->repeats >= NUDGE_HARDER)
-        buf_printf(out, "The same call again, %d times now. The turn ends after %d. Answer with "
+    const struct patience p = patience(t);
+    if (t->repeats >= p.insist)
+        buf_printf(out, "The same call again, %d times now. The turn ends after %lld. Answer with "
                         "what you know.\n",
-                   t->repeats, GIVE_UP);
+                   t->repeats, (long long)p.pause);
+    else if (t->repeats == p.nudge)
+        buf_printf(out, "You have made this same call %d times in a row. Its result will not "
+                        "change: do something else or answer.\n",
+                   t->repeats);
 }
 
 static int log_notice(struct turn *t, struct str lines, struct err *err)
@@ -143,7 +157,7 @@ bool budget_allows(struct turn *t)
     if (!results)
         return true; /* nothing for a notice to ride in */
     count_repeats(t);
-    if (t->repeats >= GIVE_UP) {
+    if (t->repeats >= patience(t).pause) {
         loop_end(t, "max_steps", "repeats");
         return false;
     }

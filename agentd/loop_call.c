@@ -10,6 +10,7 @@
 
 #include "agentd/crash.h"
 #include "agentd/loop_in.h"
+#include "agentd/policy.h"
 #include "base/io.h"
 
 int call_log_result(struct session *s, const char *turn, int64_t step, const char *call_id,
@@ -181,6 +182,41 @@ void calls_begin(struct turn *t)
     calls_pump(t);
 }
 
+/* The counter of a tool, or NULL when too many different ones were called. */
+static int64_t *made(struct turn *t, const char *name)
+{
+    for (unsigned i = 0; i < TURN_TOOLS; i++) {
+        if (!t->made[i].name[0])
+            snprintf(t->made[i].name, sizeof t->made[i].name, "%.63s", name);
+        if (strncmp(t->made[i].name, name, sizeof t->made[i].name - 1) == 0)
+            return &t->made[i].n;
+    }
+    return NULL;
+}
+
+/* The policy's numbers: of all calls of a turn, and of one tool's. */
+static enum ask_verdict check_count(struct turn *t, struct call *c, struct buf *result)
+{
+    const struct policy *p = t->s->policy;
+    const struct policy_tool *entry = NULL;
+    const char *name = buf_cstr(&c->name);
+    int64_t *n = made(t, name);
+    if (!p)
+        return ASK_GO;
+    (void)policy_decide(p, name, &entry);
+    if (t->calls_made >= p->max_calls) {
+        envelope_status(result, "denied: this turn has made its %lld calls, the most its policy "
+                                "allows; answer with what you know", (long long)p->max_calls);
+        return ASK_DENY;
+    }
+    if (entry && entry->max_calls && n && *n >= entry->max_calls) {
+        envelope_status(result, "denied: this turn has called %s %lld times, the most its policy "
+                                "allows", name, (long long)*n);
+        return ASK_DENY;
+    }
+    return ASK_GO;
+}
+
 /* A client's tool is held to its declaration here; toolrun does it for its own. */
 static enum ask_verdict check_tool(struct turn *t, struct call *c, struct buf *result,
                                    const char **status)
@@ -208,6 +244,8 @@ static bool decide(struct turn *t, struct call *c, bool *asking, struct err *err
     int rc = 0;
     buf_init(&result, 4096);
     enum ask_verdict v = check_tool(t, c, &result, &status);
+    if (v == ASK_GO)
+        v = check_count(t, c, &result);
     if (v == ASK_GO)
         v = ask_about(t, c, &result, &status, err);
     if (v == ASK_WAIT) {
@@ -280,6 +318,10 @@ void calls_pump(struct turn *t)
             continue;
         c->state = CALL_STARTING;
         starting = true;
+        t->calls_made++;
+        int64_t *n = made(t, buf_cstr(&c->name));
+        if (n)
+            ++*n;
         if (session_log(t->s, t->id, c->item, "tool.started", started(c), &err) < 0) {
             loop_broken(t, &err);
             return;

@@ -7,6 +7,8 @@
 #include "agentd/toolrun.h"
 #include "base/limits.h"
 
+enum { TURN_TOOLS = 64 }; /* tools whose calls are counted one by one */
+
 enum call_state { CALL_NEW, CALL_ASKING, CALL_READY, CALL_STARTING, CALL_RUNNING, CALL_DONE };
 
 struct call {
@@ -53,6 +55,11 @@ struct turn {
     int64_t engine_ns, tool_ns;
     int64_t child_tokens; /* sampled by sub-agents: they count in max_tokens */
     unsigned children;    /* sub-agents so far */
+    int64_t calls_made;   /* started so far; what the policy counts */
+    struct made {
+        char name[64];
+        int64_t n;
+    } made[TURN_TOOLS]; /* the same by tool */
     const char *reason;   /* stop reason, once in the log; literal */
     int64_t marked_ns, marked_work_ns; /* when the step before was logged, and work until then */
     /* this step's generation */

@@ -122,6 +122,7 @@ static bool read_event(void *arg, const struct store_event *e)
     } else if (str_is(e->type, "usage")) {
         add_usage(t, data);
     } else if (str_is(e->type, "tool.started") && call_of(t, data)) {
+        t->calls_made++;
         call_of(t, data)->state = CALL_RUNNING; /* it was; nobody knows how it ended */
     } else if (str_is(e->type, "item.completed")) {
         read_item(p, e, data);

@@ -169,8 +169,42 @@ def test_repeats_are_told_and_end():
     r = run(c, s, "go")
     assert r["limit"] == "repeats", r
     notes = [e["data"]["text"] for e in history(c, s) if e["data"].get("kind") == "notice"]
-    assert "three times" in notes[0], notes
+    assert "3 times in a row" in notes[0], notes
     assert r["usage"]["toolCalls"] == 8, r
+    d.close()
+
+
+def test_the_policy_counts():
+    d = Daemon([{"match": "many", "steps": [{"calls": [bash("echo %d" % i) for i in range(5)]},
+                                            {"text": "{{result}}"}]},
+                {"match": "tool", "steps": [{"calls": [{"name": "python", "arguments": {
+                    "code": str(i)}} for i in range(3)]}, {"text": "{{result}}"}]},
+                {"steps": [{"calls": [bash("true")]}]}])
+    d.stop()
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../policies")
+    os.mkdir(d.root + "/policies")
+    with open(folder + "/coding.yaml") as f:
+        text = f.read()
+    lines = [x for x in text.split("\n") if not x.startswith(("max_calls:", "repeat:"))
+             and not (x.startswith("  ") and x.split(":")[0].strip() in ("nudge", "insist",
+                                                                           "pause"))]
+    text = "\n".join(lines).replace("  python: allow",
+                                    "  python: {decision: allow, max_calls: 2}")
+    with open(d.root + "/policies/coding.yaml", "w") as f:
+        f.write(text + "\nmax_calls: 4\nrepeat: {nudge: 2, insist: 3, pause: 4}\n")
+    d.argv += ["--set", "agent.policies=" + d.root + "/policies"]
+    d.start()
+    c = d.client()
+    s = open_session(c, d)
+    r = run(c, s, "many")
+    assert "denied: this turn has made its 4 calls" in r["message"], r
+    assert r["usage"]["toolCalls"] == 4, r
+    r = run(c, s, "tool")
+    assert "has called python 2 times" in r["message"], r
+    r = run(c, s, "x")
+    assert r["limit"] == "repeats" and r["usage"]["toolCalls"] == 4, r
+    notes = [e["data"]["text"] for e in history(c, s) if e["data"].get("kind") == "notice"]
+    assert "2 times in a row" in notes[-2] and "ends after 4" in notes[-1], notes
     d.close()
 
 
