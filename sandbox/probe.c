@@ -14,7 +14,7 @@ const char *const probe_links[PROBE_LINKS] = {"bin", "sbin", "lib", "lib32", "li
 const char *const probe_shadows[PROBE_SHADOWS] = {
     "/proc/sysrq-trigger", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kallsyms",
     "/proc/irq",           "/proc/bus",   "/proc/fs",   "/proc/scsi",       "/proc/acpi",
-    "/proc/sched_debug",   "/proc/key-users"};
+    "/proc/sched_debug",   "/proc/key-users", "/proc/pressure"};
 
 /* In a user namespace "root" may own no id but its own; our range must be mapped to be used. */
 static bool range_mapped(uint64_t first, uint64_t count)

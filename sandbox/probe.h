@@ -8,7 +8,7 @@
 #include "sandbox/limits.h"
 #include "sandbox/sandbox.h"
 
-enum { PROBE_LINKS = 6, PROBE_SHADOWS = 12 };
+enum { PROBE_LINKS = 6, PROBE_SHADOWS = 13 };
 
 /* Facts that a plan depends on; plain data, so that tests can invent a host. */
 struct probe {

@@ -35,11 +35,11 @@ static const char *const files[] = {
     "fremovexattr", "truncate", "ftruncate", "flock", "fsync", "fdatasync", "sync", "syncfs",
     "sync_file_range", "copy_file_range", "splice", "tee", "sendfile", "fadvise64",
     "readahead", "inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch",
-    "dup", "dup2", "dup3", "pipe", "pipe2", "fcntl", "umask", NULL};
+    "dup", "dup2", "dup3", "pipe", "pipe2", "umask", NULL};
 
 static const char *const memory[] = {
-    "mmap", "munmap", "mprotect", "mremap", "brk", "madvise", "msync", "mincore", "mlock",
-    "mlock2", "munlock", "mlockall", "munlockall", "memfd_create", "pkey_alloc", "pkey_free",
+    "munmap", "mprotect", "mremap", "brk", "madvise", "msync", "mincore", "mlock",
+    "mlock2", "munlock", "mlockall", "munlockall", "pkey_alloc", "pkey_free",
     "pkey_mprotect", "membarrier", NULL};
 
 static const char *const processes[] = {
@@ -73,7 +73,7 @@ static const char *const talk[] = {
 static const char *const network[] = {"bind", "connect", "listen", "accept", "accept4", NULL};
 
 static const char *const ipc[] = {
-    "shmget", "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget",
+    "shmat", "shmdt", "shmctl", "semget", "semop", "semtimedop", "semctl", "msgget",
     "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive",
     "mq_notify", "mq_getsetattr", NULL};
 
@@ -97,7 +97,7 @@ static const char *const refused[] = {
 static const char *const by_argument[] = {
     "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "chmod",
     "fchmod", "fchmodat", "creat", "mknod", "mknodat", "open", "openat", "fallocate",
-    "ptrace", NULL};
+    "ptrace", "fcntl", "mmap", "memfd_create", "shmget", NULL};
 
 static const char *const *const all_tables[] = {files, memory, processes, talk, network, ipc,
                                                 refused, by_argument};
@@ -212,8 +212,45 @@ static void rule_mknod(struct builder *b, const char *name, unsigned mode)
     }
 }
 
+/* A lease would let code inside hold up whoever opens its file outside: F_SETLEASE is the one
+ * command that is left out of those with its bit. */
+static void rule_fcntl(struct builder *b)
+{
+    enum { SETLEASE = 1024 };
+    static const uint32_t others[] = {
+        1025 /* GETLEASE */, 1026 /* NOTIFY */, 1027 /* DUPFD_QUERY */, 1028 /* CREATED_QUERY */,
+        1029 /* CANCELLK */, 1030 /* DUPFD_CLOEXEC */, 1031 /* SETPIPE_SZ */, 1032, 1033 /* SEALS */,
+        1034, 1035 /* write hints */, 1036, 1037, 1038};
+    struct scmp_arg_cmp without = masked(1, SETLEASE, 0);
+    struct scmp_arg_cmp lease = masked(1, LOW32, SETLEASE);
+    rule(b, SCMP_ACT_ALLOW, "fcntl", 1, &without);
+    rule(b, SCMP_ACT_ERRNO(EPERM), "fcntl", 1, &lease);
+    for (unsigned i = 0; i < ARRAY_LEN(others); i++)
+        allow_value(b, "fcntl", 1, others[i]);
+}
+
+/* Huge pages come from a pool of the whole machine that no limit of the cell counts; without
+ * the flag programs fall back to ordinary ones. */
+static void rule_huge(struct builder *b, const char *name, unsigned arg, uint32_t flag)
+{
+    struct scmp_arg_cmp plain = masked(arg, flag, 0), huge = masked(arg, flag, flag);
+    rule(b, SCMP_ACT_ALLOW, name, 1, &plain);
+    rule(b, SCMP_ACT_ERRNO(ENOMEM), name, 1, &huge);
+}
+
+static void rules_memory(struct builder *b, const struct seccomp_opts *o)
+{
+    rule_huge(b, "mmap", 3, 0x40000 /* MAP_HUGETLB */);
+    rule_huge(b, "memfd_create", 1, 4 /* MFD_HUGETLB */);
+    if (o->profile == SANDBOX_PROFILE_STRICT)
+        rule(b, SCMP_ACT_ERRNO(EPERM), "shmget", 0, NULL);
+    else
+        rule_huge(b, "shmget", 2, 04000 /* SHM_HUGETLB */);
+}
+
 static void rules_files(struct builder *b)
 {
+    rule_fcntl(b);
     rule_open(b, "open", 1, 2);
     rule_open(b, "openat", 2, 3);
     forbid_bits(b, "chmod", 1, S_ISUID | S_ISGID);
@@ -283,6 +320,7 @@ static void build(struct builder *b, const struct seccomp_opts *o)
         table(b, SCMP_ACT_ALLOW, ipc);
     table(b, SCMP_ACT_ERRNO(EPERM), refused);
     rules_files(b);
+    rules_memory(b, o);
     rules_processes(b, o);
     rules_network(b, o);
 }

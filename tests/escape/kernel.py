@@ -119,6 +119,31 @@ def t21_families(w):
              control=True if [n for _, n in socket.if_nameindex() if n != "lo"] else "there are none")
 
 
+def t05_shared_inodes(w):
+    """What a cell shares with the host, it cannot mark, hold or lease."""
+    may = True if w.is_root else "a plain user may not either"
+    w.attack("T05 times of the host's device files",
+             "import os, sys\n"
+             "for p in ('/dev/null', '/dev/zero', '/dev/urandom', '/usr/bin', '/etc/ssl/certs'):\n"
+             "  try: os.utime(p); sys.exit(0)\n"
+             "  except OSError: pass\n"
+             "sys.exit(1)")
+    w.attack("T05 modes and attributes of them",
+             "import os, sys\n"
+             "for p in ('/dev/null', '/dev/zero', '/usr/bin', '/opt', '/'):\n"
+             "  for f in (lambda: os.chmod(p, os.stat(p).st_mode & 0o7777), lambda: os.chown(p, os.stat(p).st_uid, -1)):\n"
+             "    try: f(); sys.exit(0)\n"
+             "    except OSError: pass\n"
+             "sys.exit(1)", control=may)
+    w.attack("T07 a lease that makes others wait",
+             "import fcntl, os, sys\n"
+             "p = '/workspace/lease' if os.path.isdir('/workspace') else sys.argv[1]\n"
+             "f = os.open(p, os.O_CREAT | os.O_RDWR)\n"
+             "fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)", [os.path.join(w.work, "lease")])
+    w.attack("T13 huge pages, which no limit of the cell counts", CALL +
+             "r, e = call(319, b'x', 4)\nsys.exit(0 if r >= 0 else 1)")
+
+
 def t22_namespaces(w):
     may = True if w.is_root else "a plain user may not either"
     w.attack("T22 a user namespace", CALL + "sys.exit(0 if call(272, 0x10000000)[0] == 0 else 1)")
@@ -344,6 +369,6 @@ def t28_limits(w):
 
 
 if __name__ == "__main__":
-    main([t19_network, t21_families, t22_namespaces, t23_interfaces, t24_filter, t25_terminal,
+    main([t19_network, t21_families, t05_shared_inodes, t22_namespaces, t23_interfaces, t24_filter, t25_terminal,
           t26_privilege, t27_machine, t28_limits],
-         plain="" if os.environ.get("AGENTD_LONG") else "t22|t26|t28")
+         plain="" if os.environ.get("AGENTD_LONG") else "t05|t22|t26|t28")
