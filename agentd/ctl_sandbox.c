@@ -240,6 +240,7 @@ static int explain(const struct common *c, struct buf *plan_out, struct buf *spe
     if (rc == 0)
         rc = sandbox_host_open(&h, "", NULL, 0, false, err);
     if (rc == 0) {
+        policy_text(p, spec_out);
         spec_text(spec, spec_out);
         rc = plan_build(plan, spec, sandbox_host_probe(h), r, err);
     }

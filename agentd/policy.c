@@ -5,6 +5,7 @@
  */
 #include "agentd/policy.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <sodium.h>
@@ -126,6 +127,61 @@ static int unknown(struct ctx *c, const struct yaml_node *n, const char *where)
                      n->key.p, where);
 }
 
+/* Letters to change, add, leave out or swap to make one word the other; up to 32 letters. */
+static unsigned distance(struct str a, struct str b)
+{
+    enum { LONG = 32 };
+    unsigned d[3][LONG + 1];
+    if (a.n > LONG || b.n > LONG)
+        return LONG;
+    for (size_t k = 0; k <= b.n; k++)
+        d[0][k] = (unsigned)k;
+    for (size_t i = 1; i <= a.n; i++) {
+        unsigned *now = d[i % 3], *last = d[(i - 1) % 3], *before = d[(i + 1) % 3];
+        now[0] = (unsigned)i;
+        for (size_t k = 1; k <= b.n; k++) {
+            bool same = a.p[i - 1] == b.p[k - 1];
+            unsigned best = last[k - 1] + !same;
+            best = last[k] + 1 < best ? last[k] + 1 : best;
+            best = now[k - 1] + 1 < best ? now[k - 1] + 1 : best;
+            if (i > 1 && k > 1 && a.p[i - 1] == b.p[k - 2] && a.p[i - 2] == b.p[k - 1] &&
+                before[k - 2] + 1 < best)
+                best = before[k - 2] + 1;
+            now[k] = best;
+        }
+    }
+    return d[a.n % 3][b.n];
+}
+
+/* "unknown key" with the key of this section that was probably meant. */
+static int unknown_key(struct ctx *c, const struct yaml_node *n, const char *section)
+{
+    struct str best = {0};
+    unsigned least = 4, d;
+    char where[40];
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct str key = str_c(rows[i].key), word;
+        if (!str_starts(key, str_c(section)))
+            continue;
+        key = str_sub(key, strlen(section), key.n);
+        if (str_split(&key, '.', &word) && (d = distance(n->key, word)) < least) {
+            least = d;
+            best = word;
+        }
+    }
+    for (const struct spec_limit *l = spec_limits; strcmp(section, "limits.") == 0 && l->name; l++)
+        if ((d = distance(n->key, str_c(l->name))) < least) {
+            least = d;
+            best = str_c(l->name);
+        }
+    snprintf(where, sizeof where, "%s", section[0] ? section : "the policy.");
+    where[strlen(where) - 1] = '\0';
+    if (best.n == 0)
+        return unknown(c, n, where);
+    return yaml_fail(c->y, n, c->err, "unknown key '%.60s' in %s; did you mean '%.*s'? 'agentctl "
+                     "sandbox keys' lists what there is", n->key.p, where, STR_ARG(best));
+}
+
 static int full(struct ctx *c, const struct yaml_node *n, const char *what, unsigned cap)
 {
     return yaml_fail(c->y, n, c->err, "more than %u %s", cap, what);
@@ -210,6 +266,13 @@ static bool looks_secret(struct str name)
     return false;
 }
 
+/* Of an environment variable. */
+static bool variable_name(const char *s)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+    return s[0] && !(s[0] >= '0' && s[0] <= '9') && s[strspn(s, letters)] == '\0';
+}
+
 static int read_env_from(struct ctx *c, const struct yaml_node *n, struct policy_env *e)
 {
     bool force = false;
@@ -225,6 +288,8 @@ static int read_env_from(struct ctx *c, const struct yaml_node *n, struct policy
     }
     if (rc == 0 && s.n == 0)
         rc = yaml_fail(c->y, n, c->err, "variable '%s' has neither text nor from", e->name);
+    if (rc == 0 && !variable_name(s.p))
+        rc = yaml_fail(c->y, n, c->err, "from must be the name of a variable of the daemon");
     if (rc == 0 && !force && (looks_secret(s) || looks_secret(n->key)))
         rc = yaml_fail(c->y, n, c->err,
                        "'%s' looks like a credential, which code inside could read; use "
@@ -301,18 +366,45 @@ static int read_tools(struct ctx *c, const struct yaml_node *map)
     return rc;
 }
 
-/* Lower case, digits, dots and dashes; "*." may stand in front; or an IP literal. */
-static bool host_pattern(struct str s)
+/* A label of a host name: lower case, digits, and dashes within. */
+static bool host_label(struct str s)
 {
-    if (str_starts(s, STR("*.")))
-        s = str_sub(s, 2, s.n);
-    if (s.n == 0 || s.n > 253 || s.p[0] == '.' || s.p[s.n - 1] == '.')
-        return false;
     for (size_t i = 0; i < s.n; i++)
         if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= '0' && s.p[i] <= '9') ||
-              s.p[i] == '.' || s.p[i] == '-' || s.p[i] == ':'))
+              s.p[i] == '_' || (s.p[i] == '-' && i > 0 && i + 1 < s.n)))
             return false;
-    return true;
+    return s.n > 0 && s.n < 64;
+}
+
+/* An address as its own conversion writes it; other spellings would never match. */
+static bool host_address(struct str s)
+{
+    char text[INET6_ADDRSTRLEN], back[INET6_ADDRSTRLEN];
+    unsigned char raw[16];
+    int family = str_find(s, STR(":"), 0) == STR_NONE ? AF_INET : AF_INET6;
+    if (s.n >= sizeof text)
+        return false;
+    memcpy(text, s.p, s.n);
+    text[s.n] = '\0';
+    return inet_pton(family, text, raw) == 1 && inet_ntop(family, raw, back, sizeof back) &&
+           strcmp(text, back) == 0;
+}
+
+/* A name, "*." in front of one, or an address in canonical form. */
+static bool host_pattern(struct str s)
+{
+    if (host_address(s))
+        return true;
+    if (str_starts(s, STR("*.")))
+        s = str_sub(s, 2, s.n);
+    struct str rest = s, label = {0};
+    bool ends = s.n > 0 && s.p[s.n - 1] == '.';
+    while (!ends && rest.n && str_split(&rest, '.', &label))
+        if (!host_label(label))
+            return false;
+    /* What ends in a number, resolvers take for an address. */
+    return !ends && s.n > 0 && s.n <= 253 && label.n > 0 &&
+           !(label.p[0] >= '0' && label.p[0] <= '9');
 }
 
 static int read_hosts(struct ctx *c, const struct yaml_node *list, const char **to, unsigned *n_to)
@@ -358,8 +450,9 @@ static int read_ports(struct ctx *c, const struct yaml_node *list)
 
 static bool header_name(const char *s)
 {
-    return s[0] && s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                               "0123456789-_")] == '\0';
+    return s[0] && strlen(s) < 128 &&
+           s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")] ==
+               '\0';
 }
 
 static int read_secret(struct ctx *c, const struct yaml_node *n, struct policy_secret *s)
@@ -392,6 +485,8 @@ static int read_secret(struct ctx *c, const struct yaml_node *n, struct policy_s
                        "a secret needs host, header and one of from_env and from_file");
     if (rc == 0 && (!host_pattern(str_c(s->host)) || s->host[0] == '*'))
         rc = yaml_fail(c->y, n, c->err, "a secret goes to one host, named exactly");
+    if (rc == 0 && s->from_env && !variable_name(s->from_env))
+        rc = yaml_fail(c->y, n, c->err, "from_env must be the name of a variable of the daemon");
     if (rc == 0 && (!header_name(s->header) || (s->prefix && strpbrk(s->prefix, "\r\n"))))
         rc = yaml_fail(c->y, n, c->err, "a secret's header is one name such as Authorization, "
                        "and its prefix one line");
@@ -444,7 +539,7 @@ static int read_limit(struct ctx *c, const struct yaml_node *n)
             spec_limit_set(&c->p->spec.limits, row, v);
         return rc;
     }
-    return unknown(c, n, "limits");
+    return unknown_key(c, n, "limits.");
 }
 
 /* ---- the walk ---- */
@@ -533,7 +628,7 @@ static int walk(struct ctx *c, const struct yaml_node *map, const char *section)
         else if (strcmp(section, "limits.") == 0)
             rc = read_limit(c, n);
         else
-            rc = unknown(c, n, section[0] ? section : "the policy");
+            rc = unknown_key(c, n, section);
     }
     return rc;
 }
@@ -723,8 +818,8 @@ static int resolve_env(const struct policy *p, struct sandbox_spec *s, struct er
             return err_set(err, ERR_LIMIT, "more than %d variables", SANDBOX_ENV_MAX);
         int n = snprintf(s->env[s->n_env], SANDBOX_ENV_BYTES, "%s=%s", e->name, value);
         if (n >= SANDBOX_ENV_BYTES)
-            return err_set(err, ERR_LIMIT, "variable %s is longer than %d bytes", e->name,
-                           SANDBOX_ENV_BYTES - 1);
+            return err_set(err, ERR_LIMIT, "%s: variable %s is longer than %d bytes", p->path,
+                           e->name, SANDBOX_ENV_BYTES - 1);
         s->n_env++;
     }
     return 0;

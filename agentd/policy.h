@@ -92,4 +92,8 @@ NODISCARD int policy_bind(struct sandbox_spec *spec, const char *host, const cha
 /* Every row: key, type, range, default, meaning. */
 void policy_explain(struct buf *out);
 
+/* What it allows, for a reviewer: a line per tool, host, port, secret (never its value), limit
+ * of calls, variable and hook, in that order. The cell's own part is spec_text()'s. */
+void policy_text(const struct policy *p, struct buf *out);
+
 #endif

@@ -218,8 +218,8 @@ static void rule_fcntl(struct builder *b)
 {
     enum { SETLEASE = 1024 };
     static const uint32_t others[] = {
-        1025 /* GETLEASE */, 1026 /* NOTIFY */, 1027 /* DUPFD_QUERY */, 1028 /* CREATED_QUERY */,
-        1029 /* CANCELLK */, 1030 /* DUPFD_CLOEXEC */, 1031 /* SETPIPE_SZ */, 1032, 1033 /* SEALS */,
+        1025 /* GETLEASE */, 1026 /* NOTIFY */, 1027 /* DUPFD_QUERY */, 1028,
+        1029 /* CANCELLK */, 1030 /* DUPFD_CLOEXEC */, 1031 /* PIPE_SZ */, 1032, 1033 /* SEALS */,
         1034, 1035 /* write hints */, 1036, 1037, 1038};
     struct scmp_arg_cmp without = masked(1, SETLEASE, 0);
     struct scmp_arg_cmp lease = masked(1, LOW32, SETLEASE);
