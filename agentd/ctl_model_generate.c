@@ -126,6 +126,17 @@ static json_t *draft_figures(const struct engine *e)
                      p.pair_seconds, "drafting", p.drafting);
 }
 
+static json_t *weight_figures(const struct engine *e)
+{
+    struct engine_memory m;
+    engine_memory(e, &m);
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I}", "streaming", m.streaming, "bytes",
+                     (json_int_t)m.weight_bytes, "core_bytes", (json_int_t)m.core_bytes,
+                     "pinned_bytes", (json_int_t)m.pinned_bytes, "expert_bytes_wanted",
+                     (json_int_t)m.wanted_bytes, "expert_bytes_present",
+                     (json_int_t)m.present_bytes);
+}
+
 static int report(const struct generate *g, struct err *err)
 {
     struct buf b;
@@ -140,6 +151,8 @@ static int report(const struct generate *g, struct err *err)
                           "tokens_per_second", dec > 0 ? g->n_out / dec : 0.0);
     if (o && g->drafts)
         json_object_set_new(o, "drafts", draft_figures(g->e));
+    if (o)
+        json_object_set_new(o, "weights", weight_figures(g->e));
     buf_init(&b, 0);
     int rc = o ? json_write(o, &b, err) : err_nomem(err);
     if (rc == 0 && puts(buf_cstr(&b)) < 0)
@@ -197,6 +210,7 @@ int ctl_model_generate(int argc, char **argv)
 {
     const char *file = NULL, *tokens = NULL, *cache = "auto";
     int64_t n = 256, threads = 0, seed = 0, top_k = 0, ctx = 0;
+    int64_t memory = 0;
     double temperature = 0, top_p = 1, min_p = 0;
     bool special = false, drafts = false, always = false, json = false, on = false;
     const struct opt opts[] = {
@@ -218,6 +232,8 @@ int ctl_model_generate(int argc, char **argv)
          "KV storage: f16 (default), f32, bf16, fp8, f16-i8"},
         {"context", 0, OPT_INT, &ctx, "N", "positions (default: the model's)"},
         {"threads", 0, OPT_INT, &threads, "N", "default: every core"},
+        {"memory", 0, OPT_INT, &memory, "MIB", "for weights; a larger model's experts are read "
+         "from disk (default: what is available)"},
         {"json", 0, OPT_FLAG, &json, NULL, "print one JSON object at the end"},
     };
     const struct opt_cmd cmd = {
@@ -235,7 +251,8 @@ int ctl_model_generate(int argc, char **argv)
         return code;
     if (!file == !tokens || ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 ||
         n < 1 || n > 1 << 24 || threads < 0 || threads > 256 || top_k < 0 || ctx < 0 ||
-        ctx > 1 << 24 || !(temperature >= 0 && temperature <= 100) ||
+        ctx > 1 << 24 ||
+        memory < 0 || memory > 1 << 24 || !(temperature >= 0 && temperature <= 100) ||
         !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1)) {
         fprintf(stderr, "agentctl: give --prompt-file or --tokens, and numbers in range "
                         "(temperature 0 to 100, top-p and min-p 0 to 1, threads to 256); "
@@ -247,6 +264,7 @@ int ctl_model_generate(int argc, char **argv)
                             .mtp = drafts || always,
                             .drafts = always ? ENGINE_DRAFTS_ALWAYS : ENGINE_DRAFTS_AUTO,
                             .n_ctx = (uint32_t)ctx,
+                            .memory = (uint64_t)memory << 20,
                             .cache = (enum engine_cache)c};
     struct generate g = {.max_new = (uint32_t)n,
                          .drafts = drafts || always,

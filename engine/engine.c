@@ -108,7 +108,10 @@ static int open_parts(struct engine *e, const struct engine_opts *o, struct err 
                               .faithful_fp8 = o->faithful_fp8};
     struct forward_opts fo = {
         .max_rows = e->max_batch, .n_ctx = n_ctx, .form = o->form, .select = o->select};
-    rc = pool_open(&e->pool, o->n_threads, err);
+    rc = residency_open(&e->residency, e->w, o->memory, err);
+    fo.residency = rc == 0 && residency_streams(e->residency) ? e->residency : NULL;
+    if (rc == 0)
+        rc = pool_open(&e->pool, o->n_threads, err);
     if (rc == 0)
         rc = kernel_open(&e->k, e->w, e->pool, e->max_batch, err);
     if (rc == 0)
@@ -169,6 +172,7 @@ void engine_close(struct engine *e)
     kernel_close(e->k);
     pool_close(e->pool);
     tokenizer_free(e->tokenizer);
+    residency_close(e->residency);
     weights_close(e->w);
     mem_free(e->logits);
     mem_free(e->draft_logits);
@@ -189,6 +193,11 @@ const struct engine_info *engine_info(const struct engine *e)
 void engine_cache_usage(const struct engine *e, size_t *used, size_t *limit)
 {
     kvcache_usage(e->kv, used, limit);
+}
+
+void engine_memory(const struct engine *e, struct engine_memory *out)
+{
+    residency_figures(e->residency, out);
 }
 
 /* --- text

@@ -44,6 +44,8 @@ struct engine_opts {
     bool faithful_fp8;       /* round latents through e4m3 as the reference does */
     bool mtp;                /* keep the draft layer's cache, for drafts */
     enum engine_drafts drafts;
+    uint64_t memory;         /* bytes that weights may count on; 0 = what is available. A
+                                model that is larger has its experts read from disk */
     void (*progress)(void *arg, const char *what, double done); /* 0..1, or NULL */
     void *progress_arg;
 };
@@ -96,6 +98,15 @@ NODISCARD int engine_seq_load(struct engine_seq **out, struct engine *e, const c
                               struct err *err);
 /* Bytes of KV pages in use and allowed. */
 void engine_cache_usage(const struct engine *e, size_t *used, size_t *limit);
+
+/* Where the weights are. Counters are bytes of experts since open; any thread may ask. */
+struct engine_memory {
+    bool streaming; /* larger than memory: experts come from disk */
+    uint64_t weight_bytes, core_bytes, expert_bytes; /* all; what every token reads; the rest */
+    uint64_t available, pinned_bytes;
+    uint64_t wanted_bytes, present_bytes; /* chosen by the router; of these in memory then */
+};
+void engine_memory(const struct engine *e, struct engine_memory *out);
 
 /* --- the step ------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/hash.h"
+#include "engine/residency.h"
 #include "engine/sampler.h"
 #include "engine/speculate.h"
 #include "engine/tokenizer.h"
@@ -20,6 +21,7 @@ struct engine {
     struct weights *w;
     struct tokenizer *tokenizer; /* NULL for a model without one */
     pthread_mutex_t *tokenizing; /* owned; the tokenizer serves one thread at a time */
+    struct residency *residency;
     struct pool *pool;
     struct kernel *k;
     struct kvcache *kv;

@@ -33,6 +33,7 @@ struct forward_opts {
     uint32_t max_rows, n_ctx;
     enum engine_form form;
     enum engine_select select;
+    struct residency *residency; /* borrowed; NULL when all weights fit */
     bool masked; /* tests: score every position and mask, instead of gathering */
 };
 

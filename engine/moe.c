@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "engine/forward.h"
+#include "engine/residency.h"
 
 static void score_experts(const struct hparams *hp, const float *logits, float *s)
 {
@@ -123,6 +124,9 @@ void moe_layer(struct forward *f, uint32_t layer)
                             hp->n_routed_experts);
         struct route_job j = {f, f->vec[layer].router_bias};
         forward_rows(f, route_rows, &j);
+        if (f->o.residency)
+            residency_want(f->o.residency, w->experts, f->pick,
+                           (size_t)f->n_rows * hp->n_activated_experts);
         m = (struct kernel_moe){.experts = w->experts,
                                 .all = hp->n_shared_experts ? &w->shared : NULL,
                                 .n_experts = hp->n_routed_experts,
