@@ -416,6 +416,108 @@ static times_fn *const times[][4] = {
     [CODES_HALVES_MIN] = TIMES_ROW(CODES_HALVES_MIN),
 };
 
+/* --- few rows, the types that most weights have: nothing goes through memory -------------- */
+
+/* a + scale * (t + words of four codes . those of the row) */
+INLINE __m512 block_times(const bool alone, const __m512i q[WORDS], const uint8_t *x,
+                          __m512i t, __m512 scale, __m512 a)
+{
+    __m512i u = _mm512_setzero_si512();
+    for (int k = 0; k < WORDS; k++)
+        if (alone && k % 2) /* two chains, where no other row fills the wait */
+            u = _mm512_dpbusd_epi32(u, q[k], word_at(x + 4 * k));
+        else
+            t = _mm512_dpbusd_epi32(t, q[k], word_at(x + 4 * k));
+    if (alone)
+        t = _mm512_add_epi32(t, u);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), scale, a);
+}
+
+INLINE void few_q8_0(const int n, struct source w, const uint8_t *const *x, uint64_t cols,
+                     float (*acc)[ROWS])
+{
+    struct offsets o = offsets_at(cols, 0);
+    __m512 a[TILE];
+    for (int i = 0; i < n; i++)
+        a[i] = _mm512_setzero_ps();
+    for (size_t b = 0; b < cols / INT8_BLOCK; b++) {
+        __m512i q[WORDS];
+        __m512 s = halves(&w, 34 * b);
+        rows32(q, &w, 34 * b + 2);
+        for (int k = 0; k < WORDS; k++)
+            q[k] = _mm512_xor_si512(q[k], BYTES(0x80));
+        for (int i = 0; i < n; i++)
+            a[i] = block_times(n == 1, q, x[i] + INT8_BLOCK * b,
+                               word_at(x[i] + o.shift + 4 * b),
+                               _mm512_mul_ps(s, float_at(x[i] + o.d + 4 * b)), a[i]);
+    }
+    for (int i = 0; i < n; i++)
+        _mm512_store_ps(acc[i], a[i]);
+}
+
+/* Codes of four bits are as unsigned as they come: no shift, and no sum to make up for it. */
+INLINE void few_q4_k(const int n, struct source w, const uint8_t *const *x, uint64_t cols,
+                     float (*acc)[ROWS])
+{
+    struct offsets o = offsets_at(cols, 0);
+    __m512 a[TILE];
+    for (int i = 0; i < n; i++)
+        a[i] = _mm512_setzero_ps();
+    for (size_t b = 0; b < cols / INT8_BLOCK; b += BLOCKS, w.p += 144) {
+        struct chunk c; /* its scales */
+        k_scales(&c, &w);
+        for (size_t j = 0; j < BLOCKS; j += 2) {
+            __m512i z[WORDS], q[WORDS];
+            rows32(z, &w, 16 * (j + 1));
+            for (size_t h = 0; h < 2; h++) {
+                size_t at = b + j + h;
+                for (int k = 0; k < WORDS; k++)
+                    q[k] = h ? NIBBLE_HIGH(z[k]) : NIBBLE_LOW(z[k]);
+                for (int i = 0; i < n; i++) {
+                    a[i] = block_times(
+                        n == 1, q, x[i] + INT8_BLOCK * at, _mm512_setzero_si512(),
+                        _mm512_mul_ps(c.s[j + h][0], float_at(x[i] + o.d + 4 * at)), a[i]);
+                    a[i] = _mm512_fmadd_ps(c.m[j + h][0], float_at(x[i] + o.sum + 4 * at),
+                                           a[i]);
+                }
+            }
+        }
+    }
+    for (int i = 0; i < n; i++)
+        _mm512_store_ps(acc[i], a[i]);
+}
+
+#define FEW(type, n)                                                                       \
+    static void few_##type##_##n(struct source w, const uint8_t *const *x, uint64_t cols,  \
+                                 float (*acc)[ROWS])                                       \
+    {                                                                                      \
+        few_##type(n, w, x, cols, acc);                                                    \
+    }
+#define FEW_ALL(type) FEW(type, 1) FEW(type, 2) FEW(type, 4) FEW(type, 8)
+FEW_ALL(q8_0)
+FEW_ALL(q4_k)
+
+/* The whole panel times at most TILE rows, where there is a way without a chunk; x has room
+ * for TILE rows. */
+static bool panel_times(const struct int8_format *f, struct source w, const uint8_t **x,
+                        uint32_t n, uint64_t cols, float (*acc)[ROWS])
+{
+    typedef void few_fn(struct source w, const uint8_t *const *x, uint64_t cols,
+                        float (*acc)[ROWS]);
+    static few_fn *const q8_0[] = {few_q8_0_1, few_q8_0_2, few_q8_0_4, few_q8_0_8};
+    static few_fn *const q4_k[] = {few_q4_k_1, few_q4_k_2, few_q4_k_4, few_q4_k_8};
+    few_fn *const *few = f->type == QUANT_Q8_0 ? q8_0 : f->type == QUANT_Q4_K ? q4_k : NULL;
+    if (!few)
+        return false;
+    int p = 0;
+    for (; 1u << p < n; p++)
+        ;
+    for (uint32_t i = n; i < 1u << p; i++)
+        x[i] = x[0]; /* done and thrown away */
+    few[p](w, x, cols, acc);
+    return true;
+}
+
 #define TIMES_LOG 4
 #define INT8_MATMUL int8_matmul_avx512
 #include "engine/kernel/int8_panel.h"

@@ -6,6 +6,7 @@
  *   struct chunk          what BLOCKS blocks of 32 of a panel unpack to
  *   unpack_chunk()        stored bytes to a chunk
  *   times[kind][p]        chunk times 2^p packed rows, p < TIMES_LOG, onto ROWS floats each
+ *   panel_times()         a whole panel times few rows, false for types without such a way
  *   INT8_MATMUL           the name of the result
  */
 
@@ -76,7 +77,8 @@ static void panel_few(const struct job *j, struct source w, uint32_t n, struct k
     const uint8_t *x[TILE];
     _Alignas(64) float acc[TILE][ROWS] = {{0}};
     rows_of(j, 0, n, x);
-    for (uint64_t b = 0; b < j->blocks; b += BLOCKS) {
+    bool done = panel_times(j->f, w, x, n, j->cols, acc);
+    for (uint64_t b = 0; !done && b < j->blocks; b += BLOCKS) {
         unpack_at(j, c, &w, b);
         times_few(j->f->kind, n, c, blocks_from(j, b), x, offsets_at(j->cols, b), acc[0]);
     }
