@@ -23,7 +23,7 @@ struct generate {
     struct sample_rng rng;
     uint32_t max_new;
     bool drafts, quiet; /* quiet: text goes into the JSON alone */
-    int32_t stop;
+    bool past_eos;
     int32_t *out; /* owned; max_new + 1 */
     uint32_t n_out;
     struct buf text;
@@ -47,10 +47,12 @@ static void show(struct generate *g, bool last)
 /* Takes one id into the output; false when the text ends with it. */
 static bool take(struct generate *g, int32_t id)
 {
-    if (id == g->stop) {
-        g->why = "eos";
-        return false;
-    }
+    const struct engine_info *info = engine_info(g->e);
+    for (uint32_t i = 0; !g->past_eos && i < info->n_ends; i++)
+        if (id == info->end[i]) {
+            g->why = "eos";
+            return false;
+        }
     g->out[g->n_out++] = id;
     buf_str(&g->text, engine_token_bytes(g->e, id));
     show(g, false);
@@ -85,7 +87,8 @@ static int decode(struct generate *g, const float *logits, struct err *err)
     if (rc < 0)
         return rc;
     struct engine_speech p = {.seq = g->s, .opts = &g->sample, .rng = &g->rng,
-                              .stop = g->stop, .last = r.id};
+                              .stop = g->past_eos ? -1 : engine_info(g->e)->eos,
+                              .last = r.id};
     bool more = take(g, r.id);
     while (more) {
         if (engine_seq_len(g->s) == n_ctx) {
@@ -191,7 +194,6 @@ static int open_and_run(struct generate *g, const struct engine_opts *o, const c
     if (rc == 0)
         rc = engine_seq_new(&g->s, g->e, err);
     if (rc == 0) {
-        g->stop = g->stop < 0 ? -1 : engine_info(g->e)->eos;
         rc = generate(g, err);
     }
     if (rc == 0 && g->quiet)
@@ -219,7 +221,7 @@ int ctl_model_generate(int argc, char **argv)
         {"special", 0, OPT_FLAG, &special, NULL,
          "literals of special tokens count as such"},
         {"count", 'n', OPT_INT, &n, "N", "tokens at most (default 256)"},
-        {"past-eos", 0, OPT_FLAG, &on, NULL, "do not stop at the end-of-sentence token"},
+        {"past-eos", 0, OPT_FLAG, &on, NULL, "do not stop at the tokens that end a text"},
         {"temperature", 0, OPT_NUM, &temperature, "T", "0 is greedy (default)"},
         {"top-p", 0, OPT_NUM, &top_p, "P", "keep this much probability (default 1)"},
         {"min-p", 0, OPT_NUM, &min_p, "P", "drop what is below P times the best"},
@@ -269,7 +271,7 @@ int ctl_model_generate(int argc, char **argv)
     struct generate g = {.max_new = (uint32_t)n,
                          .drafts = drafts || always,
                          .quiet = json,
-                         .stop = on ? -1 : 0,
+                         .past_eos = on,
                          .why = "length"};
     g.sample = (struct sample_opts){.temperature = (float)temperature,
                                     .top_p = (float)top_p,

@@ -29,6 +29,8 @@ static void fill_info(struct engine *e, const struct engine_opts *o)
         .has_mtp = hp->n_mtp_layers > 0,
         .bos = hp->bos,
         .eos = hp->eos,
+        .end = hp->end,
+        .n_ends = hp->n_ends,
         .temperature = hp->temperature,
         .top_p = hp->top_p,
     };

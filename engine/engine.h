@@ -59,6 +59,8 @@ struct engine_info {
     uint32_t max_batch, n_threads;
     bool has_mtp;
     int32_t bos, eos;         /* -1 = none */
+    const int32_t *end;       /* n_ends: every id that ends a text, eos first */
+    uint32_t n_ends;
     float temperature, top_p; /* from generation_config, else 1 and 1 */
     char fingerprint[65];     /* hex; ties snapshots to the weights and cache settings */
 };

@@ -38,6 +38,15 @@ void hparams_index_pattern(struct hparams *hp, uint32_t freq, uint32_t offset)
     }
 }
 
+void hparams_add_end(struct hparams *hp, int64_t id)
+{
+    for (uint32_t i = 0; i < hp->n_ends; i++)
+        if (hp->end[i] == id)
+            return;
+    if (id >= 0 && id <= INT32_MAX && hp->n_ends < HPARAMS_ENDS_MAX)
+        hp->end[hp->n_ends++] = (int32_t)id;
+}
+
 struct range {
     const char *field;
     uint32_t value, lo, hi;

@@ -11,6 +11,7 @@
 #include "base/err.h"
 
 enum { HPARAMS_LAYERS_MAX = 256, HPARAMS_EXPERTS_MAX = 1024, HPARAMS_GROUPS_MAX = 64 };
+enum { HPARAMS_ENDS_MAX = 8 };
 
 enum score_func { SCORE_SIGMOID, SCORE_SOFTMAX };
 enum group_score { GROUP_TOP2_SUM, GROUP_MAX }; /* noaux_tc; group_limited_greedy */
@@ -57,6 +58,8 @@ struct hparams {
     float attn_scale; /* (nope + rope)^-1/2, times g(mscale_all_dim)^2 under YaRN */
 
     int32_t bos, eos;         /* -1 = none */
+    int32_t end[HPARAMS_ENDS_MAX]; /* every id that ends a text, eos first: GLM has three */
+    uint32_t n_ends;
     float temperature, top_p; /* generation_config, else 1 and 1 */
 };
 

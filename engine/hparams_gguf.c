@@ -236,6 +236,21 @@ static void read_rope(struct reader *r, struct hparams *hp)
     hp->rope_mul = 1;
 }
 
+/* End of turn, end of message: what else ends a text. */
+static int read_ends(struct hparams *hp, const struct gguf *g, struct err *err)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        int64_t id = -1;
+        int rc = gguf_int(g, keys[i], 0, INT32_MAX, &id, err);
+        if (rc < 0)
+            return rc;
+        hparams_add_end(hp, id);
+    }
+    return 0;
+}
+
 static int find_arch(const struct gguf *g, struct str *arch, struct err *err)
 {
     int rc = gguf_str(g, "general.architecture", arch, err);
@@ -280,6 +295,10 @@ int hparams_from_gguf(struct hparams *hp, const struct gguf *g, struct err *err)
     hp->top_p = (float)p;
     hp->bos = (int32_t)bos;
     hp->eos = (int32_t)eos;
+    hparams_add_end(hp, eos);
+    rc = read_ends(hp, g, err);
+    if (rc < 0)
+        return rc;
     snprintf(hp->arch, sizeof hp->arch, "%.*s", STR_ARG(r.arch));
     snprintf(hp->rule, sizeof hp->rule, "general.architecture %.*s", STR_ARG(r.arch));
     return hparams_check(hp, err);

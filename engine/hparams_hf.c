@@ -358,11 +358,30 @@ static int read_rope(struct hparams *hp, json_t *c, struct err *err)
     return rc;
 }
 
+/* eos_token_id is one id or a list of them. */
+static int take_ends(struct hparams *hp, const json_t *o, struct err *err)
+{
+    const json_t *v = json_object_get(o, "eos_token_id");
+    if (json_is_integer(v))
+        hparams_add_end(hp, json_integer_value(v));
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *id = json_array_get(v, i);
+        if (!json_is_integer(id))
+            return err_set(err, ERR_PARSE, "eos_token_id[%zu] is not a token id", i);
+        hparams_add_end(hp, json_integer_value(id));
+    }
+    return 0;
+}
+
 static int read_generation(struct hparams *hp, const json_t *c, json_t *g, struct err *err)
 {
     int rc = take_id(c, "bos_token_id", &hp->bos, err);
     if (rc == 0)
         rc = take_id(c, "eos_token_id", &hp->eos, err);
+    if (rc == 0)
+        rc = take_ends(hp, c, err);
+    if (rc == 0 && g)
+        rc = take_ends(hp, g, err);
     if (rc == 0 && g)
         rc = take_f32(g, "temperature", &hp->temperature, err);
     if (rc == 0 && g)

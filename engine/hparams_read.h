@@ -18,4 +18,8 @@ NODISCARD int hparams_from_gguf(struct hparams *hp, const struct gguf *g, struct
 /* The pattern of GLM-5.2: full iff max(l - offset + 1, 0) % freq == 0. */
 void hparams_index_pattern(struct hparams *hp, uint32_t freq, uint32_t offset);
 
+/* One more id that ends a text, unless it is there already; -1 and what exceeds the room of the
+ * list are left out. */
+void hparams_add_end(struct hparams *hp, int64_t id);
+
 #endif

@@ -190,8 +190,13 @@ static int put_tokens(struct gguf_head *h, const struct vocab *v, uint32_t n, st
     return rc;
 }
 
-static void put_ends(struct gguf_head *h, int32_t bos, int32_t eos)
+/* The format has room for three ids that end a text. */
+static void put_ends(struct gguf_head *h, const struct hparams *hp, int32_t bos, int32_t eos)
 {
+    static const char *const more[] = {"tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    for (uint32_t i = 1; i < hp->n_ends && i <= ARRAY_LEN(more); i++)
+        gguf_put_u32(h, more[i - 1], (uint32_t)hp->end[i]);
     if (bos >= 0)
         gguf_put_u32(h, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     if (eos >= 0)
@@ -212,7 +217,7 @@ static int put_vocab(struct gguf_head *h, const struct weights *w, const struct 
     if (rc < 0)
         return rc;
     gguf_put_strs(h, "tokenizer.ggml.merges", v->merge, v->n_merges);
-    put_ends(h, hp->bos >= 0 ? hp->bos : v->bos, hp->eos >= 0 ? hp->eos : v->eos);
+    put_ends(h, hp, hp->bos >= 0 ? hp->bos : v->bos, hp->eos >= 0 ? hp->eos : v->eos);
     return put_chat(h, w, err);
 }
 
@@ -244,6 +249,6 @@ int model_put_meta(struct gguf_head *h, const struct weights *w, const struct to
     if (t)
         return put_vocab(h, w, t, err);
     gguf_put_str(h, "tokenizer.ggml.model", STR("none"));
-    put_ends(h, w->hp.bos, w->hp.eos);
+    put_ends(h, &w->hp, w->hp.bos, w->hp.eos);
     return 0;
 }

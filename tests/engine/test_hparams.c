@@ -172,6 +172,7 @@ static void glm(void **state)
     ASSERT_OK(read_config(&hp, glm5, NULL, &err), &err);
     assert_string_equal(hp.arch, "glm-dsa");
     assert_true(hp.index_rope_pairs && hp.index_full[50] && hp.eos == 154820);
+    assert_true(hp.n_ends == 3 && hp.end[0] == 154820 && hp.end[2] == 154829);
     near(hp.attn_scale, 0.0625);
     near(hp.rope_theta, 1e6);
     /* GLM-5.2: frequency 4, offset 3 -> 0, 1, 2, 6, 10, ..., 74: 21 layers; MTP its own. */
