@@ -7,7 +7,8 @@
  *
  * A call that is refused, or that runs in the daemon, goes from QUEUED to DONE. DONE calls
  * on_done once and frees the call. Two drivers exist at most: the work cell (shell, python,
- * files) and the web cell (search, pages), each made when first needed.
+ * files) and the web cell (search, pages), each made when first needed. Calls of the web cell
+ * that follow one another are one run of its driver, which fetches for all of them at once.
  */
 #include "agentd/toolrun.h"
 
@@ -58,6 +59,7 @@ struct place {
     struct netproxy *proxy;    /* owned; of the cell in being, NULL without one */
     bool used;                 /* it has run before: a new start loses state */
     bool told;                 /* the audit knows of the cell in being */
+    bool held;                 /* the driver stays at work for the call behind this one */
 };
 
 struct toolrun {
@@ -246,12 +248,41 @@ static void tell_cell(struct place *p)
     buf_done(&b);
 }
 
-static void on_ready(void *arg)
+/*
+ * Whether a waiting call is one of the web's that will run as it stands: the driver then goes
+ * on to it without an end between, and fetches for it while earlier ones are at work. Hooks
+ * are asked once, when its turn comes, so where there are any nothing is taken for granted.
+ */
+static bool will_browse(const struct toolrun_call *c)
 {
-    struct place *p = arg;
+    const struct toolrun *t = c->t;
+    struct buf ignored;
+    if (c->state != QUEUED || c->cancelled || !c->args || !c->tool || t->hooks ||
+        c->tool->place != TOOL_IN_WEB_CELL ||
+        str_starts(json_view(json_object_get(c->args, "id")), STR("spill:")))
+        return false;
+    buf_init(&ignored, 0);
+    enum toolrun_verdict v = toolplace_decide(t->o.policy, NULL, c->tool->name, c->args, &ignored);
+    buf_done(&ignored);
+    return v == TOOLRUN_ALLOW || (v == TOOLRUN_ASK && c->approved);
+}
+
+static json_t *calls_ahead(const struct toolrun_call *c)
+{
+    enum { MOST = 15 };
+    json_t *list = json_array();
+    for (const struct toolrun_call *n = c->next; n && will_browse(n) && json_array_size(list) < MOST;
+         n = n->next)
+        json_array_append_new(list, json_pack("{s:s, s:O}", "tool", n->tool->name, "args",
+                                              n->args));
+    return list;
+}
+
+/* The driver is ready for the call at the head, or still at work from the one before. */
+static void send_request(struct place *p, bool first)
+{
     struct toolrun_call *c = running(p);
     struct toolrun *t = p->t;
-    tell_cell(p);
     if (!c || c->state != STARTING)
         return;
     if (c->cancelled) {
@@ -277,9 +308,18 @@ static void on_ready(void *arg)
     }
     if (o && c->spill == HAVE_SPILL)
         json_object_set_new(o, "content", json_text(buf_view(&c->content)));
+    if (o && first && p == &t->web)
+        json_object_set_new(o, "ahead", calls_ahead(c));
     ev_timer_start(t->guard, (patience(c, &times) + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
+}
+
+static void on_ready(void *arg)
+{
+    struct place *p = arg;
+    tell_cell(p);
+    send_request(p, true);
 }
 
 static enum tool_status status_of(const char *name)
@@ -335,6 +375,13 @@ static void on_line(void *arg, const json_t *o)
         buf_str(&c->content, json_view(json_object_get(o, "text")));
     else
         take_answer(t, c, o);
+    if (p == &t->web && c->cancelled && c->answer.status == TOOL_FAILED)
+        c->answer.status = TOOL_CANCELLED; /* the page's words for it are in the text */
+    if (p == &t->web && c->spill == NO_SPILL && !c->cancelled && c->next && will_browse(c->next)) {
+        p->held = true;
+        done(c);
+        return;
+    }
     c->state = ENDING;
     tooldriver_end(p->driver, p == &t->work && t->jobs > 0);
 }
@@ -343,8 +390,11 @@ static void start_in_place(struct toolrun_call *c);
 
 static void on_ended(void *arg, const struct cell_ended *e)
 {
-    struct toolrun_call *c = running(arg);
+    struct place *p = arg;
+    struct toolrun_call *c = running(p);
     char limits[96];
+    if (c && c->state == STARTING) /* it came while the driver was ending */
+        tooldriver_begin(p->driver);
     if (!c || c->state != ENDING)
         return;
     if (e && e->limits) {
@@ -367,6 +417,7 @@ static void on_down(void *arg, bool refused, const char *why)
     struct place *p = arg;
     struct toolrun_call *c = running(p);
     p->told = false;
+    p->held = false;
     if (p == &p->t->work)
         p->t->jobs = 0;
     if (!c)
@@ -481,7 +532,12 @@ static void start_in_place(struct toolrun_call *c)
     if (p->used && !tooldriver_is_up(p->driver))
         c->answer.state_lost = true;
     c->state = STARTING;
-    tooldriver_begin(p->driver);
+    if (p->held) {
+        p->held = false;
+        send_request(p, false);
+    } else {
+        tooldriver_begin(p->driver);
+    }
 }
 
 static struct toolnotes_dirs notes_dirs(const struct toolrun *t, char session[PATH_MAX])
@@ -594,7 +650,12 @@ static void run_next(struct toolrun *t)
 
 static void on_kick(void *arg)
 {
-    run_next(arg);
+    struct toolrun *t = arg;
+    run_next(t);
+    if (t->web.held) { /* the call that it was held for did not come to it */
+        t->web.held = false;
+        tooldriver_end(t->web.driver, false);
+    }
 }
 
 struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,

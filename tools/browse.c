@@ -179,11 +179,23 @@ static int collect(struct toolbox *t, struct browser *b, const struct toolbox_re
     return rc;
 }
 
+static unsigned hits_wanted(const json_t *args, const struct tool_limits *limits)
+{
+    const json_t *n = json_object_get(args, "topn");
+    json_int_t topn = json_is_integer(n) ? json_integer_value(n) : limits->topn;
+    return (unsigned)(topn < 1 ? 1 : topn > SEARCH_MAX ? SEARCH_MAX : topn);
+}
+
+static struct str query_of(const json_t *args)
+{
+    struct str query = str_trim(json_view(json_object_get(args, "query")));
+    return str_sub(query, 0, utf8_complete(str_sub(query, 0, 1000)));
+}
+
 void tool_search(struct toolbox *t, const struct toolbox_request *r, struct answer *a)
 {
-    struct str query = str_trim(json_view(json_object_get(r->args, "query")));
-    const json_t *n = json_object_get(r->args, "topn");
-    json_int_t topn = json_is_integer(n) ? json_integer_value(n) : r->limits->topn;
+    struct str query = query_of(r->args);
+    unsigned topn = hits_wanted(r->args, r->limits);
     struct results res = {0};
     struct browser *b;
     struct err err = {0};
@@ -193,8 +205,6 @@ void tool_search(struct toolbox *t, const struct toolbox_request *r, struct answ
         sentence(a, "the query is empty");
         return;
     }
-    topn = topn < 1 ? 1 : topn > SEARCH_MAX ? SEARCH_MAX : topn;
-    query = str_sub(query, 0, utf8_complete(str_sub(query, 0, 1000)));
     buf_init(&title, 0);
     buf_init(&url, 0);
     envelope_clean(&title, query);
@@ -209,7 +219,7 @@ void tool_search(struct toolbox *t, const struct toolbox_request *r, struct answ
         rc = page_new(&res.page, buf_view(&title), buf_view(&url), &err);
     if (rc == 0) {
         buf_printf(&res.page->text, "\nURL: %s\n# Search Results\n\n", res.page->url);
-        rc = collect(t, b, r, query, (unsigned)topn, &res, &err);
+        rc = collect(t, b, r, query, topn, &res, &err);
     }
     if (rc == 0 && res.n == 0)
         buf_truncate(&res.page->text, res.page->text.len - 2);
@@ -452,4 +462,63 @@ void tool_find_in_page(struct toolbox *t, const struct toolbox_request *r, struc
     buf_done(&low);
     buf_done(&title);
     buf_done(&url);
+}
+
+/* --- ahead of their turn ----------------------------------------------------------------- */
+
+static void count_hit(void *arg, const struct index_hit *h)
+{
+    (void)h;
+    ++*(unsigned *)arg;
+}
+
+/* How many hits of a search the local index leaves to the web. */
+static unsigned left_to_the_web(struct toolbox *t, const json_t *args,
+                                const struct tool_limits *limits)
+{
+    struct browser *b;
+    struct index *x = NULL;
+    struct err ignored;
+    unsigned wanted = hits_wanted(args, limits), have = 0;
+    struct str query = query_of(args);
+    if (query.n == 0 || !web_can_search(t) || browser_get(t, &b, &ignored) < 0 ||
+        browser_index(t, b, &x, &ignored) < 0 ||
+        (x && index_search(x, query, wanted, count_hit, &have, &ignored) < 0))
+        return 0;
+    return have < wanted ? wanted - have : 0;
+}
+
+/* A link by its number alone depends on the page shown last, which is not there yet. */
+unsigned browser_would_fetch(struct toolbox *t, const json_t *call,
+                             const struct tool_limits *limits)
+{
+    struct str tool = json_view(json_object_get(call, "tool"));
+    const json_t *args = json_object_get(call, "args");
+    struct str url = str_trim(json_view(json_object_get(args, "id")));
+    uint32_t doc;
+    if (str_is(tool, "search"))
+        return left_to_the_web(t, args, limits);
+    bool web = str_starts(url, STR("http://")) || str_starts(url, STR("https://"));
+    return str_is(tool, "open") && web && !(t->browser && loaded(t->browser, url, &doc));
+}
+
+static void ignore_hit(void *arg, const struct browse_hit *h)
+{
+    (void)arg;
+    (void)h;
+}
+
+void browser_fetch(struct toolbox *t, const char *tool, const json_t *args, unsigned n)
+{
+    struct err ignored;
+    struct page *p = NULL;
+    int rc;
+    if (strcmp(tool, "search") == 0)
+        rc = web_search(t, query_of(args), n, json_view(json_object_get(args, "source")), -1,
+                        ignore_hit, NULL, &ignored);
+    else
+        rc = web_fetch(t, str_trim(json_view(json_object_get(args, "id"))),
+                       json_is_true(json_object_get(args, "view_source")), -1, &p, &ignored);
+    (void)rc; /* what came of it was recorded on the way */
+    page_free(p);
 }

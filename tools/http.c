@@ -99,7 +99,8 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     struct transfer *t = arg;
     (void)purpose;
     name_address(a, t->address);
-    if (!t->proxied && http_is_private(&a->addr) && !is_excepted(t->q->private_hosts, t->address)) {
+    bool ours = t->q->private_ok || is_excepted(t->q->private_hosts, t->address);
+    if (!t->proxied && http_is_private(&a->addr) && !ours) {
         t->refused = true;
         return CURL_SOCKET_BAD;
     }

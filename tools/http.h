@@ -21,6 +21,7 @@ struct http_request {
     const char *body;          /* POST when not NULL */
     const char *const *header; /* "Name: value", NULL-terminated, or NULL */
     const char *private_hosts; /* "127.0.0.1:8080,..." or NULL */
+    bool private_ok;  /* the address was set up by hand: it may be private */
     uint32_t timeout_s;
     size_t max_bytes; /* the rest is not read; `cut` says so */
     int cancel_fd;    /* readable = stop; -1 = none */

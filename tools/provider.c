@@ -151,7 +151,8 @@ static int ask_one(json_t *p, const struct ask *a, provider_fetch fetch, void *f
     }
     fill(body, a, &post);
     struct http_request q = {.url = buf_cstr(&full), .header = header,
-                             .body = body.n ? buf_cstr(&post) : NULL};
+                             .body = body.n ? buf_cstr(&post) : NULL,
+                             .private_ok = json_is_true(json_object_get(p, "private"))};
     rc = fetch(fetch_arg, &q, &r, err);
     if (rc == 0 && r.status != 200)
         rc = err_set(err, ERR_STATE, "it answered with status %ld", r.status);

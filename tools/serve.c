@@ -22,6 +22,7 @@ struct serve {
 struct request {
     int64_t id, timeout_s, hard_s, first_cursor;
     struct str tool, profile, workspace, index, content;
+    json_t *ahead;
     bool reset, jobs, stream, has_jobs;
 };
 
@@ -170,6 +171,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
             .hard_s = (uint32_t)q->hard_s,
             .first_cursor = (uint32_t)q->first_cursor,
             .content = q->content,
+            .ahead = q->ahead,
             .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
             .on_output = q->stream ? on_output : NULL,
             .arg = &w,
@@ -182,7 +184,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
     json_decref(args);
 }
 
-static int read_request(const struct serve *s, const json_t *o, struct request *q,
+static int read_request(const struct serve *s, json_t *o, struct request *q,
                         struct err *err)
 {
     enum { DAY_S = 86400 };
@@ -205,6 +207,8 @@ static int read_request(const struct serve *s, const json_t *o, struct request *
         rc = json_opt_int(o, "hard_s", 0, DAY_S, &q->hard_s, err);
     if (rc == 0)
         rc = json_opt_int(o, "first_cursor", 0, LIMIT_PAGES, &q->first_cursor, err);
+    if (rc == 0)
+        rc = json_opt_arr(o, "ahead", &q->ahead, err);
     if (rc == 0)
         rc = json_opt_bool(o, "reset", &q->reset, err);
     if (rc == 0)

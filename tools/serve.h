@@ -3,7 +3,8 @@
  *
  *   -> {"id": 1, "tool": "bash", "args": {"command": "ls"}, "profile": "demo",
  *       "workspace": "/dir", "index": "/dir/index.db", "timeout_s": 20, "hard_s": 40,
- *       "jobs": true, "stream": true, "first_cursor": 3, "content": "..."}
+ *       "jobs": true, "stream": true, "first_cursor": 3, "content": "...",
+ *       "ahead": [{"tool": "open", "args": {...}}]}
  *   <- {"id": 1, "out": "a\n", "stream": 1}                      while it runs, if asked for
  *   <- {"id": 1, "text": "...", "status": "ok", "is_error": false, "exit_code": 0, ...}
  *   -> {"id": 2, "reset": true}                                  forget all state
@@ -12,7 +13,8 @@
  * All but "tool" may be absent. `args` is an object or its JSON text. A workspace other than
  * the last one resets by itself. A line that is no request is answered with {"error": ...}.
  * The tool "spill" {"id": "spill:7"} answers with a kept output, which "content" then hands
- * to an `open` of that id in another process.
+ * to an `open` of that id in another process. "ahead" names calls that will follow: what they
+ * need of the network is fetched meanwhile.
  */
 #ifndef TOOLS_SERVE_H
 #define TOOLS_SERVE_H

@@ -15,6 +15,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "tools/child.h"
+#include "tools/ahead.h"
 #include "tools/toolbox_impl.h"
 
 static void tool_spill(struct toolbox *t, const struct toolbox_request *r, struct answer *a);
@@ -97,6 +98,7 @@ int toolbox_new(struct toolbox **out, const struct toolbox_opts *o, struct err *
     if (!t)
         return err_nomem(err);
     t->fs.root = -1;
+    t->ahead_out = -1;
     t->apart = o->strays ? -1 : child_apart();
     int rc = copy_opts(t, o, err);
     if (rc == 0 && o->workspace)
@@ -119,6 +121,8 @@ static void forget(struct toolbox *t)
     t->interp = NULL;
     views_clear(&t->views);
     browser_forget(t->browser);
+    ahead_free(t->ahead);
+    t->ahead = NULL;
     if (t->opts.strays)
         child_kill_strays(NULL, 0);
 }
@@ -249,7 +253,11 @@ void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct ans
     struct err err = {0};
     for (unsigned i = 0; i < ARRAY_LEN(runs); i++)
         if (strcmp(r->tool, runs[i].name) == 0) {
+            if (r->ahead)
+                ahead_start(t, r->ahead, r->limits);
+            ahead_enter(t, r->tool, r->args);
             runs[i].run(t, r, a);
+            ahead_leave(t);
             if (buf_check(&a->text, "the result", &err) < 0) {
                 buf_reset(&a->text);
                 answer_fail(a, TOOL_FAILED, "%s", err.text);

@@ -16,6 +16,7 @@
 struct shell;
 struct interp;
 struct browser;
+struct ahead;
 
 struct toolbox {
     struct toolbox_opts opts; /* its strings are owned */
@@ -27,6 +28,8 @@ struct toolbox {
     char *spill_dir;        /* owned */
     bool spill_is_ours;     /* remove it at the end */
     int64_t spills;         /* next id */
+    struct ahead *ahead;    /* owned; fetches for calls that wait, or NULL */
+    int ahead_out;          /* in such a fetch: where its answers go; else -1 */
     int apart;              /* what programs enter before they run, -1 outside a cell */
 };
 
@@ -49,6 +52,11 @@ unsigned shell_jobs(const struct shell *s);
 void shell_notices(struct shell *s, struct buf *out);
 void interp_free(struct interp *p);
 void browser_free(struct browser *b);
+/* Whether a call of search or open, {"tool", "args"}, would ask the network, as far as can be
+ * said before it runs: for so many hits, or 1 for a page. And the asking alone. */
+unsigned browser_would_fetch(struct toolbox *t, const json_t *call,
+                             const struct tool_limits *limits);
+void browser_fetch(struct toolbox *t, const char *tool, const json_t *args, unsigned n);
 void browser_forget(struct browser *b); /* pages and cursors; the index stays open */
 
 /* Outside a cell: ends what outlived a call, except jobs and the interpreter. */

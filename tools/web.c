@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "tools/ahead.h"
 #include "tools/cassette.h"
 #include "tools/html.h"
 #include "tools/http.h"
@@ -64,7 +65,10 @@ static int fetch_once(struct toolbox *t, struct http_request *q, struct http_rep
         rc = err_set(err, ERR_UNSUPPORTED, "there is no such document, and no network here");
     } else {
         q->private_hosts = t->opts.private_hosts;
-        rc = http_get(q, r, err);
+        if (!ahead_take(t, buf_view(&key), q->cancel_fd, r, &rc, err))
+            rc = http_get(q, r, err);
+        if (t->ahead_out >= 0)
+            ahead_record(t, buf_view(&key), r, rc, err);
         if (rc == 0 && t->opts.cassette)
             rc = cassette_put(t->opts.cassette, buf_view(&key), r, err);
     }
