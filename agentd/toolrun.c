@@ -271,8 +271,8 @@ static json_t *calls_ahead(const struct toolrun_call *c)
 {
     enum { MOST = 15 };
     json_t *list = json_array();
-    for (const struct toolrun_call *n = c->next; n && will_browse(n) && json_array_size(list) < MOST;
-         n = n->next)
+    const struct toolrun_call *n = c->next;
+    for (; n && will_browse(n) && json_array_size(list) < MOST; n = n->next)
         json_array_append_new(list, json_pack("{s:s, s:O}", "tool", n->tool->name, "args",
                                               n->args));
     return list;

@@ -59,7 +59,7 @@ struct toolbox_request {
     uint32_t first_cursor; /* new pages get this number at least: those below were shown by an
                               earlier process of the same session */
     struct str content; /* of a spill that `open` is to show, kept by another process */
-    const json_t *ahead; /* [{"tool", "args"}]: calls that follow, to fetch for meanwhile; or NULL */
+    const json_t *ahead; /* [{"tool", "args"}]: calls that follow, fetched for meanwhile; or NULL */
     toolbox_output on_output; /* may be NULL */
     void *arg;
     int cancel_fd; /* readable = stop the call; -1 = none */
