@@ -28,7 +28,7 @@ static const struct {
     [DO_FILE] = {"file", PLAN_INSIDE},            [DO_BIND] = {"bind", PLAN_INSIDE},
     [DO_TMPFS] = {"tmpfs", PLAN_INSIDE},          [DO_OVERLAY] = {"overlay", PLAN_INSIDE},
     [DO_PROC] = {"proc", PLAN_INSIDE},            [DO_QUOTA] = {"quota", PLAN_INSIDE},
-    [DO_SHADOW] = {"shadow", PLAN_INSIDE},
+    [DO_SHADOW] = {"shadow", PLAN_INSIDE},        [DO_SOCKETS] = {"sockets", PLAN_INSIDE},
     [DO_READONLY] = {"readonly", PLAN_INSIDE},    [DO_PIVOT] = {"pivot", PLAN_LOCK},
     [DO_HOSTNAME] = {"hostname", PLAN_INSIDE},    [DO_LOOPBACK] = {"loopback", PLAN_INSIDE},
     [DO_LISTEN] = {"listen", PLAN_INSIDE},        [DO_RLIMITS] = {"rlimits", PLAN_INSIDE},
@@ -191,6 +191,8 @@ static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
         add_tmpfs(p, SANDBOX_WORKSPACE, l->tmp_bytes, l->tmp_inodes, 0755, PLAN_OWNED);
         break;
     }
+    if (spec->work != SANDBOX_WORK_TEMP)
+        add(p, DO_SOCKETS, SANDBOX_WORKSPACE, NULL, 0);
 }
 
 static void plan_binds(struct plan *p, const struct sandbox_spec *spec, const struct probe *h)
@@ -391,6 +393,9 @@ static void print_step(const struct plan *p, const struct plan_step *s, struct b
     case DO_LANDLOCK:
         buf_printf(out, " ABI %d%s%s", p->landlock, p->tcp_forbidden ? ", no TCP" : "",
                    p->landlock >= 6 ? ", no signals or abstract sockets outside" : "");
+        break;
+    case DO_SOCKETS:
+        buf_printf(out, " of services outside, covered in %s", s->a);
         break;
     case DO_QUOTA:
         buf_printf(out, " /proc/%s %llu", s->a, (unsigned long long)s->n1);

@@ -139,6 +139,10 @@ static const struct advice advices[] = {
     {"workspace", EINVAL, "this directory must not become a workspace: it is /, a home "
      "directory itself, a system directory, or holds the daemon's state",
      "name a project directory below it"},
+    {"sockets", ENOBUFS, "the workspace holds the sockets of more than 32 services, which code "
+     "inside could speak to", "name a folder without them"},
+    {"sockets", 0, "the sockets of services in the workspace cannot be covered",
+     "end these services, or name a folder without them"},
     {"filter", 0, "the system call filter could not be loaded",
      "use a kernel with CONFIG_SECCOMP_FILTER"},
 };

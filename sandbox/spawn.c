@@ -247,6 +247,8 @@ static int prepare(struct attempt *a)
     if (find_step(&a->plan, DO_WORKSPACE)) {
         if (mounts_workspace(b) < 0)
             return refuse(a, plan_name(DO_WORKSPACE), errno);
+        if (sockets_find(b) < 0)
+            return refuse(a, plan_name(DO_SOCKETS), errno);
         if (a->host.root) {
             b->owner_ns = owner_ns(s->host, b->workspace, s->uid_base);
             if (b->owner_ns < 0)

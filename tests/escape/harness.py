@@ -239,6 +239,10 @@ class World:
             reset()
         return through
 
+    def clear(self):
+        """Empties the workspace; the folder itself stays, cells stand in it."""
+        subprocess.run(["find", self.work, "-mindepth", "1", "-delete"], check=False)
+
     def close(self):
         for d in self.daemons.values():
             d.close()

@@ -1,15 +1,21 @@
 """work.py - real work under coding.yaml: a sandbox that breaks compilers protects nobody."""
 import os
 import shutil
-import subprocess
 
 from harness import main
 
 
-def does(w, case, script, want=None, policy="coding", timeout_ms=180000):
-    rc, out, err, record = w.inside(["bash", "-c", "set -e\n" + script], policy, timeout_ms)
-    w.check(case, rc == 0 and (want is None or want in out),
-            f"exit {rc} {record.get('limits')}: {out[-300:]} {err[-600:]}")
+def does(w, case, script, want=None, policy="coding"):
+    """The script as one call of the bash tool; the session and its folder are kept."""
+    r = w.daemon(policy).bash("(cd /workspace; set -e\n" + script + "\n)", timeout_s=180)
+    w.check(case, r.get("exitCode") == 0 and r["sandbox"] != "none" and (want is None or want in r["text"]),
+            f"{r['status']}: {r['text'][-900:]}")
+
+
+def runs(w, case, script, want, policy):
+    """The same by `agentctl sandbox run`, for policies without that tool."""
+    rc, out, err, _ = w.inside(["bash", "-c", "set -e\n" + script], policy, 60000)
+    w.check(case, rc == 0 and want in out, f"exit {rc}: {out[-300:]} {err[-600:]}")
 
 
 def have(w, case, program):
@@ -112,13 +118,12 @@ def copies(w):
     with open(keep) as f:
         w.check("and the original untouched", f.read() == "as it was\n" and
                 not os.path.exists(os.path.join(w.work, "new")), "it changed")
-    does(w, "strict: computation", "/usr/bin/python3 -c 'import math; print(math.factorial(20))'",
+    runs(w, "strict: computation", "/usr/bin/python3 -c 'import math; print(math.factorial(20))'",
          "2432902008176640000", policy="computation")
     if have(w, "debug profile", "gdb"):
-        does(w, "debug: gdb", "gdb -batch -ex run --args /bin/true 2>&1", "exited normally",
+        runs(w, "debug: gdb", "gdb -batch -ex run --args /bin/true 2>&1", "exited normally",
              policy=w.policy("profile: debug\nlimits: {memory: 2G}\n"))
-    subprocess.run(["rm", "-rf", w.work])
-    os.mkdir(w.work)
+    w.clear()
 
 
 if __name__ == "__main__":
