@@ -254,12 +254,13 @@ static json_t *usage_of(struct turn *t, const struct infer_result *r, const char
 {
     bool open = t->thinking && t->ids.n && !t->think_bytes;
     int64_t written = t->dsml ? (int64_t)t->ids.n : (int64_t)r->completion;
-    return json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "step",
+    return json_pack("{s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:s, s:I, s:I, s:I, s:I}", "step",
                      (json_int_t)t->step, "promptTokens", (json_int_t)r->prompt, "cachedTokens",
                      (json_int_t)r->cached, "completionTokens", (json_int_t)written, "stop",
                      stop, "thinkBytes", (json_int_t)(open ? t->bytes.len : t->think_bytes),
                      "thinkTokens", (json_int_t)(open ? t->ids.n : t->think_ids), "thinkOpen",
-                     (int)open, "queuedUs", (json_int_t)(r->queued_ns / 1000), "prefillUs",
+                     (int)open, "model", infer_info(t->s->d->infer)->fingerprint, "queuedUs",
+                     (json_int_t)(r->queued_ns / 1000), "prefillUs",
                      (json_int_t)(r->prefill_ns / 1000), "decodeUs",
                      (json_int_t)(r->decode_ns / 1000), "overheadUs",
                      (json_int_t)overhead_us(t));

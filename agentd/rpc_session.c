@@ -368,11 +368,14 @@ int rpc_session_subscribe(struct rpc_call *c)
         return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
     if (store_commit(c->d->store, &err) < 0) /* the head given must be on disk */
         return rpc_fail_err(c, &err, RPC_STORE_ERROR, RPC_STORE_ERROR);
+    o.types = json_object_get(c->params, "types");
+    for (size_t i = 0; i < json_array_size(o.types); i++)
+        if (!json_is_string(json_array_get(o.types, i)))
+            return rpc_fail(c, RPC_PARAMS, "types[%zu] is not the name of an event type", i);
     int64_t head = all ? store_last_gid(c->d->store) : s->head;
     if (read_cursor(c, head, &o.after))
         return c->code;
     o.session = all ? (struct str){0} : str_c(s->id);
-    o.types = json_object_get(c->params, "types");
     o.coalesce_ns = coalesce * 1000000;
     if (feed_subscribe(c->d->feed, c->peer->conn, &o, &err) < 0)
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);

@@ -32,6 +32,7 @@ struct message {
     uint32_t n_calls;
     char *call_id;                 /* arena; tool */
     struct prompt_sampled sampled; /* arena; bytes.p NULL when not sampled by us */
+    uint64_t sampled_by; /* session_engine() of then; 0 = not known */
     bool removed;                  /* a context.reset took it out of the prompt */
 };
 
@@ -147,6 +148,9 @@ NODISCARD int session_apply(struct session *s, struct str type, struct str turn,
 void session_cut(struct session *s, uint32_t n);
 /* Lets go of all of them and of their tokens: the log has them. */
 void session_empty(struct session *s);
+
+/* What token ids mean: a number made of an engine's fingerprint. */
+uint64_t session_engine(struct str fingerprint);
 
 /* Assistant messages since the session began. */
 uint32_t session_replies(const struct session *s);

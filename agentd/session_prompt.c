@@ -30,10 +30,24 @@ static void view_done(struct view *v)
     mem_free(v->calls);
 }
 
+/* Ids that another model sampled mean nothing to this one: then the bytes are all there is. */
+static struct prompt_sampled own_sample(const struct message *m, uint64_t engine)
+{
+    struct prompt_sampled w = m->sampled;
+    if (m->sampled_by && engine && m->sampled_by != engine) {
+        w.ids = NULL;
+        w.n_ids = w.think_ids = 0;
+    }
+    return w;
+}
+
 /* The transcript as the encoder wants it: system first, what was removed left out. */
 static int view_of(struct view *v, struct session *s, uint32_t extra, struct err *err)
 {
     uint32_t n_calls = 0;
+    uint64_t engine = infer_state(s->d->infer) == INFER_READY
+                          ? session_engine(str_c(infer_info(s->d->infer)->fingerprint))
+                          : 0;
     memset(v, 0, sizeof *v);
     for (uint32_t i = 0; i < s->n_msgs; i++)
         n_calls += s->msg[i].n_calls;
@@ -53,7 +67,8 @@ static int view_of(struct view *v, struct session *s, uint32_t extra, struct err
             continue;
         struct prompt_msg *p = &v->msg[v->n++];
         *p = (struct prompt_msg){.role = m->role, .content = m->content,
-                                 .reasoning = m->reasoning, .sampled = m->sampled,
+                                 .reasoning = m->reasoning,
+                                 .sampled = own_sample(m, engine),
                                  .calls = &v->calls[n_calls], .n_calls = m->n_calls,
                                  .call_id = str_c(m->call_id)};
         for (uint32_t k = 0; k < m->n_calls; k++)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,7 +18,13 @@
 #include "base/limits.h"
 #include "base/mem.h"
 
-enum { MAX_LISTENERS = 4, MAX_UIDS = 16, READ_CHUNK = 65536, LINGER_S = 5 };
+enum {
+    MAX_LISTENERS = 4,
+    MAX_UIDS = 16,
+    READ_CHUNK = 65536,
+    LINGER_S = 5,
+    KEEP_FDS = 128, /* descriptors for the store, tools and the engine */
+};
 
 struct conn {
     struct sock *sock;
@@ -48,7 +55,9 @@ struct sock {
     struct sock_opts o;
     uint32_t uids[MAX_UIDS];
     struct listener listener[MAX_LISTENERS];
-    unsigned n_listeners, n_conns;
+    unsigned n_listeners, n_conns, most_conns;
+    int spare; /* given up for a moment to tell a client that there are no descriptors */
+    bool refusing; /* said so once; until one leaves */
     struct conn *conns; /* owned list */
     struct ev_timer *tick; /* owned; runs while a queue is not empty */
     bool ticking;
@@ -67,6 +76,7 @@ static void reap(struct conn *c)
             break;
         }
     s->n_conns--;
+    s->refusing = false;
     if (s->o.cbs.close)
         s->o.cbs.close(s->o.cbs.arg, c);
     ev_fd_free(c->watch);
@@ -237,8 +247,8 @@ static int add_conn(struct sock *s, int fd, struct err *err)
         rc = err_sys(err, "peer credentials");
     else if (!allowed(s, cred.uid))
         rc = err_set(err, ERR_DENIED, "uid %u may not connect", (unsigned)cred.uid);
-    else if (s->n_conns >= LIMIT_CONNECTIONS)
-        rc = err_set(err, ERR_LIMIT, "more than %d connections", LIMIT_CONNECTIONS);
+    else if (s->n_conns >= s->most_conns)
+        rc = err_set(err, ERR_LIMIT, "more than %u connections", s->most_conns);
     struct conn *c = rc < 0 ? NULL : mem_zalloc(sizeof *c);
     if (rc == 0 && !c)
         rc = err_nomem(err);
@@ -266,14 +276,49 @@ static int add_conn(struct sock *s, int fd, struct err *err)
     return 0;
 }
 
+/* A client that cannot be taken is told so, as far as its socket takes it at once. Takes fd. */
+static void refuse(struct sock *s, int fd, const char *why)
+{
+    char line[512];
+    int n = snprintf(line, sizeof line,
+                     "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32001,\"message\":"
+                     "\"%s\",\"data\":{\"kind\":\"overloaded\",\"retryable\":true,"
+                     "\"retryAfterMs\":1000}}}\n", why);
+    if (!s->refusing)
+        LOGW("sock", "refused error=\"%s\"; more of these are not logged until one leaves", why);
+    s->refusing = true;
+    (void)!send(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+}
+
 static void on_accept(void *arg, int ready)
 {
     struct listener *l = arg;
+    struct sock *s = l->sock;
     struct err err;
     (void)ready;
     int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0 && add_conn(l->sock, fd, &err) < 0)
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+        io_close(&s->spare);
+        fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0)
+            refuse(s, fd, "no descriptors are left for another connection");
+        s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    } else if (fd >= 0 && s->n_conns >= s->most_conns) {
+        refuse(s, fd, "all connections are in use");
+    } else if (fd >= 0 && add_conn(s, fd, &err) < 0) {
         LOGW("sock", "refused error=\"%s\"", err.text);
+    }
+}
+
+/* What the process may open, less what the rest of the daemon needs. */
+static unsigned most_connections(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= LIMIT_CONNECTIONS + KEEP_FDS)
+        return LIMIT_CONNECTIONS;
+    return r.rlim_cur >= 2 * KEEP_FDS ? (unsigned)r.rlim_cur - KEEP_FDS
+                                      : (unsigned)r.rlim_cur / 2;
 }
 
 int sock_new(struct sock **out, const struct sock_opts *o, struct err *err)
@@ -282,6 +327,8 @@ int sock_new(struct sock **out, const struct sock_opts *o, struct err *err)
     if (!s)
         return err_nomem(err);
     s->o = *o;
+    s->most_conns = most_connections();
+    s->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (o->n_uids > MAX_UIDS)
         s->o.n_uids = MAX_UIDS;
     if (s->o.n_uids)
@@ -290,6 +337,7 @@ int sock_new(struct sock **out, const struct sock_opts *o, struct err *err)
         s->o.stall_ns = (int64_t)30 * 1000000000;
     int rc = ev_timer_new(&s->tick, o->ev, on_tick, s, err);
     if (rc < 0) {
+        io_close(&s->spare);
         mem_free(s);
         return rc;
     }
@@ -413,6 +461,7 @@ void sock_free(struct sock *s)
         reap(c);
     }
     ev_timer_free(s->tick);
+    io_close(&s->spare);
     mem_free(s);
 }
 

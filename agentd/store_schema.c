@@ -235,5 +235,7 @@ int schema_open(struct db **out, const struct store_opts *o, struct buf *damage,
     rc = open_checked(out, path, o, err);
     if (rc == 0)
         salvage(*out, moved, damage);
+    buf_printf(damage, "; `sqlite3 '%s' .recover` shows what else the old file yields; delete it "
+                       "when nothing is missed", moved);
     return rc;
 }

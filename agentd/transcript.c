@@ -38,6 +38,14 @@ static struct message *add(struct session *s, enum prompt_role role, struct str 
     return m;
 }
 
+uint64_t session_engine(struct str fingerprint)
+{
+    uint64_t h = fingerprint.n ? 0xcbf29ce484222325u : 0;
+    for (size_t i = 0; i < fingerprint.n; i++)
+        h = (h ^ (unsigned char)fingerprint.p[i]) * 0x100000001b3u;
+    return h;
+}
+
 uint32_t session_replies(const struct session *s)
 {
     uint32_t n = s->gone_replies;
@@ -210,6 +218,7 @@ static int apply_sample(struct session *s, struct str turn, const json_t *data,
         .think_ids = (uint32_t)json_integer_value(json_object_get(data, "thinkTokens")),
         .think_open = json_is_true(json_object_get(data, "thinkOpen")),
     };
+    m->sampled_by = session_engine(json_view(json_object_get(data, "model")));
     if (m->sampled.think_bytes > text.n || m->sampled.think_ids > ids->n)
         return err_set(err, ERR_CORRUPT, "a sample with more reasoning than bytes");
     return 0;

@@ -91,7 +91,7 @@
 #define LIMIT_PENDING_BYTES (64u << 20) /* events that wait for a store that cannot be written */
 #endif
 #ifndef LIMIT_CONNECTIONS
-#define LIMIT_CONNECTIONS 256 /* clients at once; each may hold an output queue */
+#define LIMIT_CONNECTIONS 4096 /* clients at once, where the process may open so many files */
 #endif
 #ifndef LIMIT_OUTPUT_BYTES
 #define LIMIT_OUTPUT_BYTES (4u << 20) /* output queue of one client before events wait */

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """
-Time to the first token of a second turn after a tool turn: with the idle re-prefill, without
-it, and with a cold cache.
+Time to the first token of a second turn behind a long tool turn: with the idle re-prefill,
+without it, and with a cold cache.
 
-usage: BIN=build/release/bin tests/bench/second_turn.py MODEL [REQUEST]
-Prints one row each: tokens of the prompt, of these from the cache, milliseconds (best of 3).
+usage: BIN=build/release/bin tests/bench/second_turn.py MODEL [TOKENS ...]
+
+The first turn's calls and their results are real; a scripted engine writes the calls, so that
+the turn can have any length. MODEL then reads all of it, answers, and gets a second message.
+Prints a row each: tokens of the prompt, of these from the cache, milliseconds (best of 3).
 """
 import os
 import shutil
@@ -12,9 +15,12 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../integration"))
-from agent import Daemon, history, open_session, run  # noqa: E402
+from agent import Daemon, bash, history, run  # noqa: E402
 
-NOTES = "".join("line %d: the river rose by %d cm\n" % (i, i * 7 % 31) for i in range(400))
+LINES = 24
+THOUGHT = "I have read these lines and look at the next ones, since none of them is the last. " * 2
+CONTEXT = ["--set", "engine.context=16384", "--set", "log.level=warn", "--set",
+           "engine.constrain=false"]
 
 
 def rest(c):
@@ -27,25 +33,44 @@ def rest(c):
         time.sleep(0.05)
 
 
-def second(model, request, idle, cold):
-    d = Daemon(engine="native:" + model, args=[
-        "--set", "engine.idle_prefill=%s" % ("true" if idle else "false"),
-        "--set", "log.level=warn"])
-    with open(os.path.join(d.workspace, "notes.txt"), "w") as f:
-        f.write(NOTES)
+def ready(d):
     c = d.client(timeout=600)
-    s = open_session(c, d, profile="demo", sampling={"temperature": 0})
-    run(c, s, request)
+    while c.call("engine.status")["state"] == "loading":
+        time.sleep(0.02)
+    return c
+
+
+def tool_turn(model, steps, idle):
+    """A daemon with this model, about to go on with a turn of so many calls."""
+    calls = [{"think": THOUGHT, "calls": [bash("sed -n %d,%dp notes.txt" % (
+        1 + n * LINES, (n + 1) * LINES))]} for n in range(steps)]
+    d = Daemon([{"steps": calls + [{"text": "x", "fault": "dead"}]}])
+    with open(os.path.join(d.workspace, "notes.txt"), "w") as f:
+        f.writelines("line %d: the river rose by %d cm\n" % (i, i * 7 % 31)
+                     for i in range(LINES * steps))
+    c = d.client()
+    s = c.call("session.create", cwd=d.workspace, profile="demo", sampling={"temperature": 0},
+               limits={"maxSteps": steps + 4})["sessionId"]
+    turn = c.call("turn.start", sessionId=s, input="Read notes.txt to its end.")["turnId"]
+    assert c.call("turn.wait", turnId=turn)["stopReason"] == "error"
+    d.stop()
+    d.argv[d.argv.index("--engine") + 1] = "native:" + model
+    d.argv += [*CONTEXT, "--set", "engine.idle_prefill=%s" % ("true" if idle else "false")]
+    d.start()
+    return d, ready(d), s, turn
+
+
+def second(model, steps, idle, cold):
+    d, c, s, turn = tool_turn(model, steps, idle)
+    run(c, s, None, resume=turn, limits={"maxTokens": 8})
     rest(c)
     if cold:
         d.stop()
         shutil.rmtree(os.path.join(d.root, "state/kv"), ignore_errors=True)
         d.start()
-        c = d.client(timeout=600)
-        while c.call("engine.status")["state"] == "loading":
-            time.sleep(0.05)
+        c = ready(d)
     seen = len(history(c, s))
-    run(c, s, "And how many lines are there in all?", limits={"maxSteps": 1, "maxTokens": 2})
+    run(c, s, "And how many lines are there in all?", limits={"maxTokens": 2})
     after = history(c, s)[seen:]
     step = [e["data"] for e in after if e["type"] == "step.started"][0]
     use = [e["data"] for e in after if e["type"] == "usage"][0]
@@ -54,13 +79,14 @@ def second(model, request, idle, cold):
 
 
 def main():
-    model = sys.argv[1]
-    request = sys.argv[2] if len(sys.argv) > 2 else "How many lines in notes.txt contain river?"
+    model = os.path.abspath(sys.argv[1])
     print("%-28s %8s %8s %10s" % ("second turn", "prompt", "cached", "first ms"))
-    for label, idle, cold in (("after idle re-prefill", True, False),
-                              ("re-prefill on demand", False, False), ("cold cache", False, True)):
-        rows = [second(model, request, idle, cold) for _ in range(3)]
-        print("%-28s %8d %8d %10.1f" % (label, *min(rows, key=lambda r: r[2])))
+    for steps in [int(a) // 500 or 1 for a in sys.argv[2:]] or [2, 4, 8, 16]:
+        for label, idle, cold in (("after idle re-prefill", True, False),
+                                  ("re-prefill on demand", False, False),
+                                  ("cold cache", False, True)):
+            rows = [second(model, steps, idle, cold) for _ in range(3)]
+            print("%-28s %8d %8d %10.1f" % (label, *min(rows, key=lambda r: r[2])), flush=True)
 
 
 if __name__ == "__main__":

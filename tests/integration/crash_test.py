@@ -210,8 +210,8 @@ class Script:
                    [r["status"] for r in told])
 
 
-def script_row(ref, point, n, env=None, args=()):
-    d = Daemon(TURNS, args=args)
+def script_row(ref, point, n, env=None, args=(), root=None):
+    d = Daemon(TURNS, args=args, root=root)
     d.stop()
     if point == "during-reset":
         d.script(OVERFLOW, n_ctx=4200)
