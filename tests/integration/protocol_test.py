@@ -3,6 +3,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import time
 
 from agent import Client, Daemon, Refused, bash, history, main, open_session, run
@@ -77,6 +78,31 @@ def test_hostile_lines():
     except (EOFError, OSError):
         pass
     assert d.client().call("daemon.status")["connections"] >= 1
+    d.close()
+
+
+def test_more_connections_than_descriptors():
+    d = Daemon(SAY, profile="chat")
+    subprocess.run(["prlimit", "--pid", str(d.proc.pid), "--nofile=60:60"], check=True)
+    c, many, told = d.client(), [], 0
+    for _ in range(150):
+        k = socket.socket(socket.AF_UNIX)
+        k.settimeout(20)
+        k.connect(d.path)
+        many.append(k)
+        if c.call("ping") != {}:
+            raise AssertionError("the first client lost its connection")
+    for k in many:
+        k.setblocking(False)
+        try:
+            told += b"-32001" in k.recv(4096)
+        except BlockingIOError:
+            pass
+        k.close()
+    assert told > 50, told
+    s = c.call("session.create")["sessionId"]
+    assert c.call("session.get", sessionId=s)["state"] == "idle"
+    assert d.client().call("ping") == {}
     d.close()
 
 
@@ -372,8 +398,9 @@ def test_approvals():
     d.kill()
     d.start()
     c = d.client()
+    c.call("approval.respond", approvalId=ask["approvalId"], optionId="deny")  # it still waits
+    assert c.call("turn.wait", turnId=t)["stopReason"] == "end_turn"
     refused(1004, c.call, "approval.respond", approvalId=ask["approvalId"], optionId="deny")
-    assert run(c, other, "", resume=t)["stopReason"] == "end_turn"
     assert open(d.workspace + "/made").read() == "yes\n" * 3  # session rule x2, never x1
     d.close()
 
