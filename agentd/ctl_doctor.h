@@ -6,7 +6,7 @@
 
 #include "sandbox/level.h"
 
-enum { DOCTOR_FINDINGS = 16 };
+enum { DOCTOR_FINDINGS = 20 };
 
 struct finding {
     const char *name;
@@ -27,6 +27,8 @@ struct finding *doctor_note(struct doctor *d, const char *name, bool good);
 /* Where sessions are kept: there, writable, on a disk with room and working locks. NULL =
  * where a daemon without configuration keeps them. False when a daemon could not use it. */
 bool doctor_look_at_store(struct doctor *d, const char *dir);
+/* Whether large allocations get huge pages here, found by making one, and what may be pinned. */
+void doctor_look_at_memory(struct doctor *d);
 /* What the model is and whether its memory is there. False when it cannot be loaded. */
 bool doctor_look_at_model(struct doctor *d, const char *path);
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -74,6 +76,49 @@ bool doctor_look_at_store(struct doctor *d, const char *dir)
     return !network;
 }
 
+/* A figure in kB of /proc/self/smaps_rollup. */
+static long rollup_kb(const char *key)
+{
+    char line[256];
+    long kb = -1;
+    FILE *f = fopen("/proc/self/smaps_rollup", "re");
+    while (f && kb < 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, key, strlen(key)) == 0)
+            kb = strtol(line + strlen(key), NULL, 10);
+    if (f)
+        fclose(f);
+    return kb;
+}
+
+void doctor_look_at_memory(struct doctor *d)
+{
+    enum { MB = 1 << 20, TRY = 32 };
+    struct rlimit lock = {0};
+    struct finding *f = doctor_note(d, "memory", false);
+    char may[64] = "nothing";
+    long before = rollup_kb("AnonHugePages:"), got = -1;
+    void *p = mmap(NULL, TRY * MB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p != MAP_FAILED) {
+        (void)madvise(p, TRY * MB, MADV_HUGEPAGE);
+        memset(p, 1, TRY * MB);
+        got = rollup_kb("AnonHugePages:");
+        munmap(p, TRY * MB);
+    }
+    if (getrlimit(RLIMIT_MEMLOCK, &lock) == 0 && lock.rlim_cur == RLIM_INFINITY)
+        snprintf(may, sizeof may, "everything");
+    else if (lock.rlim_cur)
+        snprintf(may, sizeof may, "%llu kB", (unsigned long long)lock.rlim_cur / 1024);
+    f->good = before >= 0 && got > before;
+    snprintf(f->text, sizeof f->text,
+             "%ld of %d MB asked for came as huge pages; a process may pin %s (only a model "
+             "larger than memory is pinned)",
+             f->good ? (got - before) / 1024 : 0, TRY, may);
+    if (!f->good)
+        snprintf(f->remedy, sizeof f->remedy,
+                 "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (long contexts "
+                 "are read faster with them; all works without)");
+}
+
 bool doctor_look_at_model(struct doctor *d, const char *path)
 {
     struct err err = {0};
@@ -96,8 +141,8 @@ bool doctor_look_at_model(struct doctor *d, const char *path)
              bytes / 1e6, memory / 1e6);
     if (!f->good)
         snprintf(f->remedy, sizeof f->remedy,
-                 "weights that do not fit are read from disk again and again: convert to a "
-                 "smaller type (agentctl model convert), or use --engine remote:URL");
+                 "experts that do not fit are read from disk as they are chosen, which is slow: "
+                 "convert to a smaller type (agentctl model convert), or use --engine remote:URL");
     json_decref(info);
     return true;
 }

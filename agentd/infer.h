@@ -144,6 +144,11 @@ struct infer_load {
     uint64_t prompt_tokens, cached_tokens, completion_tokens, steps;
     size_t kv_used, kv_limit;
     unsigned kv_seqs;
+    struct infer_weights {
+        bool streaming; /* larger than memory: experts come from disk */
+        uint64_t bytes, pinned;
+        uint64_t wanted, present; /* bytes of experts chosen; of these in memory then */
+    } weights; /* all 0 where the engine has none */
 };
 void infer_load(struct infer *inf, struct infer_load *out);
 

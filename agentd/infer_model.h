@@ -48,6 +48,7 @@ struct infer_model {
     int (*seq_save)(void *seq, const char *path, struct err *err);
     int (*seq_load)(void *self, void **seq, const char *path, struct err *err);
     void (*cache)(void *self, size_t *used, size_t *limit);
+    void (*weights)(void *self, struct infer_weights *out); /* NULL: it has none */
     /* Appends every row's tokens and samples where asked. On failure no seq has grown;
      * -ERR_LIMIT when pages or the window are exhausted, -ERR_CORRUPT when the engine can
      * do no more at all. */

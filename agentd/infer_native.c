@@ -134,6 +134,15 @@ static void native_cache(void *self, size_t *used, size_t *limit)
     engine_cache_usage(self, used, limit);
 }
 
+static void native_weights(void *self, struct infer_weights *out)
+{
+    struct engine_memory m;
+    engine_memory(self, &m);
+    *out = (struct infer_weights){.streaming = m.streaming, .bytes = m.weight_bytes,
+                                  .pinned = m.pinned_bytes, .wanted = m.wanted_bytes,
+                                  .present = m.present_bytes};
+}
+
 /* Negative = the model's own setting. */
 static struct sample_opts sampling_of(const struct engine *e, const struct infer_sampling *s)
 {
@@ -210,6 +219,7 @@ const struct infer_model infer_native = {
     .seq_save = native_seq_save,
     .seq_load = native_seq_load,
     .cache = native_cache,
+    .weights = native_weights,
     .step = native_step,
     .seed = native_seed,
 };

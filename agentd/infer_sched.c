@@ -551,6 +551,8 @@ static void report(struct sched *s)
     }
     s->load.kv_seqs = s->n_kv;
     s->m->cache(s->self, &s->load.kv_used, &s->load.kv_limit);
+    if (s->m->weights)
+        s->m->weights(s->self, &s->load.weights);
     core_load(s->core, &s->load);
 }
 

@@ -61,6 +61,19 @@ static const char *engine_state(const struct infer *inf)
     return names[infer_state(inf)];
 }
 
+/* Where the weights are; a model that fits asks for no experts, and has no hit rate. */
+static json_t *weights_of(const struct infer_weights *w)
+{
+    json_t *o = json_pack("{s:I, s:b, s:I}", "bytes", (json_int_t)w->bytes, "streaming",
+                          w->streaming, "pinnedBytes", (json_int_t)w->pinned);
+    if (o && w->wanted)
+        json_object_update_new(
+            o, json_pack("{s:I, s:I, s:f}", "expertBytes", (json_int_t)w->wanted, "readBytes",
+                         (json_int_t)(w->wanted - w->present), "hitRate",
+                         (double)w->present / (double)w->wanted));
+    return o;
+}
+
 int rpc_engine_status(struct rpc_call *c)
 {
     struct infer *inf = c->d->infer;
@@ -83,6 +96,8 @@ int rpc_engine_status(struct rpc_call *c)
         (json_int_t)l.steps);
     json_object_update(c->result, more);
     json_decref(more);
+    if (l.weights.bytes)
+        json_object_set_new(c->result, "weights", weights_of(&l.weights));
     return 0;
 }
 

@@ -49,29 +49,43 @@ static uint64_t mem_available(struct buf *b)
     return kib ? kib * 1024 : UINT64_MAX;
 }
 
-/* The least memory.max from this group up. What the group holds already is mostly the file's
- * own pages, which make room. */
-static uint64_t group_limit(struct buf *b)
+/* The least limit from a group up to the root of its tree, `file` in every folder. */
+static uint64_t least_limit(struct buf *b, const char *root, char *group, const char *file)
 {
-    char group[512] = "", path[600];
+    char path[700];
     uint64_t least = UINT64_MAX;
-    struct str rest, line;
-    if (!read_text("/proc/self/cgroup", b))
-        return least;
-    rest = buf_view(b);
-    while (str_split(&rest, '\n', &line))
-        if (str_starts(line, STR("0::")) && line.n - 3 < sizeof group)
-            snprintf(group, sizeof group, "%.*s", (int)(line.n - 3), line.p + 3);
-    for (char *slash; group[0]; *slash = '\0') {
+    for (;;) {
         unsigned long max;
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+        char *slash = strrchr(group, '/');
+        snprintf(path, sizeof path, "%s%s/%s", root, group, file);
         if (read_text(path, b) && sscanf(buf_cstr(b), "%lu", &max) == 1 && max < least)
             least = max;
-        slash = strrchr(group, '/');
         if (!slash)
-            break;
+            return least;
+        *slash = '\0';
     }
-    return least;
+}
+
+/* Of the unified hierarchy, or of the older one's memory controller. What a group holds
+ * already does not count against it: it is mostly the file's own pages, which make room. */
+static uint64_t group_limit(struct buf *b)
+{
+    char group[2][512] = {"", ""};
+    struct str rest, line;
+    if (!read_text("/proc/self/cgroup", b))
+        return UINT64_MAX;
+    rest = buf_view(b);
+    while (str_split(&rest, '\n', &line)) {
+        struct str id, names;
+        if (!str_split(&line, ':', &id) || !str_split(&line, ':', &names) ||
+            line.n >= sizeof group[0])
+            continue;
+        if (names.n == 0 || str_eq(names, STR("memory")))
+            snprintf(group[names.n != 0], sizeof group[0], "%.*s", (int)line.n, line.p);
+    }
+    uint64_t v2 = least_limit(b, "/sys/fs/cgroup", group[0], "memory.max");
+    uint64_t v1 = least_limit(b, "/sys/fs/cgroup/memory", group[1], "memory.limit_in_bytes");
+    return v1 < v2 ? v1 : v2;
 }
 
 uint64_t residency_available(void)

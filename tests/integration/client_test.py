@@ -313,6 +313,7 @@ def test_doctor_looks_at_store_and_model():
     code, found = doctor("--model", model, "--state", "/tmp/agentd-doctor")
     assert code in (0, 3, 5) and found["model"]["ok"] and found["store"]["ok"], found
     assert not os.path.exists("/tmp/agentd-doctor")   # looking changes nothing
+    assert "huge pages" in found["memory"]["text"] and "pin" in found["memory"]["text"], found
     code, found = doctor("--model", "/etc/passwd")
     assert code == 1 and "/etc/passwd" in found["model"]["text"], found
 

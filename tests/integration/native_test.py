@@ -146,6 +146,17 @@ def idle(c):
         time.sleep(0.03)
 
 
+def test_status_tells_where_the_weights_are():
+    d = start()
+    c = d.client()
+    run(c, session(c, d), "hello")
+    idle(c)
+    w = c.call("engine.status")["weights"]
+    assert w["bytes"] > 1 << 20 and w["streaming"] is False and w["pinnedBytes"] == 0, w
+    assert "hitRate" not in w, w   # nothing is read from disk by choice
+    d.close()
+
+
 def test_idle_prefill_and_snapshot():
     d = start()
     c = d.client()
