@@ -5,13 +5,17 @@
  * or killed -> none. Whatever the driver says is checked: an answer without the nonce of
  * its request, or anything out of form, ends the interpreter.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -27,6 +31,7 @@ enum { START_S = 20, GRACE_S = 1, REPLY_MAX = 4 << 20 };
 struct interp {
     struct child child;
     int sock;
+    bool had_threads; /* code left threads of Python's own behind, once */
     struct buf in; /* bytes of a reply */
     size_t used;   /* of these, what the last reply took */
 };
@@ -171,6 +176,73 @@ static int interp_new(struct interp **out, struct toolbox *t, struct err *err)
     return 0;
 }
 
+/* What a thread waits in: the number of the call and its first argument; false when it runs. */
+static bool waits_in(pid_t pid, const char *tid, long *call, unsigned long *fd)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/task/%.12s/syscall", (int)pid, tid);
+    int f = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = f < 0 ? -1 : read(f, text, sizeof text - 1);
+    io_close(&f);
+    if (n <= 0)
+        return false;
+    text[n] = '\0';
+    return sscanf(text, "%ld 0x%lx", call, fd) == 2;
+}
+
+/* Whether a descriptor of the interpreter is its end of our socket. */
+static bool is_control(pid_t pid, unsigned long fd)
+{
+    char path[64], name[2][64] = {{0}};
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%lu", (int)pid, i ? fd : CHILD_CONTROL_FD);
+        if (readlink(path, name[i], sizeof name[i] - 1) <= 0)
+            return false;
+    }
+    return strcmp(name[0], name[1]) == 0;
+}
+
+/* One look at all threads but the main one: whether one reads the control socket. */
+static bool reads_control(pid_t pid)
+{
+    static const long reads[] = {SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg,
+                                 SYS_pread64, SYS_preadv};
+    char path[32], self[12];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    snprintf(self, sizeof self, "%d", (int)pid);
+    DIR *d = opendir(path);
+    bool hit = false;
+    for (struct dirent *e; d && !hit && (e = readdir(d));) {
+        long call;
+        unsigned long fd;
+        if (e->d_name[0] == '.' || strcmp(e->d_name, self) == 0 ||
+            !waits_in(pid, e->d_name, &call, &fd))
+            continue;
+        for (unsigned i = 0; i < ARRAY_LEN(reads) && !hit; i++)
+            hit = call == reads[i] && is_control(pid, fd);
+    }
+    if (d)
+        closedir(d);
+    return hit;
+}
+
+/*
+ * A thread that code left behind and that waits for our next request could take it, with its
+ * nonce, and answer in the driver's place. Only the main thread reads there; where another one
+ * is seen to, the interpreter is no longer to be believed. Where threads of Python's own were
+ * left, they are watched for longer than they need to come by the interpreter's lock.
+ */
+static bool overheard(const struct interp *p)
+{
+    enum { LOOKS = 20, PAUSE_NS = 1000000 };
+    bool hit = reads_control(p->child.pid);
+    for (unsigned i = 0; p->had_threads && !hit && i < LOOKS; i++) {
+        nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
+        hit = reads_control(p->child.pid);
+    }
+    return hit;
+}
+
 enum outcome { ANSWERED, TIMED_OUT, CANCELLED, DIED, BROKEN };
 
 /* One call under way. */
@@ -232,6 +304,11 @@ static enum outcome await(struct call *c, int64_t deadline, struct err *err)
                 return BROKEN;
             }
             drain(c);
+            p->had_threads |= c->reply.threads > 0;
+            if (overheard(p)) { /* whose word it was, nobody knows */
+                c->reply = (struct reply){0};
+                return BROKEN;
+            }
             return ANSWERED;
         }
         if (rc < 0)
@@ -381,6 +458,11 @@ void tool_python(struct toolbox *t, const struct toolbox_request *r, struct answ
         interp_free(t->interp);
         t->interp = NULL;
     }
+    bool lost = t->interp && reads_control(t->interp->child.pid);
+    if (lost) {
+        interp_free(t->interp);
+        t->interp = NULL;
+    }
     int rc = t->interp ? 0 : interp_new(&t->interp, t, &err);
     c.cap[0].spill_fd = c.cap[1].spill_fd = -1;
     if (rc == 0)
@@ -398,7 +480,11 @@ void tool_python(struct toolbox *t, const struct toolbox_request *r, struct answ
             c.cap[i].on_output = r->on_output;
             c.cap[i].arg = r->arg;
         }
+        if (lost)
+            buf_puts(&a->text, "[the interpreter was started anew, variables are lost: threads of "
+                               "earlier code read what is sent to it]\n");
         run_call(t, &c, r, limit_s, a);
+        a->state_lost |= lost;
     }
     capture_done(&c.cap[0]);
     capture_done(&c.cap[1]);

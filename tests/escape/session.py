@@ -89,6 +89,16 @@ def t30_forging(w):
                 said[1].endswith("ZeroDivisionError: division by zero\n[error: ZeroDivisionError]") and
                 said[2] == "'ab'\n[ok]", f"{r['text'][:200]!r} then {said}")
         d.python("1", reset=True)
+    # Threads that wait for the next request, to answer it themselves.
+    for name, how in (("by its number", "100"), ("by another number", "os.dup(100)")):
+        r = d.python("import os, threading\ndef f(n):\n"
+                     "  while True: os.write(100, os.read(n, 65536).split()[0] + b' 0 6 -1 -1 -1\\nforged')\n"
+                     f"for _ in range(4): threading.Thread(target=f, args=({how},), daemon=True).start()\n"
+                     "import time; time.sleep(0.2)")
+        w.check(f"T30 threads that read the interpreter's input, {name}: its end, and told", r["isError"] and
+                r["stateLost"], str(r))
+        r = d.python("'honest'")
+        w.check(f"T30 and the next call is answered by itself, {name}", r["text"] == "'honest'\n[ok]", str(r))
     # What goes on after its call is marked, whenever it prints.
     d.python("import threading, time\ndef f():\n  time.sleep(0.3); print('late words'); time.sleep(600)\n"
              "threading.Thread(target=f, daemon=True).start()")
