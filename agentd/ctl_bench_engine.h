@@ -23,7 +23,7 @@ struct bench_report {
     uint32_t threads, runs, prefill_tokens, decode_tokens;
     uint32_t sessions;      /* decoding together in a row's `together` */
     double load;            /* runnable processes, mean of the last minute, at the start */
-    double bandwidth;       /* bytes/s */
+    double memory, file;    /* bytes/s: fresh memory, the model's pages (0 = not measured) */
     double int8, f32;       /* multiply-adds/s in registers */
     double prefill_macs;    /* of weights with one prefilled token */
     char peer[256], peer_commit[64];

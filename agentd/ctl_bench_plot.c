@@ -9,8 +9,10 @@ void bench_engine_table(const struct bench_report *r, struct buf *out)
     buf_printf(out, "%s (%s) on %s\n", r->model, r->arch, r->cpu);
     buf_printf(out, "agentd %s (%s), %u threads, load %.1f, medians of %u runs\n",
                AGENTD_VERSION, AGENTD_COMMIT, r->threads, r->load, r->runs);
-    buf_printf(out, "memory reads at %.1f GB/s; a token reads %.2f MB of weights\n",
-               r->bandwidth / 1e9, r->weight_bytes / 1e6);
+    buf_printf(out, "memory reads at %.1f GB/s", r->memory / 1e9);
+    if (r->file > 0)
+        buf_printf(out, ", the model's pages at %.1f", r->file / 1e9);
+    buf_printf(out, "; a token reads %.2f MB of weights\n", r->weight_bytes / 1e6);
     buf_printf(out, "registers multiply and add at %.0f G/s in int8, %.0f G/s in f32; a prefilled "
                "token\npasses %.1f M weights\n\n", r->int8 / 1e9, r->f32 / 1e9,
                r->prefill_macs / 1e6);
@@ -54,6 +56,7 @@ static void csv_text(struct buf *out, const char *s)
 void bench_engine_csv(const struct bench_report *r, struct buf *out)
 {
     buf_puts(out, "model,arch,cpu,version,commit,threads,load,runs,memory_bytes_per_s,"
+                  "model_bytes_per_s,"
                   "int8_macs_per_s,f32_macs_per_s,depth,prefill_tokens_per_s,"
                   "decode_tokens_per_s,bytes_per_token,roofline_tokens_per_s,roofline_share,"
                   "prefill_int8_share,sessions,together_tokens_per_s,peer_commit,"
@@ -63,9 +66,9 @@ void bench_engine_csv(const struct bench_report *r, struct buf *out)
         csv_text(out, r->model);
         buf_printf(out, ",%s,", r->arch);
         csv_text(out, r->cpu);
-        buf_printf(out, ",%s,%s,%u,%.2f,%u,%.0f,%.0f,%.0f,%u,%.3f,%.3f,%.0f,%.3f,%.4f,%.4f,%u,"
+        buf_printf(out, ",%s,%s,%u,%.2f,%u,%.0f,%.0f,%.0f,%.0f,%u,%.3f,%.3f,%.0f,%.3f,%.4f,%.4f,%u,"
                    "%.3f,", AGENTD_VERSION, AGENTD_COMMIT, r->threads, r->load, r->runs,
-                   r->bandwidth, r->int8, r->f32, x->depth, x->prefill, x->decode, x->bytes,
+                   r->memory, r->file, r->int8, r->f32, x->depth, x->prefill, x->decode, x->bytes,
                    x->roofline, x->decode / x->roofline, x->prefill * r->prefill_macs / r->int8,
                    r->sessions, x->together);
         csv_text(out, r->peer_commit);
@@ -151,7 +154,7 @@ void bench_engine_svg(const struct bench_report *r, struct buf *out)
              AGENTD_COMMIT);
     svg_text(out, LEFT, 22, "font-size=\"15\"", line);
     snprintf(line, sizeof line, "%s, %u threads, memory %.1f GB/s, load %.1f, medians of %u",
-             r->cpu, r->threads, r->bandwidth / 1e9, r->load, r->runs);
+             r->cpu, r->threads, (r->file > 0 ? r->file : r->memory) / 1e9, r->load, r->runs);
     svg_text(out, LEFT, 40, "fill=\"#555\"", line);
     svg_panel(r, out, LEFT, false);
     svg_panel(r, out, 2 * LEFT + PANEL_W, true);

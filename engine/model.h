@@ -73,6 +73,10 @@ NODISCARD int model_make_random(const struct model_make_random *o, struct err *e
 NODISCARD int model_read_rate(double *out, uint32_t n_threads, uint32_t passes,
                               struct err *err);
 
+/* The same over the pages of a model's file, as they lie in the page cache: memory is not
+ * equally fast everywhere. 0 for a folder, or a file that may fit caches. */
+NODISCARD int model_file_read_rate(double *out, const char *path, uint32_t n_threads,
+                                   uint32_t passes, struct err *err);
 /* Multiply-adds per second that they do in registers: of int8 and of floats. */
 NODISCARD int model_multiply_rate(double *int8, double *f32, uint32_t n_threads,
                                   uint32_t passes, struct err *err);
