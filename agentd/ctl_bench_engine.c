@@ -290,9 +290,10 @@ static json_t *as_json(const struct bench_report *r)
         "version", AGENTD_VERSION, "commit", AGENTD_COMMIT, "threads", (int)r->threads, "load",
         r->load, "runs", (int)r->runs, "prefill_tokens", (int)r->prefill_tokens,
         "decode_tokens", (int)r->decode_tokens, "sessions", (int)r->sessions,
-        "memory_bytes_per_s", r->memory, "model_bytes_per_s", r->file, "int8_macs_per_s", r->int8, "f32_macs_per_s",
-        r->f32, "weight_bytes_per_token", r->weight_bytes, "prefill_macs_per_token",
-        r->prefill_macs, "rows", rows);
+        "memory_bytes_per_s", r->memory, "model_bytes_per_s", r->file,
+        "int8_macs_per_s", r->int8, "f32_macs_per_s", r->f32,
+        "weight_bytes_per_token", r->weight_bytes, "prefill_macs_per_token", r->prefill_macs,
+        "rows", rows);
     if (v && r->peer[0]) {
         json_object_set_new(v, "peer", json_text(str_c(r->peer)));
         json_object_set_new(v, "peer_commit", json_text(str_c(r->peer_commit)));

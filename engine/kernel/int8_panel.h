@@ -117,15 +117,18 @@ void INT8_MATMUL(const struct tensor *w, uint64_t first, uint64_t last, const st
                     .x = x,
                     .y = y,
                     .ldy = ldy};
+    /* Rows to the panel asked for meanwhile: far enough for memory to answer in time. */
+    uint64_t ahead = AHEAD / w->row_bytes / ROWS * ROWS;
+    ahead = ahead ? ahead : ROWS;
     for (uint64_t r = first; r < last; r += ROWS) {
         /* The last panel of a matrix is its last ROWS rows; some are thrown away. */
         uint64_t from = r + ROWS <= rows ? r : rows - ROWS;
         uint64_t end = last - r < ROWS ? last : r + ROWS;
         struct keep keep = {(uint32_t)(r - from), (uint32_t)(end - r)};
-        const uint8_t *p = tensor_row(w, from);
-        struct source panel = {p, w->row_bytes, p + ROWS * w->row_bytes};
-        if (end == last && x->next)
-            panel.ahead = x->next;
+        uint64_t at = from + ahead;
+        struct source panel = {tensor_row(w, from), w->row_bytes, tensor_row(w, at)};
+        if (at >= last && x->next)
+            panel.ahead = (const uint8_t *)x->next + (at - last) * w->row_bytes;
         (n <= TILE ? panel_few : panel_many)(&j, panel, n, keep, y + (r - first), work);
     }
 }

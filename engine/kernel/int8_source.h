@@ -22,7 +22,10 @@ struct source {
     const uint8_t *ahead;
 };
 
-enum { LINE = 64 }; /* bytes of a cache line */
+enum {
+    LINE = 64,     /* bytes of a cache line */
+    AHEAD = 16384, /* bytes between what is read and what is asked for */
+};
 #define FETCH(w) (_mm_prefetch((const char *)(w)->ahead, _MM_HINT_T0), (w)->ahead += LINE)
 
 /* Where the parts of a packed row begin, and the block in them to start from. */
