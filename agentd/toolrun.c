@@ -9,6 +9,10 @@
  * on_done once and frees the call. Two drivers exist at most: the work cell (shell, python,
  * files) and the web cell (search, pages), each made when first needed. Calls of the web cell
  * that follow one another are one run of its driver, which fetches for all of them at once.
+ *
+ * Python code may call another tool while it runs. Such a nested call goes the same way but
+ * for the queue: schema, policy and hooks as ever; then it runs in the daemon, in the web cell
+ * beside the outer call, or, with leave, inside the outer call's own process (toolnest.c).
  */
 #include "agentd/toolrun.h"
 
@@ -20,10 +24,11 @@
 #include "agentd/hooks.h"
 #include "agentd/jsontext.h"
 #include "agentd/netproxy.h"
+#include "agentd/searchlua.h"
 #include "agentd/tooldriver.h"
 #include "agentd/toollua.h"
-#include "agentd/toolnotes.h"
 #include "agentd/toolplace.h"
+#include "agentd/toolrun_impl.h"
 #include "base/io.h"
 #include "base/limits.h"
 #include "base/mem.h"
@@ -31,53 +36,6 @@
 
 enum { GRACE_S = 5, WEB_S = 240, FINISH_TRIES = 2, UNDO_MAX = 1000 };
 #define NS 1000000000LL
-
-enum call_state { QUEUED, STARTING, RUNNING, ENDING, HOOKED };
-
-struct toolrun_call {
-    struct toolrun_call *next;
-    struct toolrun *t;
-    enum call_state state;
-    char *name;          /* owned, as the model wrote it */
-    const struct tool *tool; /* NULL when there is no such tool */
-    json_t *args;        /* owned; NULL when malformed */
-    char misfit[512];    /* why args is NULL */
-    bool approved, cancelled, streamed;
-    struct toolrun_cbs cbs;
-    int64_t started_ns;
-    struct answer answer;
-    bool is_finish;
-    /* `open` of a spill: first it is read in the work cell, then shown in the web cell. */
-    enum { NO_SPILL, READ_SPILL, HAVE_SPILL } spill;
-    struct buf content; /* the spill's text, once read */
-};
-
-/* One of the two places where tools run. */
-struct place {
-    struct toolrun *t;
-    struct tooldriver *driver; /* NULL until first needed */
-    struct netproxy *proxy;    /* owned; of the cell in being, NULL without one */
-    bool used;                 /* it has run before: a new start loses state */
-    bool told;                 /* the audit knows of the cell in being */
-    bool held;                 /* the driver stays at work for the call behind this one */
-};
-
-struct toolrun {
-    struct toolrun_opts o; /* strings owned by `text` */
-    struct arena text;
-    const struct tool_profile *profile;
-    struct place work, web;
-    struct toollua *lua;    /* owned; NULL without Lua tools */
-    struct hooks *hooks;    /* owned; NULL without hooks */
-    struct toolrun_call *queue, **tail;
-    struct ev_timer *kick, *guard;
-    json_t *plan;
-    struct toolnotes_shown shown;
-    struct buf notices;
-    unsigned jobs, finish_tries, undos;
-    int64_t next_request;
-    bool closing;
-};
 
 static void run_next(struct toolrun *t);
 
@@ -92,7 +50,7 @@ static bool wanted(const struct toolrun *t, struct str name)
 }
 
 /* A tool that this session has, and the schema it shows; NULL when there is none. */
-static const struct tool *find_tool(const struct toolrun *t, struct str name,
+const struct tool *toolrun_find(const struct toolrun *t, struct str name,
                                     const char **schema)
 {
     const struct tool *row = wanted(t, name) ? toollua_find(t->lua, name) : NULL;
@@ -136,7 +94,7 @@ static void save_undo(struct toolrun *t, const json_t *undo)
 }
 
 /* Where a call is at the moment. */
-static struct place *place_of(const struct toolrun_call *c)
+struct place *toolrun_place_of(const struct toolrun_call *c)
 {
     bool web = c->tool->place == TOOL_IN_WEB_CELL && c->spill != READ_SPILL;
     return web ? &c->t->web : &c->t->work;
@@ -146,12 +104,12 @@ static const char *level_of(const struct toolrun_call *c)
 {
     if (!c->tool || c->tool->place == TOOL_IN_DAEMON || c->state == QUEUED)
         return "daemon"; /* nothing left it */
-    const struct place *p = place_of(c);
+    const struct place *p = toolrun_place_of(c);
     return p->driver ? tooldriver_level(p->driver) : "unknown";
 }
 
 /* The one end of every call. It is at the head of the queue. */
-static void done(struct toolrun_call *c)
+void toolrun_done(struct toolrun_call *c)
 {
     struct toolrun *t = c->t;
     struct answer *a = &c->answer;
@@ -171,10 +129,15 @@ static void done(struct toolrun_call *c)
         .finish = finished ? c->args : NULL,
         .undo = a->undo,
     };
-    t->queue = c->next;
-    if (!t->queue)
-        t->tail = &t->queue;
-    ev_timer_stop(t->guard);
+    t->ending = c;
+    if (c == t->nested) {
+        t->nested = NULL;
+    } else {
+        t->queue = c->next;
+        if (!t->queue)
+            t->tail = &t->queue;
+        ev_timer_stop(t->guard);
+    }
     save_undo(t, a->undo);
     if (c->tool && c->tool->place == TOOL_IN_WEB_CELL)
         toolnotes_note_page(&t->shown, r.text);
@@ -185,6 +148,10 @@ static void done(struct toolrun_call *c)
     json_decref(c->args);
     mem_free(c->name);
     mem_free(c);
+    if (!t->closing && t->nested && t->nested->outer == c) { /* nobody waits for it now */
+        t->nested->outer = NULL;
+        toolrun_cancel(t->nested);
+    }
     if (!t->closing && t->queue)
         ev_timer_start(t->kick, 0, 0);
 }
@@ -193,20 +160,22 @@ static void done(struct toolrun_call *c)
 
 static struct toolrun_call *running(const struct place *p)
 {
-    struct toolrun_call *c = p->t->queue;
-    if (!c || c->state == QUEUED || c->state == HOOKED || !c->tool)
-        return NULL;
-    return place_of(c) == p ? c : NULL;
+    struct toolrun_call *const at[] = {p->t->nested, p->t->queue};
+    for (unsigned i = 0; i < ARRAY_LEN(at); i++)
+        if (at[i] && at[i]->state != QUEUED && at[i]->state != HOOKED && at[i]->tool &&
+            toolrun_place_of(at[i]) == p)
+            return at[i];
+    return NULL;
 }
 
 static void on_guard(void *arg)
 {
     struct toolrun *t = arg;
-    struct toolrun_call *c = t->queue;
+    struct toolrun_call *c = t->nested && !t->nested->outer ? t->nested : t->queue;
     if (!c || c->state == QUEUED || c->state == HOOKED)
         return;
     c->answer.status = TOOL_TIMED_OUT;
-    tooldriver_kill(place_of(c)->driver);
+    tooldriver_kill(toolrun_place_of(c)->driver);
 }
 
 /*
@@ -227,7 +196,7 @@ static int64_t patience(const struct toolrun_call *c, const struct toolplace_tim
     return s < times->hard_s ? s : times->hard_s;
 }
 
-static void on_audit(void *arg, const char *record)
+void toolrun_audit(void *arg, const char *record)
 {
     struct toolrun *t = arg;
     if (t->o.audit && !t->closing)
@@ -244,7 +213,7 @@ static void tell_cell(struct place *p)
     p->told = true;
     buf_init(&b, 0);
     buf_printf(&b, "{\"event\":\"cell\",\"cell\":%s}", record);
-    on_audit(p->t, buf_cstr(&b));
+    toolrun_audit(p->t, buf_cstr(&b));
     buf_done(&b);
 }
 
@@ -296,8 +265,9 @@ static void send_request(struct place *p, bool first)
                                                          t->profile->limits.timeout_s);
     c->state = RUNNING;
     p->used = true;
+    c->request = ++t->next_request;
     json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:i, s:b, s:b, s:i}", "id",
-                          (json_int_t)++t->next_request, "tool", c->tool->name, "args", c->args,
+                          (json_int_t)c->request, "tool", c->tool->name, "args", c->args,
                           "profile", t->profile->name, "timeout_s", (int)times.soft_s, "hard_s",
                           (int)times.hard_s, "jobs",
                           times.jobs && toolrun_has(t, STR("job")), "stream",
@@ -310,7 +280,8 @@ static void send_request(struct place *p, bool first)
         json_object_set_new(o, "content", json_text(buf_view(&c->content)));
     if (o && first && p == &t->web)
         json_object_set_new(o, "ahead", calls_ahead(c));
-    ev_timer_start(t->guard, (patience(c, &times) + GRACE_S) * NS, 0);
+    if (!c->outer) /* the outer call has a limit, which holds for both */
+        ev_timer_start(t->guard, (patience(c, &times) + GRACE_S) * NS, 0);
     tooldriver_send(p->driver, o);
     json_decref(o);
 }
@@ -358,8 +329,12 @@ static void on_line(void *arg, const json_t *o)
     struct toolrun_call *c = running(p);
     struct toolrun *t = p->t;
     const json_t *id = json_object_get(o, "id");
-    if (!c || c->state != RUNNING || json_integer_value(id) != t->next_request)
+    if (!c || c->state != RUNNING || json_integer_value(id) != c->request)
         return;
+    if (json_object_get(o, "ask")) {
+        toolnest_question(c, o);
+        return;
+    }
     const json_t *out = json_object_get(o, "out");
     if (json_is_string(out)) {
         bool second = json_integer_value(json_object_get(o, "stream")) == 2;
@@ -379,7 +354,7 @@ static void on_line(void *arg, const json_t *o)
         c->answer.status = TOOL_CANCELLED; /* the page's words for it are in the text */
     if (p == &t->web && c->spill == NO_SPILL && !c->cancelled && c->next && will_browse(c->next)) {
         p->held = true;
-        done(c);
+        toolrun_done(c);
         return;
     }
     c->state = ENDING;
@@ -409,7 +384,7 @@ static void on_ended(void *arg, const struct cell_ended *e)
         start_in_place(c);
         return;
     }
-    done(c);
+    toolrun_done(c);
 }
 
 static void on_down(void *arg, bool refused, const char *why)
@@ -442,7 +417,7 @@ static void on_down(void *arg, bool refused, const char *why)
         envelope_status(&a->text, "unknown: %s; the call may have had effects; shell and "
                         "interpreter start anew", why);
     }
-    done(c);
+    toolrun_done(c);
 }
 
 /* The cell's way out: without a proxy behind it nothing gets through. */
@@ -451,7 +426,7 @@ static void on_proxy(void *arg, int fd)
     struct place *p = arg;
     struct toolrun *t = p->t;
     struct err ignored = {0};
-    const struct netproxy_opts o = {t->o.ev, t->o.policy, on_audit, t};
+    const struct netproxy_opts o = {t->o.ev, t->o.policy, toolrun_audit, t};
     netproxy_free(p->proxy); /* of a cell that is gone */
     p->proxy = NULL;
     if (!t->o.policy || netproxy_new(&p->proxy, &o, &ignored) < 0) {
@@ -459,7 +434,7 @@ static void on_proxy(void *arg, int fd)
         return;
     }
     if (netproxy_add(p->proxy, fd, &ignored) < 0)
-        on_audit(t, "{\"event\": \"proxy\", \"error\": \"the listener could not be served\"}");
+        toolrun_audit(t, "{\"event\": \"proxy\", \"error\": \"the listener could not be served\"}");
 }
 
 static const struct tooldriver_cb driver_callbacks = {on_ready, on_line, on_ended, on_down};
@@ -517,16 +492,20 @@ static void start_in_place(struct toolrun_call *c)
     struct err err = {0};
     if (toollua_find(t->lua, str_c(c->tool->name)) == c->tool && become_command(c, &err) < 0) {
         answer_fail(&c->answer, TOOL_FAILED, "%s", err.text);
-        done(c);
+        toolrun_done(c);
         return;
     }
     if (c->spill == NO_SPILL && strcmp(c->tool->name, "open") == 0 &&
         str_starts(json_view(json_object_get(c->args, "id")), STR("spill:")))
         c->spill = READ_SPILL;
-    struct place *p = place_of(c);
+    struct place *p = toolrun_place_of(c);
+    if (c->outer && p == &t->work) {
+        toolnest_lend(c);
+        return;
+    }
     if (need_driver(p, p == &t->web, &err) < 0) {
         answer_fail(&c->answer, TOOL_UNAVAILABLE, "%s", err.text);
-        done(c);
+        toolrun_done(c);
         return;
     }
     if (p->used && !tooldriver_is_up(p->driver))
@@ -582,7 +561,7 @@ static void run_in_daemon(struct toolrun_call *c)
         answer_fail(a, TOOL_UNAVAILABLE, "%s needs a running session; it cannot be used here",
                     c->tool->name);
     }
-    done(c);
+    toolrun_done(c);
 }
 
 static void deny(struct toolrun_call *c, enum toolrun_verdict v, const char *why)
@@ -592,7 +571,7 @@ static void deny(struct toolrun_call *c, enum toolrun_verdict v, const char *why
         envelope_status(&c->answer.text, "denied: %s; nobody approved it", why);
     else
         envelope_status(&c->answer.text, "denied: %s", why);
-    done(c);
+    toolrun_done(c);
 }
 
 static void unknown_tool(struct toolrun_call *c)
@@ -606,10 +585,10 @@ static void unknown_tool(struct toolrun_call *c)
     answer_fail(&c->answer, TOOL_INVALID, "there is no tool '%.60s'; %s%s", c->name,
                 names.len ? "the tools are " : "there are none", buf_cstr(&names));
     buf_done(&names);
-    done(c);
+    toolrun_done(c);
 }
 
-static void run_call(struct toolrun_call *c)
+void toolrun_run_call(struct toolrun_call *c)
 {
     struct buf why;
     c->started_ns = io_mono_ns();
@@ -621,13 +600,13 @@ static void run_call(struct toolrun_call *c)
         c->answer.status = TOOL_INVALID;
         envelope_clean(&c->answer.text, str_c(c->misfit));
         envelope_status(&c->answer.text, "invalid arguments");
-        done(c);
+        toolrun_done(c);
         return;
     }
     if (c->cancelled) {
         c->answer.status = TOOL_CANCELLED;
         envelope_status(&c->answer.text, "cancelled before it started");
-        done(c);
+        toolrun_done(c);
         return;
     }
     buf_init(&why, 0);
@@ -644,8 +623,8 @@ static void run_call(struct toolrun_call *c)
 
 static void run_next(struct toolrun *t)
 {
-    if (t->queue && t->queue->state == QUEUED && !t->closing)
-        run_call(t->queue);
+    if (t->queue && t->queue->state == QUEUED && !t->closing && !t->nested)
+        toolrun_run_call(t->queue);
 }
 
 static void on_kick(void *arg)
@@ -658,14 +637,12 @@ static void on_kick(void *arg)
     }
 }
 
-struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,
-                                  struct str args, bool approved,
-                                  const struct toolrun_cbs *cbs)
+struct toolrun_call *toolrun_new_call(struct toolrun *t, const char *tool, struct str args,
+                                     bool approved, const struct toolrun_cbs *cbs)
 {
     struct err err = {0};
     const char *schema;
     struct toolrun_call *c = mem_zalloc(sizeof *c);
-    (void)id;
     if (!c)
         return NULL;
     c->t = t;
@@ -679,9 +656,20 @@ struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char 
         mem_free(c);
         return NULL;
     }
-    c->tool = find_tool(t, str_c(tool), &schema);
+    c->tool = toolrun_find(t, str_c(tool), &schema);
     if (c->tool && parse_args(tool, schema, args, &c->args, &err) < 0)
         snprintf(c->misfit, sizeof c->misfit, "%s", err.text);
+    return c;
+}
+
+struct toolrun_call *toolrun_call(struct toolrun *t, const char *id, const char *tool,
+                                  struct str args, bool approved,
+                                  const struct toolrun_cbs *cbs)
+{
+    struct toolrun_call *c = toolrun_new_call(t, tool, args, approved, cbs);
+    (void)id;
+    if (!c)
+        return NULL;
     *t->tail = c;
     t->tail = &c->next;
     ev_timer_start(t->kick, 0, 0);
@@ -699,8 +687,8 @@ void toolrun_cancel(struct toolrun_call *c)
             t->o.unhook(t->o.hook_arg, c);
         toolrun_answer(c, TOOL_CANCELLED, STR("[cancelled]"));
     } else if (c->state == RUNNING) {
-        json_t *o = json_pack("{s:I}", "cancel", (json_int_t)t->next_request);
-        tooldriver_send(place_of(c)->driver, o);
+        json_t *o = json_pack("{s:I}", "cancel", (json_int_t)c->request);
+        tooldriver_send(toolrun_place_of(c)->driver, o);
         json_decref(o);
         ev_timer_start(t->guard, 5 * NS, 0);
     }
@@ -719,7 +707,7 @@ void toolrun_answer(struct toolrun_call *c, enum tool_status status, struct str 
     c->state = ENDING;
     c->answer.status = status;
     envelope_clean(&c->answer.text, text);
-    done(c);
+    toolrun_done(c);
 }
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -763,6 +751,8 @@ int toolrun_open(struct toolrun **out, const struct toolrun_opts *o, struct err 
                      "the daemon's own configuration can switch it off");
     if (rc == 0 && o->lua_tools)
         rc = toollua_open(&t->lua, o->lua_tools, err);
+    if (rc == 0 && o->search)
+        rc = searchlua_open(&t->search_lua, o->search, err);
     if (rc == 0 && o->policy)
         rc = hooks_open(&t->hooks, o->policy, err);
     if (rc == 0)
@@ -782,6 +772,10 @@ void toolrun_close(struct toolrun *t)
     if (!t)
         return;
     t->closing = true;
+    if (t->nested) {
+        t->nested->outer = NULL;
+        toolrun_done(t->nested);
+    }
     while (t->queue) {
         struct toolrun_call *c = t->queue;
         bool ran = c->state == RUNNING || c->state == ENDING;
@@ -790,13 +784,14 @@ void toolrun_close(struct toolrun *t)
         c->answer.status = TOOL_CANCELLED;
         envelope_status(&c->answer.text, ran ? "cancelled: the session was closed while it ran"
                                              : "cancelled before it started");
-        done(c);
+        toolrun_done(c);
     }
     tooldriver_free(t->work.driver);
     tooldriver_free(t->web.driver);
     netproxy_free(t->work.proxy);
     netproxy_free(t->web.proxy);
     toollua_free(t->lua);
+    searchlua_free(t->search_lua);
     hooks_free(t->hooks);
     ev_timer_free(t->kick);
     ev_timer_free(t->guard);
@@ -842,7 +837,7 @@ const struct tool *toolrun_tool(const struct toolrun *t, unsigned i, const char 
 bool toolrun_has(const struct toolrun *t, struct str name)
 {
     const char *schema;
-    return find_tool(t, name, &schema) != NULL;
+    return toolrun_find(t, name, &schema) != NULL;
 }
 
 json_t *toolrun_schemas(const struct toolrun *t)
@@ -866,7 +861,7 @@ bool toolrun_args(const struct toolrun *t, const char *tool, struct str args, js
 {
     struct err ignored = {0};
     const char *schema;
-    return find_tool(t, str_c(tool), &schema) &&
+    return toolrun_find(t, str_c(tool), &schema) &&
            parse_args(tool, schema, args, out, &ignored) == 0;
 }
 

@@ -167,15 +167,16 @@ static int collect(struct toolbox *t, struct browser *b, const struct toolbox_re
                    struct str query, unsigned topn, struct results *res, struct err *err)
 {
     struct index *x = NULL;
-    struct str source = json_view(json_object_get(r->args, "source"));
     int rc = browser_index(t, b, &x, err);
     if (rc == 0 && x)
         rc = index_search(x, query, topn, add_index_hit, res, err);
+    if (rc == 0 && !x && !web_can_search(t))
+        return err_set(err, ERR_UNSUPPORTED, "there is nothing to search: no local index and no "
+                       "search provider is set up");
     if (rc == 0 && res->n < topn && web_can_search(t))
-        rc = web_search(t, query, topn - res->n, source, r->cancel_fd, add_web_hit, res, err);
-    else if (rc == 0 && !x)
-        rc = err_set(err, ERR_UNSUPPORTED,
-                     "there is nothing to search: no local index and no search provider is set up");
+        rc = web_search(t, r, query, topn - res->n, add_web_hit, res, err);
+    if (rc < 0 && rc != -ERR_CANCELLED && x && res->n)
+        rc = 0; /* what the index has is an answer */
     return rc;
 }
 
@@ -514,8 +515,8 @@ void browser_fetch(struct toolbox *t, const char *tool, const json_t *args, unsi
     struct page *p = NULL;
     int rc;
     if (strcmp(tool, "search") == 0)
-        rc = web_search(t, query_of(args), n, json_view(json_object_get(args, "source")), -1,
-                        ignore_hit, NULL, &ignored);
+        rc = web_search(t, &(struct toolbox_request){.args = args, .cancel_fd = -1},
+                        query_of(args), n, ignore_hit, NULL, &ignored);
     else
         rc = web_fetch(t, str_trim(json_view(json_object_get(args, "id"))),
                        json_is_true(json_object_get(args, "view_source")), -1, &p, &ignored);

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "tools/html.h"
 
 enum { HEADERS_MAX = 16, PATH_DEPTH = 8 };
 
@@ -58,10 +59,9 @@ struct fields {
     struct str results, title, link, snippet, date;
 };
 
-static unsigned take_hits(json_t *answer, const struct fields *f, unsigned n,
+static unsigned take_list(json_t *list, const struct fields *f, unsigned n,
                           void (*hit)(void *arg, const struct browse_hit *h), void *arg)
 {
-    json_t *list = follow(answer, f->results);
     unsigned given = 0;
     for (size_t i = 0; i < json_array_size(list) && given < n; i++) {
         json_t *o = json_array_get(list, i);
@@ -117,7 +117,77 @@ static void add_headers(json_t *p, struct arena *mem, const char *header[HEADERS
     header[n] = NULL;
 }
 
-static int ask_one(json_t *p, const struct ask *a, provider_fetch fetch, void *fetch_arg,
+/* What request() wants fetched, fetched: JSON as its value, anything else as text. */
+static int fetch_for_lua(const json_t *want, const struct provider_means *m, json_t **answer,
+                         struct err *err)
+{
+    struct str url = {0}, body = {0};
+    const char *header[HEADERS_MAX] = {NULL};
+    struct http_reply r = {.status = 0};
+    struct err ignored = {0};
+    struct arena mem;
+    struct buf text;
+    int rc = json_need_str(want, "url", &url, err);
+    if (rc == 0)
+        rc = json_opt_str(want, "body", &body, err);
+    if (rc < 0)
+        return err_prefix(err, "request() returned");
+    arena_init(&mem, 1 << 16);
+    buf_init(&text, 0);
+    add_headers((json_t *)(uintptr_t)want, &mem, header);
+    struct http_request q = {.url = url.p, .header = header, .body = body.n ? body.p : NULL};
+    rc = m->fetch(m->arg, &q, &r, err);
+    if (rc == 0 && r.status != 200)
+        rc = err_set(err, ERR_STATE, "it answered with status %ld", r.status);
+    if (rc == 0 && json_read(answer, buf_view(&r.body), &ignored) < 0) {
+        rc = charset_decode(buf_view(&r.body), (struct str){0}, false, &text, err);
+        if (rc == 0 && !(*answer = json_text(buf_view(&text))))
+            rc = err_nomem(err);
+    }
+    http_reply_done(&r);
+    buf_done(&text);
+    arena_done(&mem);
+    return rc;
+}
+
+/* Lua's empty table could be either. */
+static bool is_list(const json_t *v)
+{
+    return json_is_array(v) || (json_is_object(v) && json_object_size(v) == 0);
+}
+
+static int ask_lua(size_t number, const struct ask *a, const struct provider_means *m,
+                   void (*hit)(void *arg, const struct browse_hit *h), void *arg, struct err *err)
+{
+    const struct fields f = {.title = STR("title"), .link = STR("url"), .snippet = STR("snippet"),
+                             .date = STR("date")};
+    json_t *want = NULL, *answer = NULL, *list = NULL;
+    int rc = m->function(m->arg, number, "request",
+                         json_pack("[o, i, o]", json_text(a->query), (int)a->n,
+                                   json_text(a->source.n ? a->source : STR("web"))), &want, err);
+    if (rc == 0 && is_list(want)) {
+        list = json_incref(want);
+    } else if (rc == 0 && !json_is_object(want)) {
+        rc = err_set(err, ERR_PARSE, "request() must return a table with url, or a list of "
+                     "results");
+    } else if (rc == 0) {
+        rc = fetch_for_lua(want, m, &answer, err);
+        if (rc == 0)
+            rc = m->function(m->arg, number, "results",
+                             json_pack("[O, o, i]", answer, json_text(a->query), (int)a->n), &list,
+                             err);
+        if (rc == 0 && !is_list(list))
+            rc = err_set(err, ERR_PARSE, "results() must return a list of results");
+    }
+    if (rc == 0)
+        take_list(list, &f, a->n, hit, arg);
+    json_decref(want);
+    json_decref(answer);
+    json_decref(list);
+    return rc;
+}
+
+static int ask_one(json_t *p, size_t number, const struct ask *a, const struct provider_means *m,
                    void (*hit)(void *arg, const struct browse_hit *h), void *arg,
                    struct err *err)
 {
@@ -129,6 +199,11 @@ static int ask_one(json_t *p, const struct ask *a, provider_fetch fetch, void *f
     struct http_reply r = {.status = 0};
     json_t *answer = NULL;
     int rc = json_need_str(p, "type", &type, err);
+    if (rc == 0 && str_is(type, "lua"))
+        return ask_lua(number, a, m, hit, arg, err);
+    if (rc == 0 && !str_is(type, "searxng") && !str_is(type, "json"))
+        rc = err_set(err, ERR_PARSE, "type '%.*s' is none of searxng, json, lua",
+                     STR_ARG(str_sub(type, 0, 40)));
     if (rc == 0)
         rc = json_need_str(p, "url", &url, err);
     if (rc == 0)
@@ -153,13 +228,13 @@ static int ask_one(json_t *p, const struct ask *a, provider_fetch fetch, void *f
     struct http_request q = {.url = buf_cstr(&full), .header = header,
                              .body = body.n ? buf_cstr(&post) : NULL,
                              .private_ok = json_is_true(json_object_get(p, "private"))};
-    rc = fetch(fetch_arg, &q, &r, err);
+    rc = m->fetch(m->arg, &q, &r, err);
     if (rc == 0 && r.status != 200)
         rc = err_set(err, ERR_STATE, "it answered with status %ld", r.status);
     else if (rc == 0)
         rc = json_read(&answer, buf_view(&r.body), err);
     if (rc == 0)
-        take_hits(answer, &f, a->n, hit, arg);
+        take_list(follow(answer, f.results), &f, a->n, hit, arg);
     http_reply_done(&r);
     json_decref(answer);
     buf_done(&full);
@@ -169,7 +244,7 @@ static int ask_one(json_t *p, const struct ask *a, provider_fetch fetch, void *f
 }
 
 int provider_search(struct str providers, struct str query, unsigned n, struct str source,
-                    provider_fetch fetch, void *fetch_arg,
+                    const struct provider_means *means,
                     void (*hit)(void *arg, const struct browse_hit *h), void *arg,
                     struct err *err)
 {
@@ -181,7 +256,7 @@ int provider_search(struct str providers, struct str query, unsigned n, struct s
     for (size_t i = 0; rc == 0 && i < json_array_size(list); i++) {
         json_t *p = json_array_get(list, i);
         struct str name = json_view(json_object_get(p, "name"));
-        rc = ask_one(p, &a, fetch, fetch_arg, hit, arg, err);
+        rc = ask_one(p, i, &a, means, hit, arg, err);
         if (rc == 0)
             break;
         if (name.n)

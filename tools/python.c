@@ -67,13 +67,17 @@ static int64_t left_ms(int64_t deadline)
 /* What the driver said about one request; views into interp.in until the next read. */
 struct reply {
     char nonce[40];
+    bool asks;       /* not an answer: part[0] names a tool that the code calls */
     int64_t threads; /* of Python's own that go on */
     bool has[4];
     struct str part[4]; /* value, error, trace, figures */
 };
 enum { VALUE, ERROR, TRACE, FIGURES };
 
-/* "NONCE THREADS L L L L": 0, or -ERR_PARSE. *total is the number of bytes that follow. */
+/*
+ * "NONCE THREADS L L L L", or "NONCE ? L" for a question: 0, or -ERR_PARSE. *total is the
+ * number of bytes that follow.
+ */
 static int read_header(struct str line, struct reply *r, int64_t len[4], size_t *total,
                        struct err *err)
 {
@@ -81,10 +85,15 @@ static int read_header(struct str line, struct reply *r, int64_t len[4], size_t 
     if (!str_split(&line, ' ', &piece) || piece.n >= sizeof r->nonce)
         return err_set(err, ERR_PARSE, "the interpreter's answer has no nonce");
     snprintf(r->nonce, sizeof r->nonce, "%.*s", STR_ARG(piece));
-    if (!str_split(&line, ' ', &piece) || !str_to_i64(piece, &r->threads))
+    bool there = str_split(&line, ' ', &piece);
+    r->asks = there && str_is(piece, "?");
+    if (!r->asks && (!there || !str_to_i64(piece, &r->threads)))
         return err_set(err, ERR_PARSE, "the interpreter's answer has no count of threads");
     *total = 0;
     for (unsigned i = 0; i < 4; i++) {
+        len[i] = -1;
+        if (r->asks && i)
+            continue;
         if (!str_split(&line, ' ', &piece) || !str_to_i64(piece, &len[i]) || len[i] < -1 ||
             len[i] > REPLY_MAX)
             return err_set(err, ERR_PARSE, "the interpreter's answer has no length");
@@ -253,6 +262,9 @@ struct call {
     char nonce[40];
     struct reply reply;
     int cancel_fd;
+    struct toolbox *box;
+    const struct toolbox_request *r;
+    unsigned asked;
 };
 
 static int make_nonce(char out[40], struct err *err)
@@ -272,13 +284,13 @@ static void drain(struct call *c)
             c->open[i] = capture_drain(&c->cap[i], c->p->child.out[i], 1 << 24);
 }
 
-/* Writes the request while draining: the driver reads it at once, so this cannot stall. */
-static int send_request(struct call *c, struct str code, struct err *err)
+/* "HEAD LENGTH" and the text. The driver reads it at once, so this cannot stall. */
+static int send_text(struct call *c, const char *head, struct str text, struct err *err)
 {
     struct buf b;
     buf_init(&b, 0);
-    buf_printf(&b, "%s %zu\n", c->nonce, code.n);
-    buf_str(&b, code);
+    buf_printf(&b, "%s %zu\n", head, text.n);
+    buf_str(&b, text);
     int rc = buf_check(&b, "code", err);
     for (size_t put = 0; rc == 0 && put < b.len;) {
         ssize_t w = send(c->p->sock, b.data + put, b.len - put, MSG_NOSIGNAL);
@@ -288,7 +300,65 @@ static int send_request(struct call *c, struct str code, struct err *err)
             put += (size_t)w;
     }
     buf_done(&b);
-    buf_reset(&c->p->in);
+    return rc;
+}
+
+/* "NONCE ! STATUS LENGTH" and the text: what a question's sender waits for. */
+static int send_answer(struct call *c, enum tool_status status, struct str text, struct err *err)
+{
+    char head[80];
+    snprintf(head, sizeof head, "%s ! %s", c->nonce, tool_status_name(status));
+    return send_text(c, head, text, err);
+}
+
+/* A tool of this box, allowed by whoever was asked. */
+static void run_nested(struct call *c, const json_t *o, int64_t deadline, struct answer *a)
+{
+    char tool[40];
+    struct toolbox_request r = *c->r;
+    snprintf(tool, sizeof tool, "%s", json_string_value(json_object_get(o, "run")));
+    r.tool = tool;
+    r.args = json_object_get(o, "args");
+    r.timeout_s = r.hard_s = (uint32_t)((left_ms(deadline) + 999) / 1000);
+    r.on_output = NULL;
+    r.jobs = false;
+    toolbox_call(c->box, &r, a);
+}
+
+/* The code calls another tool: its name and arguments go up, its result comes back. 0, or
+ * -ERR_TIMEOUT or -ERR_CANCELLED when the whole call is to end. */
+static int answer_question(struct call *c, int64_t deadline, struct err *err)
+{
+    enum { ASKED_MAX = 1000 };
+    json_t *question = NULL, *o = NULL;
+    struct answer a;
+    int rc = json_read(&question, c->reply.part[0], err);
+    buf_consume(&c->p->in, c->p->used);
+    if (rc < 0 || !json_is_object(question)) {
+        json_decref(question);
+        return err_set(err, ERR_PARSE, "the interpreter's question is not understood");
+    }
+    answer_init(&a);
+    json_object_set_new(question, "ask", json_string("tool"));
+    if (!c->r->ask || ++c->asked > ASKED_MAX) {
+        json_decref(question);
+        answer_fail(&a, TOOL_UNAVAILABLE, c->r->ask ? "one piece of code may call at most %d tools"
+                    : "tools can be called only in a session of the daemon", ASKED_MAX);
+    } else {
+        rc = c->r->ask(c->r->arg, question, deadline, &o, err);
+        if (rc < 0)
+            answer_fail(&a, TOOL_CANCELLED, "%s", err->text);
+        else if (json_is_string(json_object_get(o, "run")))
+            run_nested(c, o, deadline, &a);
+        else
+            buf_str(&a.text, json_view(json_object_get(o, "text")));
+    }
+    enum tool_status status = json_is_true(json_object_get(o, "is_error")) ? TOOL_FAILED : a.status;
+    struct err ignored = {0};
+    if (send_answer(c, status, buf_view(&a.text), rc < 0 ? &ignored : err) < 0 && rc == 0)
+        rc = -ERR_STATE;
+    answer_done(&a);
+    json_decref(o);
     return rc;
 }
 
@@ -298,6 +368,14 @@ static enum outcome await(struct call *c, int64_t deadline, struct err *err)
     for (;;) {
         drain(c);
         int rc = take_reply(p, &c->reply, err);
+        if (rc == 1 && c->reply.asks && strcmp(c->reply.nonce, c->nonce) == 0) {
+            rc = answer_question(c, deadline, err);
+            c->reply = (struct reply){0};
+            if (rc == -ERR_TIMEOUT || rc == -ERR_CANCELLED)
+                return rc == -ERR_TIMEOUT ? TIMED_OUT : CANCELLED;
+            if (rc == 0)
+                continue;
+        }
         if (rc == 1) {
             if (strcmp(c->reply.nonce, c->nonce) != 0 || p->used != p->in.len) {
                 c->reply = (struct reply){0}; /* nobody's word */
@@ -421,7 +499,10 @@ static void run_call(struct toolbox *t, struct call *c, const struct toolbox_req
     bool kept = true;
     late_output(c);
     enum outcome how = DIED;
-    if (send_request(c, json_view(json_object_get(r->args, "code")), &err) == 0)
+    c->box = t;
+    c->r = r;
+    buf_reset(&c->p->in);
+    if (send_text(c, c->nonce, json_view(json_object_get(r->args, "code")), &err) == 0)
         how = await(c, io_mono_ns() + limit_s * NS, &err);
     if (how == TIMED_OUT || how == CANCELLED) {
         kill(c->p->child.pid, SIGINT);

@@ -1,8 +1,10 @@
 """Runs code that arrives on a socket and says how it went; started by python.c with -I -S.
 
-A request is a line "NONCE LENGTH" and that many bytes of source. The answer is a line
-"NONCE THREADS VALUE ERROR TRACE FIGURES": how many threads of Python's own go on, then byte
-lengths (-1 = none), and those bytes in that order.
+A request is a line "NONCE LENGTH" and that many bytes of source. While it runs, the code may
+call other tools: "NONCE ? LENGTH" and {"name", "pos", "args"} go out, "NONCE ! STATUS LENGTH"
+and the result's text come back. The answer is a line "NONCE THREADS VALUE ERROR TRACE FIGURES":
+how many threads of Python's own go on, then byte lengths (-1 = none), and those bytes in that
+order.
 Output of the code goes to descriptors 1 and 2 and is read there. Modules that a plain call
 does not need are imported when it does: the start takes a few milliseconds.
 
@@ -51,7 +53,9 @@ def main():
     out, err = sys.stdout, sys.stderr
     home = getpid()
     genuine_modules = {}
-    running = False
+    running = talking = interrupted = False
+    current = b""
+    lock = _thread.allocate_lock()
     number = 0
     figure = 0
     pending = bytearray()
@@ -66,7 +70,10 @@ def main():
     at_start = (dict(sys.modules), sys.path[:], sys.meta_path[:], sys.path_hooks[:])
 
     def interrupt(signum, frame):
-        if running:
+        nonlocal interrupted
+        if talking:
+            interrupted = True  # raised when the answer is read whole
+        elif running:
             raise KeyboardInterrupt
 
     def fill():
@@ -75,17 +82,25 @@ def main():
             leave(0)
         pending.extend(piece)
 
-    def next_request():
+    def next_message():
+        """The words of the line, and the text that follows it."""
         while b"\n" not in pending:
             fill()
         line, _, rest = bytes(pending).partition(b"\n")
         pending[:] = rest
-        nonce, length = line.split()
-        while len(pending) < int(length):
+        words = line.split()
+        length = int(words.pop())
+        while len(pending) < length:
             fill()
-        code = bytes(pending[:int(length)])
-        del pending[:int(length)]
-        return nonce, code.decode("utf-8", "replace")
+        text = bytes(pending[:length])
+        del pending[:length]
+        return words, text.decode("utf-8", "replace")
+
+    def next_request():
+        while True:
+            words, text = next_message()
+            if len(words) == 1:  # others are answers that nobody waits for any more
+                return words[0], text
 
     def reply(nonce, *parts):
         parts = [None if p is None else p.encode("utf-8", "backslashreplace") for p in parts]
@@ -94,6 +109,77 @@ def main():
         left += b"".join(p for p in parts if p)
         while left:
             left = left[write(control, left):]
+
+    def encode(v, depth=0):
+        """JSON; without the module, which lies where the code can change it."""
+        if depth > 30:
+            raise ValueError("arguments of a tool are nested too deeply")
+        if isinstance(v, str):
+            out = []
+            for c in v.encode("utf-8", "replace").decode():
+                out.append("\\" + c if c in '"\\' else c if c >= " " else "\\u%04x" % ord(c))
+            return '"%s"' % "".join(out)
+        if v is None or isinstance(v, bool):
+            return {None: "null", True: "true", False: "false"}[v]
+        if isinstance(v, int):
+            return "%d" % v
+        if isinstance(v, float) and v - v == 0:
+            return repr(float(v))
+        if isinstance(v, (list, tuple)):
+            return "[%s]" % ", ".join([encode(x, depth + 1) for x in v])
+        if isinstance(v, dict):
+            return "{%s}" % ", ".join([encode(str(k)) + ": " + encode(x, depth + 1)
+                                       for k, x in v.items()])
+        raise TypeError("a tool takes text, numbers, booleans, lists and dicts, not %s"
+                        % type(v).__name__)
+
+    class ToolError(RuntimeError):
+        """What a tool said when it failed."""
+
+    ToolError.__module__, ToolError.__qualname__ = "tools", "ToolError"
+
+    def call_tool(name, pos, args):
+        nonlocal talking, interrupted
+        text = encode({"name": name, "pos": list(pos), "args": args}).encode()
+        with lock:
+            if not running or getpid() != home:
+                raise RuntimeError("tools can be called only while a call runs, in its process")
+            mine = current
+            talking = True
+            try:
+                left = b"%s ? %d\n" % (mine, len(text)) + text
+                while left:
+                    left = left[write(control, left):]
+                words = []
+                while words[:2] != [mine, b"!"]:
+                    words, text = next_message()
+            finally:
+                talking = False
+        if interrupted:
+            interrupted = False
+            raise KeyboardInterrupt
+        if words[2] not in (b"ok", b"running"):
+            raise ToolError(text)
+        return text
+
+    class Tools:
+        """The session's other tools as functions: tools.search(query="...") gives the text
+        that the tool would show, or raises tools.Error with it."""
+        Error = ToolError
+
+        def __getattr__(self, name):
+            if name.startswith("_"):
+                raise AttributeError(name)
+
+            def tool(*pos, **args):
+                return call_tool(name, pos, args)
+            tool.__name__ = tool.__qualname__ = name
+            return tool
+
+        def __repr__(self):
+            return "<tools: tools.search(query='...') calls the tool search, and so on>"
+
+    module.tools = Tools()
 
     def take_back():
         """What a call may have left to act on the next one."""
@@ -238,6 +324,8 @@ def main():
     sys.path.insert(0, "")
     while True:
         nonce, code = next_request()
+        current = nonce
+        interrupted = False
         try:
             value, error, trace, saved = run(code)
         except KeyboardInterrupt:  # it came as the code ended

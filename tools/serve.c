@@ -2,6 +2,7 @@
 #include "tools/serve.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@ struct serve {
     struct buf in;
     char *workspace; /* owned: as the last request named it */
     bool failed;     /* the other side is gone */
+    int64_t questions; /* asked so far */
 };
 
 /* One request's fields. */
@@ -90,6 +92,65 @@ static void send_answer(struct serve *s, int64_t id, const struct answer *a, int
     if (o)
         json_object_set_new(o, "us", json_integer(ns / 1000));
     send_line(s, o);
+}
+
+/* Takes the line at the front of `b` if it answers question n: 1; 0 when it is another's. */
+static int take_line(struct buf *b, size_t nl, int64_t n, json_t **answer, struct err *err)
+{
+    json_t *o = NULL;
+    int rc = json_read(&o, str_sub(buf_view(b), 0, nl), err);
+    buf_consume(b, nl + 1);
+    if (rc < 0)
+        return rc;
+    if (json_object_get(o, "cancel"))
+        rc = err_set(err, ERR_CANCELLED, "cancelled");
+    else if (json_integer_value(json_object_get(o, "answer")) == n)
+        rc = 1;
+    if (rc == 1)
+        *answer = o;
+    else
+        json_decref(o);
+    return rc;
+}
+
+/* Within a call: sends a question up and waits for its answer. */
+static int ask(void *arg, json_t *question, int64_t deadline, json_t **answer, struct err *err)
+{
+    struct watcher *w = arg;
+    struct serve *s = w->s;
+    struct buf in;
+    int rc = 0;
+    int64_t n = ++s->questions;
+    if (question)
+        json_object_set_new(question, "n", json_integer(n));
+    if (question)
+        json_object_set_new(question, "id", json_integer((json_int_t)w->id));
+    send_line(s, question);
+    buf_init(&in, LIMIT_LINE_BYTES);
+    while (rc == 0 && !s->failed) {
+        char chunk[65536];
+        size_t nl = str_find(buf_view(&in), STR("\n"), 0);
+        int64_t left = (deadline - io_mono_ns()) / 1000000;
+        struct pollfd p = {s->o->in, POLLIN, 0};
+        if (nl != STR_NONE) {
+            rc = take_line(&in, nl, n, answer, err);
+            continue;
+        }
+        if (left <= 0)
+            rc = err_set(err, ERR_TIMEOUT, "the call's time is over");
+        else if (poll(&p, 1, left < 60000 ? (int)left + 1 : 60000) <= 0)
+            continue;
+        ssize_t r = rc == 0 ? read(s->o->in, chunk, sizeof chunk) : 0;
+        if (r > 0)
+            buf_add(&in, chunk, (size_t)r);
+        else if (rc == 0 && !(r < 0 && (errno == EINTR || errno == EAGAIN)))
+            s->failed = true;
+        if (rc == 0)
+            rc = buf_check(&in, "answer", err);
+    }
+    buf_str(&s->in, buf_view(&in)); /* what came behind the answer is a request's */
+    buf_done(&in);
+    return rc == 1 ? 0 : s->failed ? err_set(err, ERR_STATE, "nobody answers any more") : rc;
 }
 
 /* Another workspace, or a wish to: all state goes. */
@@ -174,6 +235,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
             .ahead = q->ahead,
             .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
             .on_output = q->stream ? on_output : NULL,
+            .ask = s->o->cancels ? ask : NULL, /* those who can be asked can cancel too */
             .arg = &w,
             .cancel_fd = s->o->cancels ? s->o->in : -1,
         };
@@ -227,7 +289,8 @@ static void handle(struct serve *s, struct str line, bool more)
         json_decref(o);
         return;
     }
-    if (json_object_get(o, "cancel")) { /* came too late: the call has ended */
+    /* Came too late: the call has ended. */
+    if (json_object_get(o, "cancel") || json_object_get(o, "answer")) {
         json_decref(o);
         return;
     }

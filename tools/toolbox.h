@@ -49,6 +49,14 @@ NODISCARD int toolbox_set_index(struct toolbox *t, const char *index, struct err
 /* Output as it comes, for people who watch. */
 typedef void (*toolbox_output)(void *arg, int stream, struct str piece);
 
+/*
+ * A question to whoever leads the calls, answered while the call waits: another tool for
+ * Python code, a function of a search provider. Takes the question; *answer is new. -ERR_*
+ * when the deadline (monotonic ns) passes or the call is cancelled.
+ */
+typedef int (*toolbox_ask)(void *arg, json_t *question, int64_t deadline, json_t **answer,
+                           struct err *err);
+
 struct toolbox_request {
     const char *tool;
     const json_t *args; /* already checked against the schema */
@@ -61,7 +69,8 @@ struct toolbox_request {
     struct str content; /* of a spill that `open` is to show, kept by another process */
     const json_t *ahead; /* [{"tool", "args"}]: calls that follow, fetched for meanwhile; or NULL */
     toolbox_output on_output; /* may be NULL */
-    void *arg;
+    toolbox_ask ask;          /* NULL = there is nobody to ask */
+    void *arg;                /* of both */
     int cancel_fd; /* readable = stop the call; -1 = none */
 };
 void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct answer *a);

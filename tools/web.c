@@ -42,7 +42,7 @@ void web_free(struct web *w)
 
 bool web_can_search(const struct toolbox *t)
 {
-    return t->opts.providers && (t->opts.web || t->opts.cassette);
+    return t->opts.providers != NULL;
 }
 
 /* One request, from the cassette or the network; recorded when asked to. */
@@ -213,23 +213,53 @@ int web_fetch(struct toolbox *t, struct str url, bool source, int cancel_fd, str
 
 struct searching {
     struct toolbox *t;
-    int cancel_fd;
+    const struct toolbox_request *r;
+    int64_t deadline;
 };
 
 static int fetch_for_search(void *arg, struct http_request *q, struct http_reply *out,
                             struct err *err)
 {
     struct searching *s = arg;
+    *out = (struct http_reply){.status = 0};
+    if (!s->t->opts.web && !s->t->opts.cassette)
+        return err_set(err, ERR_DENIED, "the policy gives search and open no network");
     q->timeout_s = SEARCH_S;
     q->max_bytes = LIMIT_PAGE_BYTES;
-    q->cancel_fd = s->cancel_fd;
+    q->cancel_fd = s->r->cancel_fd;
     return fetch_once(s->t, q, out, err);
 }
 
-int web_search(struct toolbox *t, struct str query, unsigned n, struct str source, int cancel_fd,
+static int function_for_search(void *arg, size_t provider, const char *function, json_t *args,
+                               json_t **value, struct err *err)
+{
+    struct searching *s = arg;
+    json_t *o = NULL, *q = args ? json_pack("{s:s, s:I, s:s, s:o}", "ask", "lua", "provider",
+                                            (json_int_t)provider, "function", function, "args",
+                                            args) : NULL;
+    if (!q)
+        return err_nomem(err);
+    if (!s->r->ask) {
+        json_decref(q);
+        return err_set(err, ERR_UNSUPPORTED, "a provider of type lua works in the daemon only");
+    }
+    int rc = s->r->ask(s->r->arg, q, s->deadline, &o, err);
+    const json_t *v = json_object_get(o, "value"), *e = json_object_get(o, "error");
+    if (rc == 0 && json_is_string(e))
+        rc = err_set(err, ERR_PARSE, "%.300s", json_string_value(e));
+    else if (rc == 0 && !v)
+        rc = err_set(err, ERR_PARSE, "the provider's function gave nothing");
+    else if (rc == 0)
+        *value = json_incref((json_t *)(uintptr_t)v);
+    json_decref(o);
+    return rc;
+}
+
+int web_search(struct toolbox *t, const struct toolbox_request *r, struct str query, unsigned n,
                void (*hit)(void *arg, const struct browse_hit *h), void *arg, struct err *err)
 {
-    struct searching s = {t, cancel_fd};
-    return provider_search(str_c(t->opts.providers), query, n, source, fetch_for_search, &s, hit,
-                           arg, err);
+    struct searching s = {t, r, io_mono_ns() + 2 * SEARCH_S * 1000000000LL};
+    const struct provider_means means = {fetch_for_search, function_for_search, &s};
+    return provider_search(str_c(t->opts.providers), query, n,
+                           json_view(json_object_get(r->args, "source")), &means, hit, arg, err);
 }

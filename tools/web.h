@@ -11,10 +11,10 @@
 struct web; /* what is remembered of sites */
 void web_free(struct web *w);
 
-/* Whether a search provider is set up (or a cassette stands in for it). */
+/* Whether a search provider is set up. */
 bool web_can_search(const struct toolbox *t);
-NODISCARD int web_search(struct toolbox *t, struct str query, unsigned n, struct str source,
-                         int cancel_fd, void (*hit)(void *arg, const struct browse_hit *h),
+NODISCARD int web_search(struct toolbox *t, const struct toolbox_request *r, struct str query,
+                         unsigned n, void (*hit)(void *arg, const struct browse_hit *h),
                          void *arg, struct err *err);
 NODISCARD int web_fetch(struct toolbox *t, struct str url, bool source, int cancel_fd,
                         struct page **out, struct err *err);

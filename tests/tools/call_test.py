@@ -163,6 +163,40 @@ class Unconfined(unittest.TestCase):
         self.assertIn("bad.yaml:1: 'providers' must be a list", got["text"])
         self.assertEqual(got["rc"], 3)
 
+    def test_lua_function_as_search_engine(self):
+        engines = tempfile.TemporaryDirectory(prefix="agentd-test-")
+        self.addCleanup(engines.cleanup)
+        with open(engines.name + "/engine.lua", "w") as f:
+            f.write("function request(query, count, source)\n"
+                    "  if query == 'loop' then while true do end end\n"
+                    "  if query == 'bomb' then return {url = string.rep('x', 1000000000)} end\n"
+                    "  if query == 'fail' then error('no luck') end\n"
+                    "  if query == 'odd' then return 5 end\n"
+                    "  if query == 'qqempty zz' then return {} end\n"
+                    "  return {{title = 'T ' .. query, url = 'http://example.org/' .. count,\n"
+                    "           snippet = source, date = '2024'},\n"
+                    "          {title = 'bad', url = 'file:///etc/passwd'}, 7}\nend\n")
+        with open(engines.name + "/s.yaml", "w") as f:
+            f.write("providers:\n  - name: mine\n    type: lua\n    file: engine.lua\n")
+        options = ("--search", engines.name + "/s.yaml")
+        got = self.call("search", {"query": "r\u00edver", "topn": 3}, *options)
+        self.assertIn("  * \u30100\u2020T r\u00edver; publish_date: 2024\u2020example.org\u3011 web",
+                      got["text"])
+        self.assertNotIn("passwd", got["text"])
+        for query, words in (("loop", "step"), ("bomb", "memory"), ("fail", "no luck"),
+                             ("odd", "request() must return a table")):
+            got = self.call("search", {"query": query}, *options)
+            self.assertTrue(got["is_error"], got)
+            self.assertIn("search provider 'mine'", got["text"])
+            self.assertIn(words, got["text"])
+        self.assertNotIn("\u2020", self.call("search", {"query": "qqempty zz"}, *options)["text"])
+        for text, words in (("    file: nope.lua\n", "nope.lua"), ("", "needs 'file'")):
+            with open(engines.name + "/bad.yaml", "w") as f:
+                f.write("providers:\n  - type: lua\n" + text)
+            got = self.call("search", {"query": "x"}, "--search", engines.name + "/bad.yaml")
+            self.assertIn("bad.yaml:", got["error"])
+            self.assertIn(words, got["error"])
+
     def test_tools_of_the_daemon(self):
         state = self.dir + "/state"
         os.mkdir(state)
@@ -276,7 +310,11 @@ class Proxied(unittest.TestCase):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 test.seen.append(self.path)
+                self.path = self.path.split("?")[0]
                 there = {"/ok": b"<title>Ok</title>reached",
+                         "/search": json.dumps({"results": [{
+                             "title": "Hit", "url": "http://%s:%d/ok" % (test.address, test.port),
+                             "content": "found"}]}).encode(),
                          "/go": ("http://127.0.0.2:%d/ok" % test.port),
                          "/meta": "http://169.254.169.254/latest"}.get(self.path)
                 self.send_response(302 if isinstance(there, str) else 200 if there else 404)
@@ -317,6 +355,27 @@ class Proxied(unittest.TestCase):
             self.assertIn(want, got["text"])
             self.assertNotIn("reached", got["text"])
         self.assertEqual(self.seen.count("/ok"), 2)
+
+    def test_search_engines_through_the_proxy(self):
+        base = "http://%s:%d" % (self.address, self.port)
+        with open(self.dir + "/engine.lua", "w") as f:
+            f.write("function request(q) return {url = '%s/search?lua=' .. q} end\n"
+                    "function results(a, q, n)\n  local out = {}\n  for i, r in ipairs(a.results)"
+                    " do out[i] = {title = r.title .. q, url = r.url, snippet = r.content} end\n"
+                    "  return out\nend\n" % base)
+        for text, want in (("type: searxng\n    url: %s" % base, "Hit; publish_date: none"),
+                           ("type: json\n    url: \"%s/search?x={query}\"\n    snippet: content"
+                            % base, "Hit; publish_date: none"),
+                           ("type: lua\n    file: engine.lua", "Hitbird; publish_date: none")):
+            with open(self.dir + "/s.yaml", "w") as f:
+                f.write("providers:\n  - name: p\n    " + text + "\n")
+            got = call("search", {"query": "bird"}, "--policy", self.policy, "--workspace", self.dir,
+                       "--search", self.dir + "/s.yaml")
+            self.assertIn(want, got["text"], text)
+            self.assertIn("found", got["text"])
+            self.assertEqual(got["level"], "full")
+        self.assertEqual(self.seen, ["/search?format=json&q=bird&categories=general",
+                                     "/search?x=bird", "/search?lua=bird"])
 
     def test_commands_go_through_the_proxy_and_nowhere_else(self):
         fetch = ("python3 -c \"import urllib.request as u; print(u.urlopen('http://%s:%d/ok', "

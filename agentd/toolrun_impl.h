@@ -1,0 +1,86 @@
+/*
+ * toolrun_impl.h - what toolrun.c and toolnest.c share. Only they include it.
+ */
+#ifndef AGENTD_TOOLRUN_IMPL_H
+#define AGENTD_TOOLRUN_IMPL_H
+
+#include "agentd/toolnotes.h"
+#include "agentd/toolrun.h"
+#include "base/mem.h"
+#include "tools/toolbox.h"
+
+struct searchlua;
+
+enum call_state { QUEUED, STARTING, RUNNING, ENDING, HOOKED };
+
+struct toolrun_call {
+    struct toolrun_call *next;
+    struct toolrun *t;
+    enum call_state state;
+    char *name;          /* owned, as the model wrote it */
+    const struct tool *tool; /* NULL when there is no such tool */
+    json_t *args;        /* owned; NULL when malformed */
+    char misfit[512];    /* why args is NULL */
+    bool approved, cancelled, streamed;
+    struct toolrun_cbs cbs;
+    int64_t started_ns;
+    struct answer answer;
+    bool is_finish;
+    /* `open` of a spill: first it is read in the work cell, then shown in the web cell. */
+    enum { NO_SPILL, READ_SPILL, HAVE_SPILL } spill;
+    struct buf content; /* the spill's text, once read */
+    int64_t request;            /* number of its request to the driver */
+    struct toolrun_call *outer; /* nested: the call whose code made it; NULL when that ended */
+    int64_t question;           /* nested: number of the outer call's question */
+};
+
+/* One of the two places where tools run. */
+struct place {
+    struct toolrun *t;
+    struct tooldriver *driver; /* NULL until first needed */
+    struct netproxy *proxy;    /* owned; of the cell in being, NULL without one */
+    bool used;                 /* it has run before: a new start loses state */
+    bool told;                 /* the audit knows of the cell in being */
+    bool held;                 /* the driver stays at work for the call behind this one */
+};
+
+struct toolrun {
+    struct toolrun_opts o; /* strings owned by `text` */
+    struct arena text;
+    const struct tool_profile *profile;
+    struct place work, web;
+    struct toollua *lua;    /* owned; NULL without Lua tools */
+    struct hooks *hooks;    /* owned; NULL without hooks */
+    struct searchlua *search_lua; /* owned; NULL without such providers */
+    struct toolrun_call *queue, **tail;
+    struct toolrun_call *nested; /* a call made by the code of the queue's head, or NULL */
+    struct toolrun_call *ending; /* whose callback runs */
+    struct ev_timer *kick, *guard;
+    json_t *plan;
+    struct toolnotes_shown shown;
+    struct buf notices;
+    unsigned jobs, finish_tries, undos;
+    int64_t next_request;
+    bool closing;
+};
+
+/* The row of a tool that this session has, and the schema it shows; NULL without. */
+const struct tool *toolrun_find(const struct toolrun *t, struct str name, const char **schema);
+/* A call that is in no queue yet; NULL without memory. */
+struct toolrun_call *toolrun_new_call(struct toolrun *t, const char *tool, struct str args,
+                                      bool approved, const struct toolrun_cbs *cbs);
+/* From arguments and policy on; ends in toolrun_done(), perhaps at once. */
+void toolrun_run_call(struct toolrun_call *c);
+/* The one end of every call. */
+void toolrun_done(struct toolrun_call *c);
+/* Where a call is at the moment. */
+struct place *toolrun_place_of(const struct toolrun_call *c);
+void toolrun_audit(void *arg, const char *record);
+
+/* toolnest.c: a running call wants something of us: a tool for its code, a function for its
+ * search. The answer goes back over its driver. */
+void toolnest_question(struct toolrun_call *c, const json_t *o);
+/* A nested call that belongs to the outer call's own place is carried out there. */
+void toolnest_lend(struct toolrun_call *c);
+
+#endif
