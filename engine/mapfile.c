@@ -161,13 +161,13 @@ int mapfile_check(const struct mapfile *m, struct err *err)
         return err_sys(err, "stat '%s'", m->path);
     if ((uint64_t)st.st_size != m->n)
         return err_set(err, ERR_CORRUPT, "'%s' changed size while in use: expected %llu bytes, "
-                       "found %llu; put the whole file back and open the model again", m->path,
+                       "found %llu; put the whole file back and restart", m->path,
                        (unsigned long long)m->n, (unsigned long long)st.st_size);
     if (st.st_mtim.tv_sec != m->time.tv_sec || st.st_mtim.tv_nsec != m->time.tv_nsec)
         return err_set(err, ERR_CORRUPT, "'%s' was rewritten while in use; replace model files "
-                       "by rename and open the model again", m->path);
+                       "by rename, and restart", m->path);
     if (m->guard && atomic_load(&m->guard->lost))
         return err_set(err, ERR_CORRUPT, "a part of '%s' could not be read: the file was cut "
-                       "for a while, or its disk fails; open the model again", m->path);
+                       "for a while, or its disk fails; restart", m->path);
     return 0;
 }

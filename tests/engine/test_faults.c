@@ -82,9 +82,25 @@ static void each_fault_leaves_its_fingerprint(void **state)
     tiny_close(t);
 }
 
+/* Compares each selection, as it is made, with the twin's. */
+struct judge {
+    const struct twin_sets *want;
+    uint32_t n_seen, n_wrong;
+};
+
+static void judge(void *arg, const struct model_selected *s)
+{
+    struct judge *j = arg;
+    bool same = s->n_set == (uint32_t)j->want->n_set[s->layer][s->pos];
+    for (uint32_t i = 0; same && i < s->n_set; i++)
+        same = s->set[i] == (uint32_t)j->want->set[s->layer][s->pos][i];
+    j->n_seen++;
+    j->n_wrong += !same;
+}
+
 /* The engine's logits of `at` and of the last position. */
 static void engine_run(struct tiny *t, const int32_t *tok, uint32_t n, uint32_t at,
-                       float out[2][512])
+                       float out[2][512], struct judge *watch)
 {
     struct err e = {0};
     struct pool *pool = NULL;
@@ -99,6 +115,8 @@ static void engine_run(struct tiny *t, const int32_t *tok, uint32_t n, uint32_t 
     ASSERT_OK(kvcache_open(&kv, &t->w.hp, &c, &e), &e);
     ASSERT_OK(forward_open(&f, &t->w, k, kv, &o, &e), &e);
     ASSERT_OK(kvseq_init(&s, kv, &e), &e);
+    f->watch = watch ? judge : NULL;
+    f->watch_arg = watch;
     ASSERT_OK(kvseq_reserve(&s, 0, n, &e), &e);
     struct forward_run run = {&s, 0, n, 0};
     ASSERT_OK(forward_main(f, &run, 1, tok, &e), &e);
@@ -119,7 +137,7 @@ static double compare(struct tiny *t, double want[2][TWIN_W])
     double worst = 0;
     tiny_prompt(tok, 96);
     twin_run(&t->w, tok, 96, TWIN_RIGHT, 15, want);
-    engine_run(t, tok, 96, 15, got);
+    engine_run(t, tok, 96, 15, got, NULL);
     for (int i = 0; i < 2; i++)
         for (int v = 0; v < 512; v++)
             worst = fmax(worst, fabs((double)got[i][v] - want[i][v]));
@@ -135,6 +153,32 @@ static void relatives_agree_with_the_twin(void **state)
         print_message("%s: largest difference of a logit %.2g\n", testmodel_name(kind),
                       worst);
         assert_true(worst < 5e-5);
+        tiny_close(t);
+    }
+}
+
+/* Not samples of the selections: each of them, of every layer and position. */
+static void every_selection_is_the_twins(void **state)
+{
+    (void)state;
+    static const enum testmodel_kind kinds[] = {TESTMODEL_V32, TESTMODEL_GLM};
+    static const uint32_t layers[] = {4, 3}; /* GLM's third has no indexer */
+    int32_t tok[96];
+    tiny_prompt(tok, 96);
+    for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
+        struct tiny *t = tiny_open(kinds[k]);
+        struct twin_sets *sets = calloc(1, sizeof *sets);
+        assert_non_null(sets);
+        double want[2][TWIN_W];
+        float got[2][512];
+        struct judge j = {.want = sets};
+        twin_run_sets(&t->w, tok, 96, TWIN_RIGHT, 15, want, sets);
+        engine_run(t, tok, 96, 15, got, &j);
+        print_message("%s: %u selections, %u unlike the twin's\n", testmodel_name(kinds[k]),
+                      j.n_seen, j.n_wrong);
+        assert_int_equal(j.n_seen, layers[k] * 96);
+        assert_int_equal(j.n_wrong, 0);
+        free(sets);
         tiny_close(t);
     }
 }
@@ -164,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_fault_leaves_its_fingerprint),
         cmocka_unit_test(relatives_agree_with_the_twin),
+        cmocka_unit_test(every_selection_is_the_twins),
         cmocka_unit_test(group_scores_by_both_rules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,6 +47,11 @@ struct twin {
     int set[TWIN_N][TWIN_N], n_set[TWIN_N];
 };
 
+/* Every layer's sets, when somebody wants them. */
+struct twin_sets {
+    int set[8][TWIN_N][TWIN_N], n_set[8][TWIN_N];
+};
+
 static const float *twin_row(const struct tensor *t, uint64_t r)
 {
     return (const float *)t->data + r * t->ne[0];
@@ -326,8 +331,9 @@ static void twin_moe(const struct twin *w, uint32_t layer, const double *x, doub
 }
 
 /* Runs n tokens; logits of position `at` go to out[0], of the last to out[1]. */
-static void twin_run(const struct weights *weights, const int32_t *tok, int n,
-                     enum twin_fault fault, int at, double out[2][TWIN_W])
+static void twin_run_sets(const struct weights *weights, const int32_t *tok, int n,
+                          enum twin_fault fault, int at, double out[2][TWIN_W],
+                          struct twin_sets *sets)
 {
     struct twin *w = calloc(1, sizeof *w);
     assert_non_null(w);
@@ -354,6 +360,10 @@ static void twin_run(const struct weights *weights, const int32_t *tok, int n,
             for (uint32_t d = 0; d < dim; d++)
                 w->x[t][d] += y[d];
         }
+        if (sets) {
+            memcpy(sets->set[l], w->set, sizeof w->set);
+            memcpy(sets->n_set[l], w->n_set, sizeof w->n_set);
+        }
     }
     for (int i = 0; i < 2; i++) {
         twin_rms(w->x[i ? n - 1 : at], &weights->norm, a, (int)dim,
@@ -361,6 +371,12 @@ static void twin_run(const struct weights *weights, const int32_t *tok, int n,
         twin_mat(&weights->head, a, out[i]);
     }
     free(w);
+}
+
+static inline void twin_run(const struct weights *weights, const int32_t *tok, int n,
+                            enum twin_fault fault, int at, double out[2][TWIN_W])
+{
+    twin_run_sets(weights, tok, n, fault, at, out, NULL);
 }
 
 #endif
