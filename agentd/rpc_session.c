@@ -203,6 +203,7 @@ int rpc_session_close(struct rpc_call *c)
         return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     if (!s->closed && session_log(s, NULL, NULL, "session.closed", json_object(), &err) < 0)
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
+    session_tools_close(s); /* its cells, with all that runs in them */
     if (infer_state(c->d->infer) == INFER_READY)
         infer_forget(c->d->infer, s->id);
     c->result = json_pack("{s:I}", "seq", (json_int_t)s->head);

@@ -3,6 +3,7 @@ and, as the control, through a tool call of a daemon whose configuration switche
 off; what happened is judged from outside wherever something outside can show it. A case passes
 when the cell stopped the attack and the control got through: a control that fails proves
 nothing and is a failure of the test."""
+import ctypes
 import hashlib
 import json
 import os
@@ -18,6 +19,14 @@ import time
 
 PYTHON = "/usr/bin/python3"
 PATIENCE = 120
+
+
+LIBC = ctypes.CDLL(None)
+
+
+def end_with_us():
+    """A test that is killed leaves no daemon behind."""
+    LIBC.prctl(1, signal.SIGTERM)
 
 
 class Daemon:
@@ -46,7 +55,8 @@ class Daemon:
                              "off" if off else "required", "--set", "agent.policies=" + policies]
         with open(self.log, "wb") as log:
             self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                         env=env, pass_fds=pass_fds, cwd=world.root)
+                                         env=env, pass_fds=pass_fds, cwd=world.root,
+                                         preexec_fn=end_with_us)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
         self.data, self.number = b"", 0

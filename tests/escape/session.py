@@ -321,6 +321,76 @@ def t33_leftovers(w):
     os.unlink(os.path.join(w.work, "up"))
 
 
+def counts(pids):
+    """What one daemon and its spawner hold, and what of theirs the machine holds."""
+    fds = [len(os.listdir(f"/proc/{p}/fd")) for p in pids]
+    with open("/proc/self/mountinfo") as f:
+        n_mounts = sum(1 for _ in f)
+    with open("/proc/sysvipc/shm") as f:
+        n_shm = sum(1 for _ in f)
+    return {"descriptors": fds, "mounts": n_mounts, "shared memory": (n_shm, len(os.listdir("/dev/shm"))),
+            "groups": len([g for g in groups() if g.rsplit("-", 2)[1] in {str(p) for p in pids}]),
+            "processes": len([c for p in pids for c in children(p)])}
+
+
+def t33_one_daemon(w):
+    """Sessions come and go in one daemon; AGENTD_CELLS says how many."""
+    d = w.start()
+    pids = [d.proc.pid] + children(d.proc.pid)
+    n = int(os.environ.get("AGENTD_CELLS", "20"))
+
+    def use(i):
+        s = d.new_session()
+        r = d.bash("echo x >/dev/shm/x; (setsid sleep 4249 &); mkfifo /tmp/f; python3 -c "
+                   "'import ctypes; ctypes.CDLL(None).shmget(7, 4096, 0o1666)'; echo ok", session=s)
+        if i % 4 == 0:
+            d.python("kept = 1", session=s)
+        if i % 5 == 0:
+            d.bash("sleep 4249", session=s, background=True)
+        d.rpc("session.close", sessionId=s)
+        return "ok" in r["text"]
+    for i in range(4):
+        use(i)
+    wait_for(lambda: not processes("sleep\x004249"), 10)
+    time.sleep(0.3)
+    before, good = counts(pids), 0
+    for i in range(n):
+        good += use(i)
+    w.check(f"T33 {n} sessions of one daemon worked", good == n, f"{good} of {n}")
+    def same():
+        """The spawner keeps the user namespaces of the last eight owners."""
+        now = counts(pids)
+        return now["descriptors"][0] <= before["descriptors"][0] and \
+            now["descriptors"][1] <= before["descriptors"][1] + 8 and \
+            {**now, "descriptors": 0} == {**before, "descriptors": 0}
+    w.check(f"T33 {n} sessions of one daemon leave nothing", wait_for(same, 10), f"{before} then {counts(pids)}")
+    w.check("T33 nor a process", not processes("sleep\x004249"), str(processes("sleep\x004249")))
+    d.close()
+
+
+def t33_other_namespace(w):
+    """A process id means nothing in another pid namespace: groups of a spawner out here are not
+    taken for stale by one in there, though they share the tree."""
+    if not w.is_root or subprocess.run(["unshare", "-pf", "--mount-proc", "true"], capture_output=True).returncode:
+        return w.skip("T33 groups of another pid namespace", "needs root and a pid namespace")
+    p = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", os.path.join(w.policies, "coding.yaml"),
+                          "--workspace", w.work, "--", "sh", "-c", "touch /workspace/up; exec sleep 4250"])
+    try:
+        wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
+        pids = {str(c) for c in children(p.pid)}
+        held = [g for g in groups() if g.rsplit("-", 2)[1] in pids]
+        if not held:
+            return w.skip("T33 groups of another pid namespace", "no control groups here")
+        rc, out, err, record = w.inside(["echo", "inner"], wrap=["unshare", "-pf", "--mount-proc"])
+        w.check("T33 a cell inside of another pid namespace works", rc == 0 and out == "inner\n", err)
+        w.check("T33 and it did not sweep the groups out here", all(os.path.isdir(g) for g in held) and
+                p.poll() is None and bool(processes("sleep\x004250")), str(held))
+    finally:
+        p.terminate()
+        p.wait()
+        os.unlink(os.path.join(w.work, "up"))
+
+
 def children(pid):
     found = []
     for name in os.listdir("/proc"):
@@ -424,4 +494,5 @@ def t34_weak_hosts(w):
 
 
 if __name__ == "__main__":
-    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t34_weak_hosts])
+    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_one_daemon, t33_other_namespace,
+          t34_weak_hosts])
