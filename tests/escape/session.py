@@ -337,21 +337,22 @@ def t33_one_daemon(w):
     """Sessions come and go in one daemon; AGENTD_CELLS says how many."""
     d = w.start()
     pids = [d.proc.pid] + children(d.proc.pid)
+    mark = f"4249.{os.getpid()}"
     n = int(os.environ.get("AGENTD_CELLS", "20"))
 
     def use(i):
         s = d.new_session()
-        r = d.bash("echo x >/dev/shm/x; (setsid sleep 4249 &); mkfifo /tmp/f; python3 -c "
+        r = d.bash("echo x >/dev/shm/x; (setsid sleep " + mark + " &); mkfifo /tmp/f; python3 -c "
                    "'import ctypes; ctypes.CDLL(None).shmget(7, 4096, 0o1666)'; echo ok", session=s)
         if i % 4 == 0:
             d.python("kept = 1", session=s)
         if i % 5 == 0:
-            d.bash("sleep 4249", session=s, background=True)
+            d.bash("sleep " + mark, session=s, background=True)
         d.rpc("session.close", sessionId=s)
         return "ok" in r["text"]
     for i in range(4):
         use(i)
-    wait_for(lambda: not processes("sleep\x004249"), 10)
+    wait_for(lambda: not processes("sleep\0" + mark), 10)
     time.sleep(0.3)
     before, good = counts(pids), 0
     for i in range(n):
@@ -364,7 +365,7 @@ def t33_one_daemon(w):
             now["descriptors"][1] <= before["descriptors"][1] + 8 and \
             {**now, "descriptors": 0} == {**before, "descriptors": 0}
     w.check(f"T33 {n} sessions of one daemon leave nothing", wait_for(same, 10), f"{before} then {counts(pids)}")
-    w.check("T33 nor a process", not processes("sleep\x004249"), str(processes("sleep\x004249")))
+    w.check("T33 nor a process", not processes("sleep\0" + mark), str(processes("sleep\0" + mark)))
     d.close()
 
 
