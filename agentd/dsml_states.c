@@ -282,6 +282,28 @@ static struct str skip_space(struct dsml *d)
     return str_sub(s, i, SIZE_MAX);
 }
 
+/*
+ * Between tags: skips white space and reads the tag that stands there (TAG_NONE: something
+ * else does). False when the step is over, with what it is to return in *again.
+ */
+static bool tag_between(struct dsml *d, bool bare_too, struct tag *tag, bool *again)
+{
+    struct str s = skip_space(d);
+    *tag = (struct tag){TAG_NONE, 0, true, false};
+    *again = false;
+    if (s.n == 0) {
+        *again = starved(d);
+        return false;
+    }
+    if (ends_here(d, s.p[0])) {
+        *again = end_at_mark(d);
+        return false;
+    }
+    if (s.p[0] == '<')
+        *tag = read_tag(d, s, bare_too);
+    return tag->kind != TAG_PART;
+}
+
 static bool close_block(struct dsml *d, struct tag tag)
 {
     d->at += tag.n;
@@ -297,16 +319,10 @@ static bool close_block(struct dsml *d, struct tag tag)
 
 static bool step_block(struct dsml *d)
 {
-    struct str s = skip_space(d);
-    if (s.n == 0)
-        return starved(d);
-    if (ends_here(d, s.p[0]))
-        return end_at_mark(d);
-    struct tag tag = {TAG_NONE, 0, true, false};
-    if (s.p[0] == '<')
-        tag = read_tag(d, s, d->bare);
-    if (tag.kind == TAG_PART)
-        return false;
+    struct tag tag;
+    bool again;
+    if (!tag_between(d, d->bare, &tag, &again))
+        return again;
     if (tag.kind == TAG_END_BLOCK)
         return close_block(d, tag);
     if (tag.kind == TAG_INVOKE) {
@@ -323,16 +339,10 @@ static bool step_block(struct dsml *d)
 
 static bool step_after(struct dsml *d)
 {
-    struct str s = skip_space(d);
-    if (s.n == 0)
-        return starved(d);
-    if (ends_here(d, s.p[0]))
-        return end_at_mark(d);
-    struct tag tag = {TAG_NONE, 0, true, false};
-    if (s.p[0] == '<')
-        tag = read_tag(d, s, false);
-    if (tag.kind == TAG_PART)
-        return false;
+    struct tag tag;
+    bool again;
+    if (!tag_between(d, false, &tag, &again))
+        return again;
     if (tag.kind == TAG_BLOCK || tag.kind == TAG_INVOKE) {
         dsml_note(d, "a second block of calls was accepted");
         open_calls(d, tag, 0);
@@ -407,17 +417,11 @@ static bool step_head(struct dsml *d)
 
 static bool step_invoke(struct dsml *d)
 {
-    struct str s = skip_space(d);
-    if (s.n == 0)
-        return starved(d);
-    if (ends_here(d, s.p[0]))
-        return end_at_mark(d);
-    struct tag tag = {TAG_NONE, 0, true, false};
-    if (s.p[0] == '<')
-        tag = read_tag(d, s, d->bare);
+    struct tag tag;
+    bool again;
+    if (!tag_between(d, d->bare, &tag, &again))
+        return again;
     switch (tag.kind) {
-    case TAG_PART:
-        return false;
     case TAG_PARAM:
         d->at += tag.n;
         d->state = DSML_STATE_KEY;
