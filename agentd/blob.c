@@ -56,3 +56,11 @@ int blob_get(const char *dir, struct str name, struct buf *out, struct err *err)
         return err_set(err, ERR_CORRUPT, "'%s' does not hold what its name says", path);
     return 0;
 }
+
+void blob_drop(const char *dir, struct str name)
+{
+    char path[PATH_MAX];
+    struct err ignored;
+    if (path_of(dir, name, false, path, &ignored) == 0)
+        unlink(path);
+}

@@ -13,5 +13,7 @@ NODISCARD int blob_put(const char *dir, struct str data, char name[BLOB_NAME],
                        struct err *err);
 /* Reads and checks against the name; -ERR_CORRUPT when they differ. */
 NODISCARD int blob_get(const char *dir, struct str name, struct buf *out, struct err *err);
+/* Nothing refers to it any more. */
+void blob_drop(const char *dir, struct str name);
 
 #endif

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "agentd/loop.h"
+#include "agentd/place.h"
 #include "agentd/rpc_in.h"
 #include "base/io.h"
 #include "base/limits.h"
@@ -222,7 +223,10 @@ int rpc_session_delete(struct rpc_call *c)
         return rpc_fail_err(c, &err, RPC_SESSION_NOT_FOUND, RPC_INTERNAL);
     if (infer_state(c->d->infer) == INFER_READY)
         infer_forget(c->d->infer, s->id);
+    char files[4096];
+    snprintf(files, sizeof files, "%s/sessions/%s", store_dir(c->d->store), s->id);
     session_free(s);
+    place_remove(files);
     return 0;
 }
 
@@ -261,6 +265,25 @@ static bool fork_one(void *arg, const struct store_event *e)
     return f->rc == 0 && !(f->stop && sample);
 }
 
+/* Calls whose results lie behind the place of the fork. */
+static int answer_forked(struct session *to, struct err *err)
+{
+    struct message *m = session_last_assistant(to);
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && m && i < m->n_calls; i++) {
+        if (m->calls[i].answered)
+            continue;
+        rc = session_log(to, m->turn, "fork", "item.completed",
+                         json_pack("{s:s, s:I, s:s, s:s, s:s}", "kind", "result", "step",
+                                   (json_int_t)m->step, "callId", m->calls[i].id, "name",
+                                   m->calls[i].name, "text",
+                                   "[not run: the session was forked before this result]"),
+                         err);
+        m = session_last_assistant(to); /* the log may have moved the messages */
+    }
+    return rc;
+}
+
 int rpc_session_fork(struct rpc_call *c)
 {
     struct session *s, *to = NULL;
@@ -279,19 +302,14 @@ int rpc_session_fork(struct rpc_call *c)
     if (rc == 0 && f.upto.n && !f.stop)
         rc = err_set(&err, ERR_NOTFOUND, "session %s has no message '%.*s'", s->id,
                      STR_ARG(f.upto));
-    if (rc == 0 && session_unanswered(to)) {
-        struct message *m = session_last_assistant(to);
-        for (uint32_t i = 0; rc == 0 && i < m->n_calls; i++)
-            if (!m->calls[i].answered)
-                rc = session_log(to, m->turn, "fork", "item.completed",
-                                 json_pack("{s:s, s:I, s:s, s:s, s:s}", "kind", "result", "step",
-                                           (json_int_t)m->step, "callId", m->calls[i].id, "name",
-                                           m->calls[i].name, "text",
-                                           "[not run: the session was forked before this result]"),
-                                 &err);
-    }
-    if (rc < 0)
+    if (rc == 0)
+        rc = answer_forked(to, &err);
+    if (rc < 0) {
+        struct err ignored;
+        if (to && store_session_delete(c->d->store, str_c(to->id), &ignored) == 0)
+            session_free(to); /* else it stays, with what it has: the store cannot be written */
         return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
+    }
     c->result = json_pack("{s:s, s:I}", "sessionId", to->id, "seq", (json_int_t)to->head);
     return 0;
 }

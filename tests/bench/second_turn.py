@@ -11,7 +11,9 @@ Prints a row each: tokens of the prompt, of these from the cache, milliseconds (
 """
 import os
 import shutil
+import struct
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../integration"))
@@ -19,8 +21,22 @@ from agent import Daemon, bash, history, run  # noqa: E402
 
 LINES = 24
 THOUGHT = "I have read these lines and look at the next ones, since none of them is the last. " * 2
-CONTEXT = ["--set", "engine.context=16384", "--set", "log.level=warn", "--set",
+POSITIONS = 16384
+CONTEXT = ["--set", "engine.context=%d" % POSITIONS, "--set", "log.level=warn", "--set",
            "engine.constrain=false"]
+
+
+def longer(model):
+    """A copy of the file that says POSITIONS."""
+    with open(model, "rb") as f:
+        data = bytearray(f.read())
+    at = data.index(b".context_length") + len(b".context_length")
+    assert struct.unpack_from("<I", data, at)[0] == 4, "context_length is not a u32"
+    struct.pack_into("<I", data, at + 4, POSITIONS)
+    path = os.path.join(tempfile.mkdtemp(prefix="agentd-model-"), "model.gguf")
+    with open(path, "wb") as f:
+        f.write(data)
+    return path
 
 
 def rest(c):
@@ -50,7 +66,7 @@ def tool_turn(model, steps, idle):
                      for i in range(LINES * steps))
     c = d.client()
     s = c.call("session.create", cwd=d.workspace, profile="demo", sampling={"temperature": 0},
-               limits={"maxSteps": steps + 4})["sessionId"]
+               limits={"maxSteps": steps + 4, "maxTokens": 1 << 20})["sessionId"]
     turn = c.call("turn.start", sessionId=s, input="Read notes.txt to its end.")["turnId"]
     assert c.call("turn.wait", turnId=turn)["stopReason"] == "error"
     d.stop()
@@ -79,7 +95,7 @@ def second(model, steps, idle, cold):
 
 
 def main():
-    model = os.path.abspath(sys.argv[1])
+    model = longer(sys.argv[1])
     print("%-28s %8s %8s %10s" % ("second turn", "prompt", "cached", "first ms"))
     for steps in [int(a) // 500 or 1 for a in sys.argv[2:]] or [2, 4, 8, 16]:
         for label, idle, cold in (("after idle re-prefill", True, False),
@@ -87,6 +103,7 @@ def main():
                                   ("cold cache", False, True)):
             rows = [second(model, steps, idle, cold) for _ in range(3)]
             print("%-28s %8d %8d %10.1f" % (label, *min(rows, key=lambda r: r[2])), flush=True)
+    shutil.rmtree(os.path.dirname(model))
 
 
 if __name__ == "__main__":

@@ -149,6 +149,41 @@ def test_damaged_database():
     d.close()
 
 
+def blobs(d):
+    return sorted(f for _, _, files in os.walk(os.path.join(d.root, "state/blobs")) for f in files)
+
+
+def test_deleted_sessions_leave_nothing():
+    d = Daemon([{"match": "two", "steps": [{"calls": [bash("echo 1"), bash("echo 2")] * 20},
+                                           {"text": "t"}]}, *SAY])
+    c = d.client()
+    a, b = open_session(c, d), open_session(c, d)
+    shared, own = "s" * 70000, "o" * 70000
+    run(c, a, shared)
+    run(c, b, shared)
+    both = blobs(d)
+    run(c, a, own)
+    run(c, a, "tool")
+    assert len(blobs(d)) > len(both) and os.path.exists(d.root + "/state/sessions/" + a)
+    c.call("session.delete", sessionId=a)
+    assert blobs(d) == both, "what another session holds stays, the rest goes"
+    assert not os.path.exists(d.root + "/state/sessions/" + a)
+    assert history(c, b)[2]["data"]["text"] == shared
+    c.call("session.delete", sessionId=b)
+    assert blobs(d) == []
+    # a fork that fails is no session; one in the middle of a block answers the other calls
+    s = open_session(c, d)
+    run(c, s, "two")
+    n = len(c.call("session.list")["sessions"])
+    assert refused(c.call, "session.fork", sessionId=s, atMessageId="nobody").code == -32602
+    assert len(c.call("session.list")["sessions"]) == n
+    first = [e for e in history(c, s) if e["data"].get("kind") == "result"][0]["itemId"]
+    fork = c.call("session.fork", sessionId=s, atMessageId=first)["sessionId"]
+    results = [e for e in history(c, fork) if e["data"].get("kind") == "result"]
+    assert len(results) == 40 and run(c, fork, "on")["message"] == "said on"
+    d.close()
+
+
 def test_newer_schema():
     d = Daemon(SAY, profile="chat")
     d.stop()
