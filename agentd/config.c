@@ -74,6 +74,8 @@ static const struct key {
      "folder of tools declared in Lua files; empty = none"},
     {"agent.search", TEXT, AT(agent_search), 0, 0, "", NULL,
      "YAML file of web search providers; empty = none"},
+    {"agent.cassette", TEXT, AT(agent_cassette), 0, 0, "", NULL,
+     "record:FILE keeps what search and open fetch, replay:FILE answers from it; empty = neither"},
     {"agent.sandbox", CHOICE, AT(sandbox), 0, 0, "required", sandbox_names,
      "off runs tools unconfined: for machines that cannot confine and tasks that are trusted"},
     {"agent.unattended", CHOICE, AT(unattended), 0, 0, "wait", unattended_names,

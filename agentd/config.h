@@ -31,7 +31,7 @@ struct config {
     bool idle_prefill, constrain;
     int64_t engine_timeout_ms, engine_stall_ms, engine_retries;
     const char *agent_profile, *policy_dir, *agent_index, *agent_search;
-    const char *agent_tools;
+    const char *agent_tools, *agent_cassette;
     int64_t sandbox, unattended, recall, approval_ms, grace_ms;
     const char *log_level;
 };

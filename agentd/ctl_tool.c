@@ -242,6 +242,8 @@ static int tool_call(int argc, char **argv)
         {"state", 0, OPT_STR, &o.state_dir, "DIR", "Keep spills, pages and notes here."},
         {"tools", 0, OPT_STR, &o.lua_tools, "DIR", "Tools declared in Lua files."},
         {"search", 0, OPT_STR, &o.search, "FILE", "Search engines of the web, as YAML."},
+        {"cassette", 0, OPT_STR, &o.cassette, "record:FILE|replay:FILE",
+         "Keep what search and open fetch, or answer from it."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
         {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},
         {"socket", 0, OPT_STR, &socket, "PATH", "The daemon's socket, with --session."},

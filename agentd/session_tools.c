@@ -72,6 +72,7 @@ static int open_tools(struct session *s, struct err *err)
         .state_dir = state,
         .index = *s->d->config.agent_index ? s->d->config.agent_index : NULL,
         .search = *s->d->config.agent_search ? s->d->config.agent_search : NULL,
+        .cassette = *s->d->config.agent_cassette ? s->d->config.agent_cassette : NULL,
         .lua_tools = *s->d->config.agent_tools ? s->d->config.agent_tools : NULL,
         .only = s->tool_names,
         .notes_dir = notes,

@@ -1,10 +1,13 @@
 /* toolplace.c - where tools run, and whether. */
 #include "agentd/toolplace.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "agentd/hooks.h"
 #include "agentd/policy.h"
@@ -15,8 +18,9 @@
 /* Places inside the web cell. */
 #define DOCS_INSIDE "/documents"
 #define INDEX_INSIDE "/documents.db"
+#define CASSETTE_INSIDE "/cassette"
 
-enum { ARGV_MAX = 20 };
+enum { ARGV_MAX = 24 };
 
 struct toolplace {
     struct sandbox_spec *spec; /* owned; NULL when unconfined */
@@ -169,6 +173,36 @@ static int add_providers(struct toolplace *p, const struct toolrun_opts *o, stru
     return rc;
 }
 
+/* Fetches recorded to a file, or answered from one: of all files outside, the cell sees it. */
+static int add_cassette(struct toolplace *p, const struct toolrun_opts *o, struct err *err)
+{
+    char real[PATH_MAX];
+    if (!o->cassette)
+        return 0;
+    bool record = str_starts(str_c(o->cassette), STR("record:"));
+    if (!record && !str_starts(str_c(o->cassette), STR("replay:")))
+        return err_set(err, ERR_PARSE, "a cassette is record:FILE or replay:FILE, not '%.100s'",
+                       o->cassette);
+    const char *path = o->cassette + sizeof "record:" - 1;
+    int fd = open(path, record ? O_WRONLY | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(err, "cassette '%s'", path);
+    close(fd);
+    if (record)
+        arg(p, "--record");
+    if (!p->spec) {
+        arg2(p, "--cassette", path);
+        return 0;
+    }
+    if (!realpath(path, real))
+        return err_sys(err, "cassette '%s'", path);
+    arg2(p, "--cassette", CASSETTE_INSIDE);
+    int rc = bind(p, real, CASSETTE_INSIDE, record, err);
+    if (rc == 0)
+        p->spec->bind[p->spec->n_binds - 1].owned = true;
+    return rc;
+}
+
 int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool web,
                    struct err *err)
 {
@@ -187,6 +221,8 @@ int toolplace_make(struct toolplace **out, const struct toolrun_opts *o, bool we
         rc = add_index(p, o, err);
     if (rc == 0 && web)
         rc = add_providers(p, o, err);
+    if (rc == 0 && web)
+        rc = add_cassette(p, o, err);
     /* Unconfined, the addresses are still checked by the tool itself. */
     if (rc == 0 && web && (!p->spec || p->spec->net != SANDBOX_NET_NONE))
         arg(p, "--web");

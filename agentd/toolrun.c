@@ -723,6 +723,7 @@ static int copy_opts(struct toolrun *t, const struct toolrun_opts *o, struct err
 {
     const char **texts[] = {&t->o.profile,   &t->o.session, &t->o.workspace, &t->o.state_dir,
                             &t->o.notes_dir, &t->o.index,   &t->o.search,
+                            &t->o.cassette,
                             &t->o.lua_tools};
     t->o = *o;
     json_incref((json_t *)(uintptr_t)t->o.only);

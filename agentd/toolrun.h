@@ -56,6 +56,7 @@ struct toolrun_opts {
     const char *notes_dir;     /* notes of scope workspace; NULL = refused */
     const char *index;         /* local search index, or NULL */
     const char *search;        /* YAML file of search providers, or NULL */
+    const char *cassette;      /* "record:FILE" or "replay:FILE": what is fetched; or NULL */
     const char *lua_tools;     /* folder of tools declared in Lua (toollua.h), or NULL */
     /* One JSON object for each connection that the proxy carried or refused; may be NULL. */
     void (*audit)(void *arg, const char *record);

@@ -246,7 +246,7 @@ class Confined(Unconfined):
     options = ()
 
     def test_cell_is_a_cell(self):
-        got = self.call("bash", {"command": "pwd; id -u; ls /root /home /work 2>&1 | head -3; "
+        got = self.call("bash", {"command": "pwd; id -u; ls /root /home /srv 2>&1 | head -3; "
                                             "ls -d /proc/[0-9]* | wc -l"})
         self.assertIn("/workspace\n1000\n", got["text"])
         self.assertIn("No such file", got["text"])
@@ -376,6 +376,34 @@ class Proxied(unittest.TestCase):
             self.assertEqual(got["level"], "full")
         self.assertEqual(self.seen, ["/search?format=json&q=bird&categories=general",
                                      "/search?x=bird", "/search?lua=bird"])
+
+    def test_cassette(self):
+        base = "http://%s:%d" % (self.address, self.port)
+        tape = self.dir + "/tape"
+        os.mkdir(self.dir + "/ws")
+        with open(self.dir + "/s.yaml", "w") as f:
+            f.write("providers:\n  - name: p\n    type: searxng\n    url: %s\n" % base)
+
+        def run(mode, tool, args, policy):
+            return call(tool, args, "--policy", policy, "--workspace", self.dir + "/ws", "--search",
+                        self.dir + "/s.yaml", "--cassette", mode + tape)
+        asked = (("search", {"query": "bird"}), ("open", {"id": base + "/ok"}))
+        first = [run("record:", *a, self.policy)["text"] for a in asked]
+        self.assertIn("Hit; publish_date", first[0])
+        self.assertIn("reached", first[1])
+        n = len(self.seen)
+        none = self.dir + "/none.yaml"
+        with open(none, "w") as f:
+            f.write("version: 1\nsummary: t\nrequire: full\nworkspace: dir\ntools:\n"
+                    "  open: allow\n  search: allow\n")
+        self.assertEqual([run("replay:", *a, none)["text"] for a in asked], first)
+        self.assertEqual(len(self.seen), n)
+        got = run("replay:", "open", {"id": base + "/other"}, none)
+        self.assertIn("it was not recorded", got["text"])
+        self.assertIn("record:FILE or replay:FILE", call(
+            "open", {"id": base}, "--workspace", self.dir, "--cassette", tape)["text"])
+        self.assertIn("nope", call("open", {"id": base}, "--workspace", self.dir, "--cassette",
+                                   "replay:" + self.dir + "/nope")["text"])
 
     def test_commands_go_through_the_proxy_and_nowhere_else(self):
         fetch = ("python3 -c \"import urllib.request as u; print(u.urlopen('http://%s:%d/ok', "
