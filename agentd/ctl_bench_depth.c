@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agentd/ctl.h"
@@ -58,13 +59,23 @@ static double median(double *x, uint32_t n)
     return x[n / 2];
 }
 
-/* n random tokens, `step` at a time, then cut off again. */
-static int run_tokens(struct measure *m, uint32_t n, uint32_t step, double *rate, struct err *err)
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* n random tokens, `step` at a time, then cut off again. *cpu, seconds of all threads for one
+ * token, falls to what this run took if that is less. */
+static int run_tokens(struct measure *m, uint32_t n, uint32_t step, double *rate, double *cpu,
+                      struct err *err)
 {
     int32_t tok[PREFILL];
     uint32_t depth = engine_seq_len(m->s), vocab = engine_info(m->e)->n_vocab;
     int rc = 0;
     int64_t t = io_mono_ns();
+    double busy = cpu_seconds();
     for (uint32_t at = 0; rc == 0 && at < n; at += step) {
         for (uint32_t i = 0; i < step; i++) {
             m->rng = m->rng * 6364136223846793005u + 1442695040888963407u;
@@ -74,27 +85,29 @@ static int run_tokens(struct measure *m, uint32_t n, uint32_t step, double *rate
         rc = engine_step(m->e, &w, 1, err);
     }
     *rate = n / since(t);
+    busy = (cpu_seconds() - busy) / n;
+    *cpu = *cpu == 0 || busy < *cpu ? busy : *cpu;
     engine_seq_truncate(m->s, depth);
     return rc;
 }
 
 static int one_depth(struct measure *m, unsigned way, struct depth_row *row, struct err *err)
 {
-    double decode[DEPTH_RUNS_MAX], prefill, warm;
+    double decode[DEPTH_RUNS_MAX], prefill, warm, cpu = 0;
     uint32_t len = engine_seq_len(m->s), n = m->r->runs;
     if (!m->quiet)
         fprintf(stderr, "%s, depth %u\n", ways[way].name, row->depth);
     int rc = model_fill_noise(m->s, row->depth - len, 1, err);
     if (rc == 0)
-        rc = run_tokens(m, 2, 1, &warm, err);
+        rc = run_tokens(m, 2, 1, &warm, &cpu, err);
     for (uint32_t i = 0; rc == 0 && i < n; i++)
-        rc = run_tokens(m, TOKENS, 1, &decode[i], err);
+        rc = run_tokens(m, TOKENS, 1, &decode[i], &row->cpu[way], err);
     if (rc < 0)
         return rc;
     row->decode[way] = median(decode, n);
     if (!m->r->prefill_too)
         return 0;
-    rc = run_tokens(m, PREFILL, PREFILL, &prefill, err);
+    rc = run_tokens(m, PREFILL, PREFILL, &prefill, &cpu, err);
     row->prefill[way] = prefill;
     return rc;
 }

@@ -13,6 +13,7 @@ enum { DEPTH_WAYS = 3, DEPTH_ROWS_MAX = 24, DEPTH_RUNS_MAX = 101 };
 struct depth_row {
     uint32_t depth;
     double decode[DEPTH_WAYS], prefill[DEPTH_WAYS]; /* tokens/s */
+    double cpu[DEPTH_WAYS]; /* seconds of all threads for one decoded token, at best */
 };
 
 /* A timeline of `depth` positions: seconds that each act took, at best. */

@@ -23,7 +23,15 @@ void depth_table(const struct depth_report *r, struct buf *out)
         for (unsigned w = 0; w < DEPTH_WAYS; w++)
             buf_printf(out, "  %16.2f  %5.1f%%", r->row[i].decode[w], 100 * share(r, i, w));
     }
-    buf_puts(out, "\n");
+    buf_puts(out, "\n\nprocessor time of a decoded token, ms over all threads at best (busy "
+                  "machines do not change it much)\n");
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        buf_printf(out, "%8u", r->row[i].depth);
+        for (unsigned w = 0; w < DEPTH_WAYS; w++)
+            buf_printf(out, "  %16.2f  %5.1f%%", 1e3 * r->row[i].cpu[w],
+                       100 * r->row[0].cpu[w] / r->row[i].cpu[w]);
+        buf_puts(out, "\n");
+    }
     for (uint32_t i = 0; r->prefill_too && i < r->n_rows; i++) {
         buf_printf(out, "%s%8u", i ? "\n" : "\nprefill of 256, tokens/s\n", r->row[i].depth);
         for (unsigned w = 0; w < DEPTH_WAYS; w++)
@@ -41,12 +49,12 @@ void depth_table(const struct depth_report *r, struct buf *out)
 void depth_csv(const struct depth_report *r, struct buf *out)
 {
     buf_puts(out, "way,threads,load,runs,depth,decode_tokens_per_s,share_of_first,"
-                  "prefill_tokens_per_s\r\n");
+                  "prefill_tokens_per_s,cpu_seconds_per_token\r\n");
     for (unsigned w = 0; w < DEPTH_WAYS; w++)
         for (uint32_t i = 0; i < r->n_rows; i++)
-            buf_printf(out, "\"%s\",%u,%.2f,%u,%u,%.3f,%.4f,%.3f\r\n", depth_way_name(w),
+            buf_printf(out, "\"%s\",%u,%.2f,%u,%u,%.3f,%.4f,%.3f,%.6f\r\n", depth_way_name(w),
                        r->threads, r->load, r->runs, r->row[i].depth, r->row[i].decode[w],
-                       share(r, i, w), r->row[i].prefill[w]);
+                       share(r, i, w), r->row[i].prefill[w], r->row[i].cpu[w]);
 }
 
 void depth_json(const struct depth_report *r, struct buf *out)
@@ -56,9 +64,10 @@ void depth_json(const struct depth_report *r, struct buf *out)
         json_t *rows = json_array();
         for (uint32_t i = 0; i < r->n_rows; i++)
             json_array_append_new(
-                rows, json_pack("{s:i, s:f, s:f, s:f}", "depth", (int)r->row[i].depth,
+                rows, json_pack("{s:i, s:f, s:f, s:f, s:f}", "depth", (int)r->row[i].depth,
                                 "decode_tokens_per_s", r->row[i].decode[w], "share_of_first",
-                                share(r, i, w), "prefill_tokens_per_s", r->row[i].prefill[w]));
+                                share(r, i, w), "prefill_tokens_per_s", r->row[i].prefill[w],
+                                "cpu_seconds_per_token", r->row[i].cpu[w]));
         json_array_append_new(list, json_pack("{s:s, s:o}", "way", depth_way_name(w), "rows",
                                               rows));
     }

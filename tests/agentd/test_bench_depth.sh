@@ -19,6 +19,7 @@ for w in d["ways"]:
     assert [r["depth"] for r in w["rows"]] == [64, 200, 1000], w
     assert all(r["decode_tokens_per_s"] > 0 and r["prefill_tokens_per_s"] > 0 for r in w["rows"])
     assert w["rows"][0]["share_of_first"] == 1
+    assert all(r["cpu_seconds_per_token"] > 0 for r in w["rows"])
 s = d["snapshot"]
 assert s["depth"] == 1000 and s["bytes"] >= s["file_bytes"] * 0.9 > 0, s
 assert s["save_seconds"] > 0 and s["load_seconds"] > 0 and s["fork_seconds"] > 0, s
