@@ -200,7 +200,8 @@ static void on_reload(void *arg, int signo)
 
 /* --- start -------------------------------------------------------------------------------- */
 
-static int open_store(struct run *r, struct err *err)
+/* Where the state lives, made if need be: the spawner must know it, to refuse it to cells. */
+static int choose_state(struct run *r, struct err *err)
 {
     struct daemon *d = &r->d;
     int rc = 0;
@@ -212,14 +213,19 @@ static int open_store(struct run *r, struct err *err)
     } else {
         rc = place_state(r->state, sizeof r->state, err);
     }
+    return rc < 0 ? rc : io_make_dirs(r->state, 0700, err);
+}
+
+static int open_store(struct run *r, struct err *err)
+{
+    struct daemon *d = &r->d;
     struct store_opts so = {
         .dir = r->state,
         .sync_full = d->config.store_sync == CONFIG_SYNC_FULL,
         .allow_network_fs = d->config.store_network_fs,
         .max_bytes = d->config.store_max_bytes,
     };
-    if (rc == 0)
-        rc = store_open(&d->store, &so, err);
+    int rc = store_open(&d->store, &so, err);
     if (rc == 0 && store_damage(d->store))
         LOGE("store", "damage=\"%s\"", store_damage(d->store));
     if (rc == 0)
@@ -291,9 +297,12 @@ static int open_engine(struct run *r, struct err *err)
 
 static int start_spawner(struct run *r, struct err *err)
 {
-    struct spawner_opts so = {0};
+    char real[PATH_MAX];
     if (r->d.config.sandbox == CONFIG_SANDBOX_OFF)
         return 0;
+    if (!realpath(r->state, real))
+        return err_sys(err, "state folder '%s'", r->state);
+    struct spawner_opts so = {.state_dir = real};
     return spawner_start(&r->d.spawner, &so, err);
 }
 
@@ -303,6 +312,8 @@ static int start(struct run *r, struct err *err)
     int rc = load_config(&d->config, r->o, err);
     if (rc == 0)
         rc = crash_init(err);
+    if (rc == 0)
+        rc = choose_state(r, err);
     if (rc == 0)
         rc = start_spawner(r, err);
     if (rc == 0)

@@ -6,14 +6,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agentd/place.h"
 #include "agentd/spawnwire.h"
 #include "base/io.h"
 #include "base/mem.h"
@@ -189,7 +192,14 @@ int spawner_start(struct spawner **out, const struct spawner_opts *o, struct err
         snprintf(hello.tool, sizeof hello.tool, "%s", o->tool);
     else
         beside(hello.tool, o->exe, "agentd-tool");
-    snprintf(hello.state_dir, sizeof hello.state_dir, "%s", o->state_dir ? o->state_dir : "");
+    char usual[PATH_MAX], real[PATH_MAX];
+    struct err ignored = {0};
+    const char *state = o->state_dir;
+    if (!state && place_state(usual, sizeof usual, &ignored) == 0)
+        state = realpath(usual, real);
+    if (state && strlen(state) >= sizeof hello.state_dir)
+        return err_set(err, ERR_LIMIT, "the path of the state folder is too long");
+    snprintf(hello.state_dir, sizeof hello.state_dir, "%s", state ? state : "");
     struct spawner *s = mem_zalloc(sizeof *s);
     if (!s)
         return err_nomem(err);

@@ -33,7 +33,8 @@ struct cell;
 struct spawner_opts {
     const char *exe;  /* takes --role spawner; NULL = agentd-spawner beside us, or we */
     const char *tool;      /* agentd-tool, shown at SANDBOX_TOOL; NULL = beside exe */
-    const char *state_dir; /* never visible inside, never a workspace; may be NULL */
+    const char *state_dir; /* real path; never visible inside, never a workspace; NULL = the
+                            * usual one of place_state(), if there is one */
     uint32_t uid_base;     /* as root: first id of our range; 0 = 700000 */
 };
 

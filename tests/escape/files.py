@@ -57,6 +57,30 @@ def t02_daemon_state(w):
              "sys.exit(1)", control="the host's own pid 1 may be protected too")
 
 
+def t02_state_as_workspace(w):
+    """Nobody gets the daemon's own folders as a workspace, under whatever name."""
+    d = w.start()
+    state = os.path.join(d.root, "state")
+    link = os.path.join(w.root, "to-state")
+    os.symlink(d.root, link)
+    mark = os.path.join(state, "mark")
+    open(mark, "w").close()
+    for cwd in (state, os.path.join(state, "sessions"), d.root, link, link + "/state", link + "/state/../state",
+                w.root, os.path.dirname(w.root), "/", "/var", "/tmp", "/usr/share", "/etc", "/proc/self/root" + state):
+        try:
+            s = d.new_session(cwd)
+            r = d.bash("find /workspace/ -maxdepth 6 -name mark; ls -A /workspace | head -3", session=s)
+        except RuntimeError as e:  # refused at once is as good
+            r = {"status": "unavailable", "text": str(e)}
+        w.check(f"T02 {cwd.replace(w.root, '.')} as a workspace", r["status"] == "unavailable" and
+                "mark" not in r["text"], str(r))
+    off = w.start(off=True)
+    r = off.bash(f"ls {off.root}/state")
+    w.check("T02 control: with the sandbox off its state is there to read", "agentd.db" in r["text"], str(r))
+    d.close()
+    off.close()
+
+
 def t03_sockets(w):
     path = os.path.join(w.outside, "control.sock")
     names = [path, "\0agentd-escape-" + str(os.getpid())]
@@ -307,5 +331,5 @@ def t08_set_id(w):
 
 
 if __name__ == "__main__":
-    main([t01_host_secrets, t02_daemon_state, t03_sockets, t04_descriptors, t05_writing,
+    main([t01_host_secrets, t02_daemon_state, t02_state_as_workspace, t03_sockets, t04_descriptors, t05_writing,
           t06_paths, t07_traps, t08_set_id])
