@@ -67,7 +67,9 @@ struct cell {
 struct spawner {
     pid_t pid;
     int fd;
-    bool dead;
+    bool dead, dying; /* dying: its cells are being told */
+    char exe[SANDBOX_PATH_MAX];
+    struct spawn_hello hello;
     struct ev *ev;
     struct ev_fd *watch;
     void (*on_death)(void *arg);
@@ -182,42 +184,54 @@ static _Noreturn void exec_spawner(const char *exe, int fd)
     _exit(127);
 }
 
-int spawner_start(struct spawner **out, const struct spawner_opts *o, struct err *err)
+/* What the spawner needs to know, once and for every later start. */
+static int prepare(struct spawner *s, const struct spawner_opts *o, struct err *err)
 {
-    char small[SANDBOX_PATH_MAX];
-    beside(small, NULL, "agentd-spawner");
-    const char *exe = o->exe ? o->exe : small[0] ? small : "/proc/self/exe";
-    struct spawn_hello hello = {.uid_base = o->uid_base};
-    if (o->tool)
-        snprintf(hello.tool, sizeof hello.tool, "%s", o->tool);
-    else
-        beside(hello.tool, o->exe, "agentd-tool");
-    char usual[PATH_MAX], real[PATH_MAX];
+    char small[SANDBOX_PATH_MAX], usual[PATH_MAX], real[PATH_MAX];
     struct err ignored = {0};
+    struct spawn_hello *h = &s->hello;
     const char *state = o->state_dir;
+    beside(small, NULL, "agentd-spawner");
+    snprintf(s->exe, sizeof s->exe, "%s", o->exe ? o->exe : small[0] ? small : "/proc/self/exe");
+    h->uid_base = o->uid_base;
+    if (o->tool)
+        snprintf(h->tool, sizeof h->tool, "%s", o->tool);
+    else
+        beside(h->tool, o->exe, "agentd-tool");
     if (!state && place_state(usual, sizeof usual, &ignored) == 0)
         state = realpath(usual, real);
-    if (state && strlen(state) >= sizeof hello.state_dir)
+    if (state && strlen(state) >= sizeof h->state_dir)
         return err_set(err, ERR_LIMIT, "the path of the state folder is too long");
-    snprintf(hello.state_dir, sizeof hello.state_dir, "%s", state ? state : "");
+    snprintf(h->state_dir, sizeof h->state_dir, "%s", state ? state : "");
+    return 0;
+}
+
+static int launch(struct spawner *s, struct err *err)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(err, "spawner: socket pair");
+    s->pid = fork();
+    if (s->pid == 0)
+        exec_spawner(s->exe, pair[1]);
+    close(pair[1]);
+    s->fd = pair[0];
+    s->dead = false;
+    struct spawn_msg m = {.w.kind = SPAWN_HELLO};
+    return s->pid < 0 ? err_sys(err, "spawner: fork")
+                      : send_msg(s, &m, &s->hello, sizeof s->hello, NULL, 0, err);
+}
+
+int spawner_start(struct spawner **out, const struct spawner_opts *o, struct err *err)
+{
     struct spawner *s = mem_zalloc(sizeof *s);
     if (!s)
         return err_nomem(err);
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-        mem_free(s);
-        return err_sys(err, "spawner: socket pair");
-    }
+    s->fd = -1;
     s->queue_tail = &s->queue;
-    s->pid = fork();
-    if (s->pid == 0)
-        exec_spawner(exe, pair[1]);
-    close(pair[1]);
-    s->fd = pair[0];
-    struct spawn_msg m = {.w.kind = SPAWN_HELLO};
-    int rc = s->pid < 0 ? err_sys(err, "spawner: fork") : 0;
+    int rc = prepare(s, o, err);
     if (rc == 0)
-        rc = send_msg(s, &m, &hello, sizeof hello, NULL, 0, err);
+        rc = launch(s, err);
     if (rc < 0) {
         spawner_free(s);
         return rc;
@@ -252,19 +266,29 @@ static void free_cell(struct cell *c)
     mem_free(c);
 }
 
-void spawner_free(struct spawner *s)
+/* Ends the process and forgets what was still to be sent to it. */
+static void end_process(struct spawner *s)
 {
-    if (!s)
-        return;
     ev_fd_free(s->watch);
+    s->watch = NULL;
     io_close(&s->fd); /* end of file is the order to clean up */
     if (s->pid > 0)
         bury(s);
+    s->pid = 0;
     while (s->queue) {
         struct out *o = s->queue;
         s->queue = o->next;
         drop_out(o);
     }
+    s->queue_tail = &s->queue;
+    s->queued = 0;
+}
+
+void spawner_free(struct spawner *s)
+{
+    if (!s)
+        return;
+    end_process(s);
     while (s->cells) {
         struct cell *c = s->cells;
         s->cells = c->next;
@@ -431,7 +455,7 @@ static void dispatch(struct spawner *s, const struct spawn_msg *m, size_t n, int
 static void on_death(struct spawner *s)
 {
     bool freed = false;
-    s->dead = true;
+    s->dead = s->dying = true;
     s->freed = &freed;
     ev_fd_set(s->watch, 0);
     for (;;) {
@@ -445,6 +469,7 @@ static void on_death(struct spawner *s)
             return;
     }
     s->freed = NULL;
+    s->dying = false;
     if (s->on_death)
         s->on_death(s->death_arg);
 }
@@ -495,14 +520,31 @@ int spawner_attach(struct spawner *s, struct ev *ev, void (*death)(void *arg), v
     return 0;
 }
 
+/* A spawner that was killed took its cells along; the next cell gets a new one. */
+static int revive(struct spawner *s, struct err *err)
+{
+    if (!s->dead || s->dying || !s->ev)
+        return 0;
+    end_process(s);
+    int rc = launch(s, err);
+    if (rc == 0)
+        rc = ev_fd_new(&s->watch, s->ev, s->fd, on_ready, s, err);
+    if (rc == 0)
+        flush(s);
+    else
+        s->dead = true;
+    return rc;
+}
+
 /* ---- cells ---- */
 
 int cell_open(struct cell **out, struct spawner *s, const struct sandbox_spec *spec,
               const struct cell_cb *cb, void *arg, struct err *err)
 {
-    struct cell *c = mem_zalloc(sizeof *c);
+    int rc = revive(s, err);
+    struct cell *c = rc == 0 ? mem_zalloc(sizeof *c) : NULL;
     if (!c)
-        return err_nomem(err);
+        return rc < 0 ? rc : err_nomem(err);
     c->s = s;
     c->number = ++s->next_cell;
     c->cb = *cb;
@@ -512,7 +554,7 @@ int cell_open(struct cell **out, struct spawner *s, const struct sandbox_spec *s
     memcpy(c->env_text, spec->env, sizeof c->env_text);
     c->net = spec->net;
     struct spawn_msg m = {.cell = c->number, .w.kind = SPAWN_OPEN};
-    int rc = send_msg(s, &m, spec, sizeof *spec, NULL, 0, err);
+    rc = send_msg(s, &m, spec, sizeof *spec, NULL, 0, err);
     if (rc < 0) {
         mem_free(c);
         return rc;

@@ -27,7 +27,7 @@ struct berth {
     struct limits_group group;
     int procs[LIMITS_TREES]; /* cgroup.procs of each tree, -1 */
     int ask, answer;         /* eventfds */
-    pid_t pid;
+    pid_t pid, spawner;
     char *stack;
     struct build *build; /* of the cell to make */
     struct clone_args args;
@@ -78,6 +78,8 @@ static int helper(void *arg)
     struct berth *b = arg;
     uint64_t word = 0;
     raw(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0);
+    if (raw(SYS_getppid, 0, 0, 0) != b->spawner) /* it died before that: nobody would tell us */
+        raw(SYS_exit, 0, 0, 0);
     for (unsigned i = 0; i < LIMITS_TREES; i++)
         if (b->procs[i] >= 0 && raw(SYS_write, b->procs[i], (long)"0", 1) < 0)
             b->result = -EPERM; /* told when asked */
@@ -119,6 +121,7 @@ struct berth *berth_new(const struct limits_host *h, const char *name)
     for (unsigned i = 0; i < LIMITS_TREES; i++)
         b->procs[i] = -1;
     b->pidfd = -1;
+    b->spawner = getpid();
     b->ask = eventfd(0, EFD_CLOEXEC);
     b->answer = eventfd(0, EFD_CLOEXEC);
     b->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK,

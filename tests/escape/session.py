@@ -369,6 +369,22 @@ def t33_one_daemon(w):
     d.close()
 
 
+def t33_spawner_dies(w):
+    """The spawner of a daemon is killed: its cells go with it, the next call gets new ones."""
+    d = w.start()
+    mark = f"4251.{os.getpid()}"
+    d.bash("kept=1; sleep " + mark, background=True)
+    spawner = [c for c in children(d.proc.pid) if "spawner" in open(f"/proc/{c}/comm").read()]
+    for c in spawner:
+        os.kill(c, signal.SIGKILL)
+    w.check("T33 the spawner of a daemon dies: its cells are gone", bool(spawner) and
+            wait_for(lambda: not processes("sleep\0" + mark), 10), f"{spawner} {processes(mark)}")
+    r = d.bash("echo again $kept")
+    w.check("T33 and the next call works, and says what was lost", r["text"] == "again\n[exit code: 0]" and
+            r["stateLost"] and r["sandbox"] in ("full", "nolimits"), str(r))
+    d.close()
+
+
 def t33_other_namespace(w):
     """A process id means nothing in another pid namespace: groups of a spawner out here are not
     taken for stale by one in there, though they share the tree."""
@@ -495,5 +511,5 @@ def t34_weak_hosts(w):
 
 
 if __name__ == "__main__":
-    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_one_daemon, t33_other_namespace,
-          t34_weak_hosts])
+    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_one_daemon, t33_spawner_dies,
+          t33_other_namespace, t34_weak_hosts])
