@@ -82,6 +82,19 @@ kind("numbers", 14, function(r)
   }
 end)
 
+-- A list comes back from python and goes into the answer whole.
+kind("list-back", 12, function(r)
+  local s, x = numbers(r), r:fresh()
+  return {
+    requests = { r:ask({ "Let python show the list of {s}.", "Show {s} as a list.", "Give me {s} as a python list." }, { s = s }) },
+    solve = function(ctx)
+      local v = lib.body(ctx.drill("I need to show a list. I will use python.", "python", { { "code", x .. " = [" .. s .. "]\nprint(" .. x .. ")" } }, "[" .. s .. "]\n[ok]"))
+      ctx.answer("The result is " .. v .. ".", "The list: " .. v .. ".")
+    end,
+    check = function(w) return w.answers[1]:find("[" .. s .. "]", 1, true) ~= nil end,
+  }
+end)
+
 kind("value", 24, function(r)
   local f, n, lines, keys, values = r:file(), r:int(2, 14), {}, {}, {}
   local sep = r:pick { "=", ": ", " = ", " ", "," }
