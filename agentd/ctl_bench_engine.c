@@ -294,6 +294,8 @@ static json_t *as_json(const struct bench_report *r)
         "int8_macs_per_s", r->int8, "f32_macs_per_s", r->f32,
         "weight_bytes_per_token", r->weight_bytes, "prefill_macs_per_token", r->prefill_macs,
         "rows", rows);
+    if (v)
+        json_object_set_new(v, "kernels", json_string(model_kernels()));
     if (v && r->peer[0]) {
         json_object_set_new(v, "peer", json_text(str_c(r->peer)));
         json_object_set_new(v, "peer_commit", json_text(str_c(r->peer_commit)));

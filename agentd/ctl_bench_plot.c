@@ -3,12 +3,13 @@
 #include <stdio.h>
 
 #include "agentd/ctl_bench_engine.h"
+#include "engine/model.h"
 
 void bench_engine_table(const struct bench_report *r, struct buf *out)
 {
     buf_printf(out, "%s (%s) on %s\n", r->model, r->arch, r->cpu);
-    buf_printf(out, "agentd %s (%s), %u threads, load %.1f, medians of %u runs\n",
-               AGENTD_VERSION, AGENTD_COMMIT, r->threads, r->load, r->runs);
+    buf_printf(out, "agentd %s (%s), kernels %s, %u threads, load %.1f, medians of %u runs\n",
+               AGENTD_VERSION, AGENTD_COMMIT, model_kernels(), r->threads, r->load, r->runs);
     buf_printf(out, "memory reads at %.1f GB/s", r->memory / 1e9);
     if (r->file > 0)
         buf_printf(out, ", the model's pages at %.1f", r->file / 1e9);

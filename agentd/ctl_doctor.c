@@ -208,6 +208,7 @@ int ctl_doctor(int argc, char **argv)
         return ctl_fail(&err);
     /* The exit code is the level's; what was asked for by name must be usable too. */
     doctor_look_at_memory(&d);
+    doctor_look_at_processor(&d);
     bool usable = doctor_look_at_store(&d, state) || !state;
     if (model && !doctor_look_at_model(&d, model))
         usable = false;

@@ -29,6 +29,8 @@ struct finding *doctor_note(struct doctor *d, const char *name, bool good);
 bool doctor_look_at_store(struct doctor *d, const char *dir);
 /* Whether large allocations get huge pages here, found by making one, and what may be pinned. */
 void doctor_look_at_memory(struct doctor *d);
+/* Whether matrices have fast instructions here. */
+void doctor_look_at_processor(struct doctor *d);
 /* What the model is and whether its memory is there. False when it cannot be loaded. */
 bool doctor_look_at_model(struct doctor *d, const char *path);
 

@@ -119,6 +119,18 @@ void doctor_look_at_memory(struct doctor *d)
                  "are read faster with them; all works without)");
 }
 
+void doctor_look_at_processor(struct doctor *d)
+{
+    const char *kernels = model_kernels();
+    bool plain = strcmp(kernels, "ref") == 0 || strcmp(kernels, "exact") == 0;
+    struct finding *f = doctor_note(d, "processor", !plain);
+    snprintf(f->text, sizeof f->text, plain ? "matrices are multiplied in plain C (%s): right, and "
+             "slow" : "matrices are multiplied with %s", kernels);
+    if (plain)
+        snprintf(f->remedy, sizeof f->remedy, "run a model on a processor with AVX2 or AVX-512 "
+                 "VNNI, and without AGENTD_KERNEL");
+}
+
 bool doctor_look_at_model(struct doctor *d, const char *path)
 {
     struct err err = {0};

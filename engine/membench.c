@@ -99,6 +99,11 @@ int model_file_read_rate(double *out, const char *path, uint32_t n_threads, uint
     return rc;
 }
 
+const char *model_kernels(void)
+{
+    return kernel_best()->name;
+}
+
 /* --- arithmetic --------------------------------------------------------------------------- */
 
 enum { ROUNDS = 1 << 20, PIECES = 8 };

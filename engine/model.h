@@ -68,6 +68,10 @@ NODISCARD int model_make_random(const struct model_make_random *o, struct err *e
 
 /* --- this machine ------------------------------------------------------------------------- */
 
+/* The instructions that matrices are multiplied with here: "avx512", "avx2", or "ref" for
+ * plain C where the processor has neither; AGENTD_KERNEL chooses among what it has. */
+const char *model_kernels(void);
+
 /* Bytes per second that n_threads (0 = all cores) read from memory together: the best of
  * `passes` over a buffer no cache holds. */
 NODISCARD int model_read_rate(double *out, uint32_t n_threads, uint32_t passes,

@@ -177,6 +177,9 @@ static int outcome(CURL *c, CURLcode code, const char *detail, struct transfer *
         return err_set(err, ERR_DENIED, "%s is a private address", t->address);
     if (t->cancelled)
         return err_set(err, ERR_CANCELLED, "cancelled");
+    if (code == CURLE_OPERATION_TIMEDOUT && strstr(detail, "too slow"))
+        return err_set(err, ERR_TIMEOUT, "the server is too slow: less than %d bytes a second "
+                       "for %d s", SLOW_BYTES, SLOW_S);
     if (code == CURLE_OPERATION_TIMEDOUT)
         return err_set(err, ERR_TIMEOUT, "no complete answer within %u s", t->q->timeout_s);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &t->r->status);

@@ -215,6 +215,16 @@ static void restore_set(struct str line, struct buf *out)
     }
 }
 
+/* The first line of a function that would come between us and the next command. */
+static bool is_in_the_way(struct str line)
+{
+    static const char *const heads[] = {"eval () ", "trap () ", "exit () "};
+    for (unsigned i = 0; i < ARRAY_LEN(heads); i++)
+        if (str_is(line, heads[i]))
+            return true;
+    return false;
+}
+
 /*
  * Takes the state that an ended shell left. Without the end mark (killed, exec'ed away) the
  * state before the command stays. Lines of bash's own variables are dropped where they stand
@@ -236,6 +246,8 @@ static bool take_state(struct shell *s, int fd)
                 restore_options(line, &s->state);
             } else if (str_starts(line, STR("declare -r SHELLOPTS="))) {
                 restore_set(line, &s->options);
+            } else if (is_in_the_way(line)) {
+                buf_puts(&s->state, "__agentd_dropped () \n");
             } else if (!is_passing(line)) {
                 buf_str(&s->state, line);
                 buf_putc(&s->state, '\n');

@@ -154,6 +154,21 @@ static int check_robots(struct toolbox *t, struct browser *b, const char *url, i
     return 0;
 }
 
+/* A page that shows nothing says why: no bytes, or none that are text. */
+static int say_if_empty(struct page **p, struct str url, const struct http_reply *r,
+                        struct err *err)
+{
+    enum { HEADER_LINES = 2 };
+    for (uint32_t i = HEADER_LINES; i < (*p)->n_lines; i++)
+        if (str_trim(page_line(*p, i)).n)
+            return 0;
+    page_free(*p);
+    *p = NULL;
+    return html_page(p, url, STR("text/plain; charset=utf-8"),
+                     r->body.len ? STR("[the page has no readable text]")
+                                 : STR("[the server sent an empty page]"), false, true, err);
+}
+
 static int to_page(struct str url, struct http_reply *r, bool source, struct page **out,
                    struct err *err)
 {
@@ -173,7 +188,7 @@ static int to_page(struct str url, struct http_reply *r, bool source, struct pag
     if (rc == 0)
         rc = html_page(out, url, type, buf_view(&text), source, true, err);
     buf_done(&text);
-    return rc;
+    return rc == 0 ? say_if_empty(out, url, r, err) : rc;
 }
 
 int web_fetch(struct toolbox *t, struct str url, bool source, int cancel_fd, struct page **out,

@@ -316,7 +316,6 @@ INLINE void index_i8_heads(vec *sum, const int8_t *q, const float *w, int heads,
     for (uint32_t c = 0; c < dim; c += 4, k += ATTN_TILE * 4) {
         ivec x[NV];
         wish_line(next);
-        wish_line(next);
         for (int b = 0; b < NV; b++)
             x[b] = *(const ivec *)(const void *)(k + b * LANES * 4);
         for (int a = 0; a < heads; a++) {

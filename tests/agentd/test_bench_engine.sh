@@ -81,6 +81,12 @@ assert xml.dom.minidom.parse(tmp + "/o.svg").getElementsByTagName("polyline").le
 assert float(rows[1]["peer_decode_tokens_per_s"]) == 0.5 and rows[1]["peer_commit"] == "abc"
 PY
 
+# A processor without fast instructions works, and is told apart. Same bits whatever multiplies.
+AGENTD_KERNEL=ref "$ctl" bench engine "$tmp/a.gguf" --depths 0 --runs 1 --json |
+    grep -q '"kernels": "ref"' || fail "kernels are not named"
+AGENTD_KERNEL=ref "$ctl" doctor >"$tmp/doctor" 2>&1 || true
+grep -q 'plain C (ref)' "$tmp/doctor" || fail "doctor says nothing of plain kernels"
+
 # Refusals.
 refuse() { # EXIT TEXT ARGS...
     local want=$1 text=$2 code=0; shift 2

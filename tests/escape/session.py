@@ -147,6 +147,18 @@ def t30_forging(w):
                            "  if l.syscall(438, l.syscall(434, pid, 0), 100, 0) >= 0: got.append(('fd', pid))\n"
                            "print(got)"]))
     w.check("T30 the tool's own process is closed to the code it runs", r["text"] == "[]\n[exit code: 0]", str(r))
+    other = d.new_session()
+    # The kept shell: nothing that a call leaves keeps the next command from being run.
+    for poison in ("eval() { echo hijack; }; trap() { echo hijack; }; exit() { echo hijack; }",
+                   "__agentd_save() { echo hijack; }; readonly -f __agentd_save", "readonly __agentd_command=hijack",
+                   "shopt -s extdebug; trap 'echo hijack; false' DEBUG", "set -n", "set -e; set -u; ulimit -n 3",
+                   "exec 2>&-; PATH=/nonexistent; IFS=e", "builtin() { :; }; declare() { echo hijack; }"):
+        d.bash(poison, session=other)
+        r = d.bash("builtin echo ok", session=other) if "builtin" not in poison else d.bash("echo ok", session=other)
+        w.check(f"T30 a shell left with {poison[:40]}", "ok\n[exit code: 0]" in r["text"] and "hijack" not in r["text"],
+                str(r))
+        d.rpc("session.close", sessionId=other)
+        other = d.new_session()
     # Two sessions of one daemon: what one leaves, the other never sees.
     other = d.new_session()
     d.python("import builtins\nbuiltins.leaked = 'forged'")

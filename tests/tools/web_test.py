@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -218,6 +219,60 @@ class Fetching(Case):
         self.assertNotIn("\x1b", got)
         self.assertIn("is not text", self.open(serve, "/bin"))
         self.assertIn("\u043c\u043e\u0441\u0442", self.open(serve, "/koi"))
+
+    def test_charsets(self):
+        for declared, data, want in (
+                ("charset=iso-8859-1", "caf\u00e9 \u20ac".encode("cp1252"), "caf\u00e9 \u20ac"),
+                ("charset=Shift_JIS", "\u6771\u4eac".encode("shift_jis"), "\u6771\u4eac"),
+                ("", b"<meta charset=shift_jis>" + "\u6771\u4eac".encode("shift_jis"),
+                 "\u6771\u4eac"),
+                ("charset=klingon", "na\u00efve".encode(), "na\u00efve"),
+                ("charset=utf-8", "caf\u00e9!".encode("latin-1"), "caf\ufffd!"),
+                ("", "\ufeff<p>sixteen".encode("utf-16-le"), "sixteen"),
+                ("charset=gb2312", "\u5317\u4eac".encode("gb2312"), "\u5317\u4eac")):
+            self.site.page("/c", data, Content_Type="text/html; " + declared)
+            self.assertIn("L2: " + want, self.open(self.serve(), "/c"), declared)
+
+    def test_servers_that_break_the_protocol(self):
+        """Whatever comes over the wire: one sentence, soon."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+        answers = {
+            b"SSH-2.0-x\r\n": "Error", b"": "Empty reply",
+            head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nx": "chunked",
+            head + b"Transfer-Encoding: chunked\r\n\r\n7fffffff\r\n<p>x": "closed",
+            head + b"Content-Length: 1000\r\n\r\n<p>short": "bytes remaining",
+            head + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\nno gzip": "encoding",
+            head + b"".join(b"X-%d: %s\r\n" % (i, b"y" * 900) for i in range(500)): "headers",
+            b"HTTP/1.1 302 F\r\nLocation: \0://\r\nContent-Length: 0\r\n\r\n": "header",
+            b"HTTP/1.1 302 F\r\nContent-Length: 0\r\n\r\n": "status 302",
+            head + b"Content-Length: 0\r\n\r\n": "L2: [the server sent an empty page]",
+            head + b"Connection: close\r\n\r\n" + b"<div>" * 100000 + b"x":
+                "[the page has no readable text]",
+            head + b"Connection: close\r\n\r\n%PDF-1.4 no": "pdf"}
+        box = {}
+
+        def serve_raw(listener):
+            while True:
+                try:
+                    c, _ = listener.accept()
+                except OSError:
+                    return
+                with c:
+                    try:
+                        asked = c.recv(65536)
+                        c.sendall(b"HTTP/1.1 404 N\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                                  if b"robots" in asked else box["answer"])
+                    except OSError:
+                        pass
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            threading.Thread(target=serve_raw, args=(listener,), daemon=True).start()
+            host = "127.0.0.1:%d" % listener.getsockname()[1]
+            for box["answer"], want in answers.items():
+                self.serves.append(Serve("--profile", "research", "--web", "--private-hosts", host))
+                got = self.serves[-1].text("open", {"id": "http://%s/p" % host})
+                self.assertIn(want, got, box["answer"][:80])
+                self.assertIn("still", self.serves[-1].text("bash", {"command": "echo still"}))
 
     def test_view_source(self):
         self.site.page("/a", "<p>Hello</p>")
