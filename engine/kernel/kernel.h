@@ -50,15 +50,10 @@ struct kernel_ops {
     void (*axpy)(float *y, float a, const float *x, size_t n);
     /* out = w .* x / sqrt(mean(x^2) + eps); out may be x */
     void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
-    /* x[i] = exp(x[i] - max); returns the sum. -inf gives 0. */
-    float (*exp_sum)(float *x, size_t n, float max);
     /* g[i] = silu(g[i]) * u[i] */
     void (*swiglu)(float *g, const float *u, size_t n);
     /* n stored elements of any block type (but E4M3, which has scales apart) as floats */
     void (*widen)(uint32_t type, float *y, const void *x, size_t n);
-    /* out[s] = sum_j w[j] * max(0, q[j] . k[s]), q (n_heads, dim), k (n, dim) */
-    void (*index_scores)(float *out, const float *q, const float *w, uint32_t n_heads,
-                         const float *k, uint32_t n, uint32_t dim);
 
     /* Bytes of one packed row of `cols` activations for weights of `type`; 0 = floats. There
      * is one packing: rows packed for one type serve every other that wants any. */

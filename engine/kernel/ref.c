@@ -48,17 +48,6 @@ static void ref_rmsnorm(float *out, const float *x, const float *w, size_t n, fl
         out[i] = w[i] * (x[i] * scale);
 }
 
-static float ref_exp_sum(float *x, size_t n, float max)
-{
-    float acc[LANES] = {0};
-    for (size_t i = 0; i < n; i++) {
-        float e = x[i] == -INFINITY ? 0.0f : exp_fast(x[i] - max);
-        x[i] = e;
-        acc[i % LANES] += e;
-    }
-    return fold(acc);
-}
-
 static void ref_swiglu(float *g, const float *u, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -68,19 +57,6 @@ static void ref_swiglu(float *g, const float *u, size_t n)
 static void ref_widen(uint32_t type, float *y, const void *x, size_t n)
 {
     quant_traits(type)->dequantize(y, x, n);
-}
-
-static void ref_index_scores(float *out, const float *q, const float *w, uint32_t n_heads,
-                             const float *k, uint32_t n, uint32_t dim)
-{
-    for (uint32_t s = 0; s < n; s++) {
-        float sum = 0;
-        for (uint32_t j = 0; j < n_heads; j++) {
-            float d = ref_dot(q + (size_t)j * dim, k + (size_t)s * dim, dim);
-            sum += w[j] * (d > 0 ? d : 0);
-        }
-        out[s] = sum;
-    }
 }
 
 static size_t no_pack_bytes(uint32_t type, uint64_t cols)
@@ -166,8 +142,7 @@ void kernel_row(const struct tensor *w, uint64_t row, float *out)
 #define REF_TABLE(label, bytes, rows)                                                    \
     {                                                                                    \
         .name = label, .dot = ref_dot, .axpy = ref_axpy, .rmsnorm = ref_rmsnorm,         \
-        .exp_sum = ref_exp_sum, .swiglu = ref_swiglu, .widen = ref_widen,                \
-        .index_scores = ref_index_scores, .pack_bytes = bytes, .pack = rows,             \
+        .swiglu = ref_swiglu, .widen = ref_widen, .pack_bytes = bytes, .pack = rows,     \
         .matmul = ref_matmul, .read = ref_read, .mac_int8 = ref_mac_int8,                \
         .mac_f32 = ref_mac_f32,                                                          \
     }

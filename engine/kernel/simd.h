@@ -120,26 +120,6 @@ static void simd_rmsnorm(float *out, const float *x, const float *w, size_t n, f
         out[i] = w[i] * (x[i] * scale);
 }
 
-static float simd_exp_sum(float *x, size_t n, float max)
-{
-    float sum[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t j = 0; j < LANES; j++) {
-            float e = exp_fast(x[i + j] - max);
-            e = x[i + j] == -INFINITY ? 0.0f : e;
-            x[i + j] = e;
-            sum[j] += e;
-        }
-    for (size_t j = 0; i + j < n; j++) {
-        float e = x[i + j] == -INFINITY ? 0.0f : exp_fast(x[i + j] - max);
-        x[i + j] = e;
-        sum[j] += e;
-    }
-    vec v = LOAD(sum);
-    return fold(&v);
-}
-
 static void simd_swiglu(float *g, const float *u, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -370,34 +350,10 @@ static void simd_matmul(const struct tensor *w, uint64_t first, uint64_t last,
     }
 }
 
-static void simd_index_scores(float *out, const float *q, const float *w,
-                              uint32_t n_heads, const float *k, uint32_t n, uint32_t dim)
-{
-    for (uint32_t s = 0; s < n; s++) {
-        const float *key = k + (size_t)s * dim;
-        float sum = 0, d[TILE_W];
-        uint32_t h = 0;
-        for (; h + TILE_W <= n_heads; h += TILE_W) {
-            const float *qr[TILE_W] = {q + (size_t)h * dim, q + (size_t)(h + 1) * dim,
-                                       q + (size_t)(h + 2) * dim,
-                                       q + (size_t)(h + 3) * dim};
-            tile(qr, TILE_W, &key, 1, dim, d, 1);
-            for (int a = 0; a < TILE_W; a++)
-                sum += w[h + (uint32_t)a] * (d[a] > 0 ? d[a] : 0);
-        }
-        for (; h < n_heads; h++) {
-            d[0] = simd_dot(q + (size_t)h * dim, key, dim);
-            sum += w[h] * (d[0] > 0 ? d[0] : 0);
-        }
-        out[s] = sum;
-    }
-}
-
 #define SIMD_TABLE(label)                                                                \
     {                                                                                    \
         .name = label, .dot = simd_dot, .axpy = simd_axpy, .rmsnorm = simd_rmsnorm,      \
-        .exp_sum = simd_exp_sum, .swiglu = simd_swiglu, .widen = simd_widen,             \
-        .index_scores = simd_index_scores, .pack_bytes = int8_pack_bytes,                \
+        .swiglu = simd_swiglu, .widen = simd_widen, .pack_bytes = int8_pack_bytes,       \
         .pack = PACK, .matmul = simd_matmul, .read = simd_read,                          \
         .mac_int8 = MAC_INT8, .mac_f32 = simd_mac_f32,                                   \
     }
