@@ -9,15 +9,18 @@
 #include <lua.h>
 #include <lualib.h>
 #include <string.h>
+#include <time.h>
 
+#include "agentd/luapattern.h"
 #include "base/mem.h"
 
-enum { DEPTH = 32, FUNCTIONS = 32, STRIDE = 1000 };
+enum { DEPTH = 32, FUNCTIONS = 32, STRIDE = 100, CPU_S = 2 };
 
 struct luabox {
     lua_State *l;
     size_t used, cap;
     uint64_t steps, left;
+    int64_t cpu_end; /* thread time: one step may be a library call over megabytes */
     bool out_of_steps, out_of_memory;
     const struct luabox_function *function[FUNCTIONS];
     unsigned n_functions;
@@ -49,11 +52,18 @@ static struct luabox *box_of(lua_State *l)
     return b;
 }
 
+static int64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
 static void on_steps(lua_State *l, lua_Debug *d)
 {
     (void)d;
     struct luabox *b = box_of(l);
-    if (b->left > STRIDE) {
+    if (b->left > STRIDE && cpu_ns() < b->cpu_end) {
         b->left -= STRIDE;
         return;
     }
@@ -63,6 +73,42 @@ static void on_steps(lua_State *l, lua_Debug *d)
     lua_sethook(l, on_steps, LUA_MASKCOUNT, 1);
     luaL_error(l, "too many steps");
 }
+
+/* ---- library functions that no step is counted in ---- */
+
+/* string.find and its kind: a search that could take seconds is refused before it starts. */
+static int match_checked(lua_State *l)
+{
+    enum { COST_MAX = 200000000 };
+    struct str text, pattern;
+    text.p = luaL_checklstring(l, 1, &text.n);
+    pattern.p = luaL_checklstring(l, 2, &pattern.n);
+    bool plain = lua_toboolean(l, lua_upvalueindex(2)) && lua_toboolean(l, 4);
+    if (!plain && luapattern_cost(text, pattern) > COST_MAX)
+        return luaL_error(l, "this pattern could take too long on a text of %d bytes; anchor it "
+                          "with ^, use fewer repeats, or shorten the text", (int)text.n);
+    lua_pushvalue(l, lua_upvalueindex(1));
+    lua_insert(l, 1);
+    lua_call(l, lua_gettop(l) - 1, LUA_MULTRET);
+    return lua_gettop(l);
+}
+
+/* Finalizers run without the hook that counts steps: there are none. */
+static int set_metatable(lua_State *l)
+{
+    if (lua_istable(l, 2)) {
+        lua_pushliteral(l, "__gc");
+        if (lua_rawget(l, 2) != LUA_TNIL)
+            return luaL_error(l, "a metatable may have no __gc here");
+        lua_pop(l, 1);
+    }
+    lua_pushvalue(l, lua_upvalueindex(1));
+    lua_insert(l, 1);
+    lua_call(l, lua_gettop(l) - 1, 1);
+    return 1;
+}
+
+static const char *const matchers[] = {"find", "match", "gmatch", "gsub"};
 
 /* ---- values ---- */
 
@@ -163,8 +209,8 @@ static int fail(struct luabox *b, struct err *err, const char *what)
     const char *text = lua_type(b->l, -1) == LUA_TSTRING ? lua_tostring(b->l, -1) : "error";
     int rc;
     if (b->out_of_steps)
-        rc = err_set(err, ERR_LIMIT, "%s: more than %llu steps", what,
-                     (unsigned long long)b->steps);
+        rc = err_set(err, ERR_LIMIT, "%s: more than %llu steps, or %d s", what,
+                     (unsigned long long)b->steps, CPU_S);
     else if (b->out_of_memory)
         rc = err_set(err, ERR_LIMIT, "%s: more than %zu bytes of memory", what, b->cap);
     else
@@ -176,6 +222,7 @@ static int fail(struct luabox *b, struct err *err, const char *what)
 static void arm(struct luabox *b)
 {
     b->left = b->steps;
+    b->cpu_end = cpu_ns() + CPU_S * 1000000000LL;
     b->out_of_steps = b->out_of_memory = false;
     lua_sethook(b->l, on_steps, LUA_MASKCOUNT, STRIDE);
 }
@@ -199,6 +246,15 @@ static int open_libs(lua_State *l)
     lua_getglobal(l, "string");
     lua_pushnil(l);
     lua_setfield(l, -2, "dump");
+    for (unsigned i = 0; i < ARRAY_LEN(matchers); i++) {
+        lua_getfield(l, -1, matchers[i]);
+        lua_pushboolean(l, strcmp(matchers[i], "find") == 0);
+        lua_pushcclosure(l, match_checked, 2);
+        lua_setfield(l, -2, matchers[i]);
+    }
+    lua_getglobal(l, "setmetatable");
+    lua_pushcclosure(l, set_metatable, 1);
+    lua_setglobal(l, "setmetatable");
     return 0;
 }
 

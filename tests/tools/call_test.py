@@ -117,7 +117,14 @@ class Unconfined(unittest.TestCase):
         self.assertIn("[denied: convert_length is not in policy coding.yaml]", got["text"])
         # A script that never ends, or fails, comes back with a sentence.
         for body, want in (("while true do end", "step"), ("error('no luck')", "no luck"),
-                           ("return io.open('/etc/passwd')", "io")):
+                           ("return io.open('/etc/passwd')", "io"),
+                           ("return ('a'):rep(100):find(('.*'):rep(30) .. 'b')", "too long"),
+                           ("while true do local s = ('x'):rep(8000000) end", "or 2 s"),
+                           ("setmetatable({}, {__gc = function() while true do end end})", "__gc"),
+                           ("local s = 'x' while true do s = s .. s end", "memory"),
+                           ("local function f() return 1 + f() end return f()", "memory"),
+                           ("error({code = 5})", "error"),
+                           ("local t = {} while true do t[#t + 1] = {} end", "memory")):
             with open(tools + "/forever.lua", "w") as f:
                 f.write('tool = {name = "forever", description = "d", parameters = {type = '
                         '"object", properties = {}}}\nfunction run(a) %s end\n' % body)
