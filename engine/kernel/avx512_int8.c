@@ -8,6 +8,7 @@
  */
 #include "engine/kernel/int8.h"
 
+#include <assert.h>
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -275,25 +276,56 @@ INLINE void chunk_iq4_xs(struct chunk *c, struct source *w)
     chunk_nibbles(c, w, BLOCKS, 16, 8, table, 0);
 }
 
-/* The rest by the plain code, row by row. */
-static void chunk_plain(struct chunk *c, const struct int8_format *f, struct source *w)
+INLINE void chunk_q2_k(struct chunk *c, struct source *w)
 {
-    int8_t q[ROWS][INT8_SUPER];
-    float s[2 * BLOCKS], m[2 * BLOCKS];
-    float *to_s = (float *)c->s, *to_m = (float *)c->m;
-    for (size_t r = 0; r < ROWS; r++) {
-        memset(m, 0, sizeof m);
-        f->unpack(w->p + r * w->stride, q[r], s, m);
-        for (size_t i = 0; i < 2 * BLOCKS; i++) {
-            to_s[i * ROWS + r] = s[i];
-            to_m[i * ROWS + r] = m[i];
-        }
+    __m512i sc[4], tail[4], four = _mm512_set1_epi32(15);
+    rows16(sc, w, 0);
+    rows16(tail, w, 68); /* d and dmin are its last word */
+    __m512 d = low_half(tail[3]), dmin = low_half(_mm512_srli_epi32(tail[3], 16));
+    dmin = _mm512_xor_ps(dmin, _mm512_set1_ps(-0.0f));
+    for (unsigned k = 0; k < 16; k++) {
+        __m512i both = _mm512_srli_epi32(sc[k / 4], 8 * (k % 4));
+        __m512i m = AND(_mm512_srli_epi32(both, 4), four);
+        c->s[k / 2][k % 2] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(AND(both, four)));
+        c->m[k / 2][k % 2] = _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(m));
     }
-    struct source codes = {(const uint8_t *)q, sizeof q[0], w->ahead};
-    for (unsigned b = 0; b < BLOCKS; b++) {
-        rows32(c->q[b], &codes, 32 * b);
-        for (int k = 0; k < WORDS; k++)
-            c->q[b][k] = _mm512_xor_si512(c->q[b][k], BYTES(0x80));
+    for (unsigned half = 0; half < 2; half++) {
+        __m512i z[WORDS];
+        rows32(z, w, 16 + 32 * half);
+        for (unsigned run = 0; run < 4; run++)
+            for (int k = 0; k < WORDS; k++)
+                c->q[4 * half + run][k] =
+                    OR(AND(_mm512_srli_epi16(z[k], 2 * run), BYTES(3)), BYTES(0x80));
+    }
+}
+
+INLINE void chunk_q3_k(struct chunk *c, struct source *w)
+{
+    __m512i h[WORDS], t[4], sc[3], two = _mm512_set1_epi32(3), four = _mm512_set1_epi32(15);
+    rows32(h, w, 0);
+    rows16(t, w, 94); /* from two bytes before the scales: a block ends with them and d */
+    for (int i = 0; i < 3; i++)
+        sc[i] = OR(_mm512_srli_epi32(t[i], 16), _mm512_slli_epi32(t[i + 1], 16));
+    __m512 d = low_half(_mm512_srli_epi32(t[3], 16));
+    for (unsigned j = 0; j < 16; j++) {
+        unsigned at = 8 * (j % 4);
+        __m512i low = AND(_mm512_srli_epi32(sc[j % 8 / 4], at + (j < 8 ? 0 : 4)), four);
+        __m512i high = AND(_mm512_srli_epi32(sc[2], at + 2 * (j / 4)), two);
+        __m512i s = _mm512_sub_epi32(OR(low, _mm512_slli_epi32(high, 4)),
+                                     _mm512_set1_epi32(32));
+        c->s[j / 2][j % 2] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(s));
+    }
+    for (unsigned half = 0; half < 2; half++) {
+        __m512i z[WORDS];
+        rows32(z, w, 32 + 32 * half);
+        for (unsigned run = 0; run < 4; run++)
+            for (int k = 0; k < WORDS; k++) {
+                unsigned bit = 4 * half + run;
+                __m512i third = bit < 2 ? _mm512_slli_epi16(h[k], 2 - bit)
+                                        : _mm512_srli_epi16(h[k], bit < 2 ? 0 : bit - 2);
+                __m512i low = AND(_mm512_srli_epi16(z[k], 2 * run), BYTES(3));
+                c->q[bit][k] = _mm512_add_epi8(OR(low, AND(third, BYTES(4))), BYTES(124));
+            }
     }
 }
 
@@ -313,6 +345,12 @@ static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct so
         break;
     case QUANT_Q6_K:
         chunk_q6_k(c, w);
+        break;
+    case QUANT_Q2_K:
+        chunk_q2_k(c, w);
+        break;
+    case QUANT_Q3_K:
+        chunk_q3_k(c, w);
         break;
     case QUANT_Q4_0:
         chunk_f16(c, w, nb, 18, false);
@@ -342,7 +380,7 @@ static void unpack_chunk(struct chunk *c, const struct int8_format *f, struct so
         chunk_iq4_xs(c, w);
         break;
     default:
-        chunk_plain(c, f, w);
+        assert(!"a format without its unpacking");
     }
 }
 
