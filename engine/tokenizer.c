@@ -329,6 +329,9 @@ static int emit_piece(void *arg, struct str piece, struct err *err)
 {
     struct sink *s = arg;
     struct tokenizer *t = s->t;
+    int32_t whole = t->vocab.whole_first ? find_bytes(t, piece) : -1;
+    if (whole >= 0)
+        return s->fn(s->arg, whole, err);
     if (piece.n > t->cap_ids) {
         void *p = mem_resize(t->ids, piece.n, sizeof *t->ids);
         if (!p)

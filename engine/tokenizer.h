@@ -39,6 +39,7 @@ struct vocab {
     uint32_t n_merges;
     struct str pre;    /* pre-tokenizer scheme, see pretok.h */
     int32_t bos, eos;  /* -1 = none */
+    bool whole_first;  /* a piece that is a token is that token, however merges would go */
 };
 
 struct tokenizer;

@@ -125,25 +125,41 @@ static struct str pattern_of(const json_t *split)
 static int read_scheme(struct draft *d, const json_t *pre, struct err *err)
 {
     static const struct {
-        const char *tell, *scheme;
+        const char *tell, *also, *scheme; /* `also` tells it from a look-alike */
     } table[] = {
-        {"\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80", "deepseek-v3"}, /* CJK then hiragana */
-        {"\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80", "deepseek-llm"},
-        {"\\p{Han}", "kimi-k2"},
-        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)", "glm4"},
+        {"\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80", "", "deepseek-v3"}, /* CJK, then hiragana */
+        {"\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80", "", "deepseek-llm"},
+        {"\\p{Han}", "", "kimi-k2"},
+        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)", "\\p{N}{1,3}", "glm4"}, /* others take one digit */
     };
     const json_t *list = json_object_get(pre, "pretokenizers");
     size_t i;
     json_t *split;
     json_array_foreach(list, i, split) for (size_t k = 0; k < ARRAY_LEN(table); k++)
     {
-        if (str_find(pattern_of(split), str_c(table[k].tell), 0) == STR_NONE)
+        struct str pattern = pattern_of(split);
+        if (str_find(pattern, str_c(table[k].tell), 0) == STR_NONE ||
+            (*table[k].also && str_find(pattern, str_c(table[k].also), 0) == STR_NONE))
             continue;
         d->v.pre = str_c(table[k].scheme);
         return 0;
     }
     return err_set(err, ERR_UNSUPPORTED,
                    "pre_tokenizer is none of deepseek-v3, deepseek-llm, glm4, kimi-k2");
+}
+
+/* What would change the ids and is not computed here. */
+static int refuse_variants(const json_t *root, const json_t *model, struct err *err)
+{
+    const json_t *n = json_object_get(root, "normalizer");
+    const json_t *list = json_object_get(n, "normalizers");
+    if (json_is_object(n) && !(json_is_array(list) && json_array_size(list) == 0))
+        return err_set(err, ERR_UNSUPPORTED, "it has a normalizer ('%.40s'); the tokenizers of "
+                       "this family have none", json_string_value(json_object_get(n, "type"))
+                       ? json_string_value(json_object_get(n, "type")) : "");
+    if (json_is_true(json_object_get(model, "byte_fallback")))
+        return err_set(err, ERR_UNSUPPORTED, "model.byte_fallback must be false");
+    return 0;
 }
 
 static int32_t id_of(const struct draft *d, const char *literal)
@@ -162,13 +178,16 @@ static int read_all(struct draft *d, const json_t *root, struct err *err)
     if (!json_is_object(vocab) || !json_is_array(merges))
         return err_set(err, ERR_UNSUPPORTED,
                        "model.vocab and model.merges are missing; only BPE files load");
-    int rc = read_tokens(d, vocab, json_object_get(root, "added_tokens"), err);
+    int rc = refuse_variants(root, model, err);
+    if (rc == 0)
+        rc = read_tokens(d, vocab, json_object_get(root, "added_tokens"), err);
     if (rc == 0)
         rc = read_merges(d, merges, err);
     if (rc == 0)
         rc = read_scheme(d, json_object_get(root, "pre_tokenizer"), err);
     if (rc < 0)
         return rc;
+    d->v.whole_first = json_is_true(json_object_get(model, "ignore_merges"));
     d->v.token = d->token;
     d->v.type = d->type;
     d->v.merge = d->merge;

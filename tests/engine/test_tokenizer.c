@@ -289,6 +289,26 @@ static void streaming(void **state)
     buf_done(&out);
 }
 
+/* Without merges a token is reached only as a whole piece, where the file says so. */
+static void whole_pieces_first(void **state)
+{
+    (void)state;
+    struct tokenizer *t = small_with("glm4"), *whole = NULL;
+    struct vocab v = *tokenizer_vocab(t);
+    struct err err = {0};
+    v.n_merges = 0;
+    for (int first = 0; first < 2; first++) {
+        v.whole_first = first;
+        ASSERT_OK(tokenizer_new(&whole, &v, &err), &err);
+        encode(whole, STR("abc"), false);
+        assert_int_equal(n_ids, first ? 1 : 3);
+        encode(whole, STR("abcd"), false);
+        assert_int_equal(n_ids, 4);
+        tokenizer_free(whole);
+    }
+    tokenizer_free(t);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -378,6 +398,7 @@ int main(void)
         cmocka_unit_test(merges),     cmocka_unit_test(added),
         cmocka_unit_test(boundaries), cmocka_unit_test(bytes_survive),
         cmocka_unit_test(bytes_that_no_text_has),
+        cmocka_unit_test(whole_pieces_first),
         cmocka_unit_test(hostile),    cmocka_unit_test(streaming),
         cmocka_unit_test(refusals),   cmocka_unit_test(published),
     };

@@ -385,7 +385,7 @@ def st_seeds():
 PATTERNS = {
     'deepseek-v3': ['\\p{N}{1,3}', '[一-龥぀-ゟ゠-ヿ]+', '[!]'],
     'deepseek-llm': ['[\r\n]', '[一-龥ࠀ-一가-퟿]+'],
-    'glm4': ["(?i:'s|'t|'re|'ve|'m|'ll|'d)|\\p{L}+"],
+    'glm4': ["(?i:'s|'t|'re|'ve|'m|'ll|'d)|\\p{L}+|\\p{N}{1,3}"],
     'kimi-k2': ['[\\p{Han}]+'],
 }
 TEXT = 'a b  ab\r\n\t12345 x1 你好ひらがな e\u0301 😀\u200d🔥 <eos> don\'t Ünï ①② <think'.encode()
