@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agentd/log.h"
@@ -24,6 +25,8 @@ enum {
     READ_CHUNK = 65536,
     LINGER_S = 5,
     KEEP_FDS = 128, /* descriptors for the store, tools and the engine */
+    STALE_TRIES = 50,
+    STALE_PAUSE_NS = 20000000,
 };
 
 struct conn {
@@ -371,20 +374,28 @@ int sock_adopt(struct sock *s, int fd, struct err *err)
     return add_conn(s, fd, err);
 }
 
-/* Under the lock: a socket file that nobody answers is removed, one that answers is not. */
+/*
+ * Under the lock: a socket file that nobody answers is removed, one that answers is not. The
+ * kernel may keep the listener of a killed daemon for some milliseconds after its lock is gone.
+ */
 static int clear_stale(const char *path, const struct sockaddr_un *a, struct err *err)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return err_sys(err, "socket");
-    int rc = connect(fd, (const struct sockaddr *)a, sizeof *a);
-    int why = errno;
-    close(fd);
-    if (rc == 0)
-        return err_set(err, ERR_STATE, "another agentd answers at '%s'", path);
-    if (why == ECONNREFUSED)
-        unlink(path);
-    return 0;
+    const struct timespec pause = {.tv_nsec = STALE_PAUSE_NS};
+    for (int i = 0; i < STALE_TRIES; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+            return err_sys(err, "socket");
+        int rc = connect(fd, (const struct sockaddr *)a, sizeof *a);
+        int why = errno;
+        close(fd);
+        if (rc < 0 && why != EAGAIN) { /* EAGAIN: somebody listens and is busy */
+            if (why == ECONNREFUSED)
+                unlink(path);
+            return 0;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return err_set(err, ERR_STATE, "another agentd answers at '%s'", path);
 }
 
 int sock_listen(struct sock *s, const char *path, struct err *err)

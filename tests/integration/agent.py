@@ -129,8 +129,17 @@ class Daemon:
         raise RuntimeError("agentd does not answer")
 
     def kill(self):
+        """SIGKILL; returns when nobody listens any more, which may be a little after the end."""
         self.proc.send_signal(signal.SIGKILL)
-        return self.proc.wait()
+        code = self.proc.wait()
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                socket.socket(socket.AF_UNIX).connect(self.path)
+            except OSError:
+                return code
+            time.sleep(0.001)
+        raise RuntimeError("a killed agentd still listens")
 
     def wait_dead(self):
         return self.proc.wait(timeout=PATIENCE)
