@@ -95,6 +95,11 @@ static void on_retry(void *arg)
     daemon_settle(arg);
 }
 
+void daemon_settle_soon(struct daemon *d)
+{
+    ev_timer_start(d->retry, 0, 0);
+}
+
 static void on_engine(void *arg)
 {
     struct daemon *d = arg;

@@ -42,5 +42,8 @@ struct daemon {
  * a timer tries again, and new requests get store_error meanwhile.
  */
 void daemon_settle(struct daemon *d);
+/* The same from the loop, once the caller has returned: for callbacks that may come from deep
+ * inside of code that holds a turn, which daemon_settle() may free. */
+void daemon_settle_soon(struct daemon *d);
 
 #endif

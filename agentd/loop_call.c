@@ -114,7 +114,7 @@ static void on_done(void *arg, const struct tool_result *r)
     c->run = NULL;
     ended(c, r);
     calls_pump(c->turn);
-    daemon_settle(d);
+    daemon_settle_soon(d); /* a cancelled call ends while its turn's calls are walked */
 }
 
 /* --- calls that the client carries out ------------------------------------------------------ */
