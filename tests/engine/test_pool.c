@@ -1,4 +1,6 @@
-/* test_pool.c - every item exactly once, for any size, grain and number of threads. */
+/*
+ * test_pool.c - every item exactly once, for any size, grain and number of threads, in equal
+ * runs and in shrinking ones. */
 #include "engine/pool.h"
 
 #include <stdatomic.h>
@@ -35,7 +37,7 @@ static void each_item_once(void **state)
             uint64_t n = round * 7919u % (round % 100 ? 97 : MOST);
             memset(&j, 0, sizeof j);
             j.n_threads = threads;
-            pool_run(p, mark, &j, n, round % 5);
+            (round % 3 == 2 ? pool_share : pool_run)(p, mark, &j, n, round % 5);
             for (uint64_t i = 0; i < MOST; i++)
                 if (j.seen[i] != (i < n))
                     fail_msg("item %llu of %llu ran %u times with %u threads",
