@@ -262,12 +262,12 @@ def t15_disk(w):
         subprocess.run(["rm", "-rf", big])
 
     def too_big():
-        return os.path.exists(big) and os.path.isfile(big) and os.path.getsize(big) >= 500 << 20
+        return os.path.exists(big) and os.path.isfile(big) and os.path.getsize(big) >= 300 << 20
     write = ("import os, sys\n"
              "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n"
              "f = os.open(p, os.O_CREAT | os.O_WRONLY)\n"
-             "for _ in range(500): os.write(f, b'x' * (1 << 20))\n")
-    r = w.attack("T15 five hundred megabytes into the workspace", write, [big], policy=small,
+             "for _ in range(300): os.write(f, b'x' * (1 << 20))\n")
+    r = w.attack("T15 three hundred megabytes into the workspace", write, [big], policy=small,
                  seen=too_big, reset=clear)
     if r:
         w.check("T15 the reply says disk", "disk" in r["text"], str(r))
@@ -282,14 +282,14 @@ def t15_disk(w):
         w.attack(f"T15 the same into {name}",
                  "import os, sys\n"
                  "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n" + code +
-                 "for _ in range(500): os.write(f, b'x' * (1 << 20))\n", [big], policy=small, reset=clear,
+                 "for _ in range(300): os.write(f, b'x' * (1 << 20))\n", [big], policy=small, reset=clear,
                  control="as for the first")
     w.attack("T15 reserving without writing",
              "import os, sys\n"
              "p = '/workspace/big' if os.path.isdir('/workspace') else sys.argv[1]\n"
              "f = os.open(p, os.O_CREAT | os.O_WRONLY)\n"
              "import ctypes\n"
-             "r = ctypes.CDLL(None, use_errno=True).fallocate(f, 0, 0, 500 << 20)\n"
+             "r = ctypes.CDLL(None, use_errno=True).fallocate(f, 0, 0, 300 << 20)\n"
              "sys.exit(0 if r == 0 else 1)\n", [big], policy=small, reset=clear)
     clear()
     files = ("import os, sys\n"
@@ -422,4 +422,4 @@ def t18_descriptors(w):
 if __name__ == "__main__":
     main([t09_others, t10_everything, t11_outliving, t12_bombs, t13_memory, t14_time, t15_disk,
           t16_floods, t17_bytes, t18_descriptors],
-         plain="" if os.environ.get("AGENTD_LONG") else "t09|t10|t11|t12|t13|t15|t17")
+         plain="" if os.environ.get("AGENTD_LONG") else "t09|t11|t12|t13|t15|t17")
