@@ -66,6 +66,26 @@ static void fix_empty(json_t *o)
     }
 }
 
+/* A type that JSON does not have would fit no argument, ever. */
+static int check_types(json_t *params, struct err *err)
+{
+    static const char *const kinds[] = {"object", "array", "string", "integer",
+                                        "number", "boolean", "null"};
+    const char *key;
+    json_t *value;
+    json_object_foreach(json_object_get(params, "properties"), key, value)
+    {
+        const char *type = json_string_value(json_object_get(value, "type"));
+        bool known = !type;
+        for (unsigned i = 0; type && i < ARRAY_LEN(kinds); i++)
+            known |= strcmp(type, kinds[i]) == 0;
+        if (!json_is_object(value) || !known)
+            return err_set(err, ERR_PARSE, "tool.parameters.properties.%.60s: type must be one of "
+                           "object, array, string, integer, number, boolean, null", key);
+    }
+    return 0;
+}
+
 static int write_schema(struct entry *e, json_t *def, struct err *err)
 {
     struct str name = {0}, text = {0};
@@ -84,6 +104,8 @@ static int write_schema(struct entry *e, json_t *def, struct err *err)
     if (!params || !str_is(json_view(json_object_get(params, "type")), "object"))
         return err_set(err, ERR_PARSE, "tool.parameters must be a table with type = \"object\"");
     fix_empty(params);
+    if (check_types(params, err) < 0)
+        return -err->code;
     json_t *quoted = json_text(text);
     char *p = json_dumps(params, JSON_SORT_KEYS);
     char *d = quoted ? json_dumps(quoted, JSON_ENCODE_ANY) : NULL;

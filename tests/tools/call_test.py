@@ -138,6 +138,12 @@ class Unconfined(unittest.TestCase):
                               capture_output=True, text=True)
         self.assertEqual(done.returncode, 1)
         self.assertIn("forever.lua", done.stderr)
+        with open(tools + "/forever.lua", "w") as f:
+            f.write("tool = {name = 'forever', description = 'd', parameters = {type = 'object', "
+                    "properties = {x = {type = 'strnig'}}}} function run() end")
+        done = subprocess.run([BIN + "/agentctl", "tool", "list", "--tools", tools],
+                              capture_output=True, text=True)
+        self.assertIn("properties.x: type must be one of", done.stderr)
         os.unlink(tools + "/forever.lua")
         texts = {subprocess.run([BIN + "/agentctl", "tool", "list", "-p", "math", "--json",
                                  "--tools", tools], capture_output=True).stdout for _ in range(5)}
