@@ -227,11 +227,25 @@ int loop_start(struct session *s, const struct loop_start *o, char id[ID_TEXT], 
     return 0;
 }
 
+static int recover(struct session *s, const char *kind, const char *why, struct err *err);
+static const char lost_here[] = "something the turn needed could not be had; the log says more";
+
 /* --- arrows ----------------------------------------------------------------------------- */
 
 bool loop_ready(const struct turn *t)
 {
     return t->next != NEXT_NONE;
+}
+
+/* A turn that went without an end (no memory, say) gets one at once, from what the log says:
+ * somebody may wait for it. If that fails too, whoever uses the session next tries again. */
+static void close_broken(struct session *s)
+{
+    struct err err;
+    if (!s->last_turn_open)
+        return;
+    if (session_reload(s, &err) < 0 || recover(s, "internal_error", lost_here, &err) < 0)
+        LOGE("loop", "session=%s has no end for its turn error=\"%s\"", s->id, err.text);
 }
 
 void loop_go(struct turn *t)
@@ -260,6 +274,7 @@ void loop_go(struct turn *t)
         if (s->watch)
             loop_delegate_ended(s, t);
         turn_free(t);
+        close_broken(s);
         loop_warm(s);
         s->d->trim = true;
         break;
@@ -428,7 +443,7 @@ static bool resolve_one(void *arg, struct str id, struct str session, struct str
     return g->rc == 0;
 }
 
-int loop_recover(struct session *s, struct err *err)
+static int recover(struct session *s, const char *kind, const char *why, struct err *err)
 {
     if (!s->last_turn_open || s->turn || !*s->last_turn)
         return 0;
@@ -453,11 +468,14 @@ int loop_recover(struct session *s, struct err *err)
                                      "message", json_text(last->content)),
                            err);
     return session_log(s, turn, NULL, "turn.failed",
-                       json_pack("{s:{s:s, s:s, s:b}, s:b}", "error", "kind",
-                                 "interrupted_by_restart", "message",
-                                 "the daemon ended during this turn", "retryable", 1, "resumable",
-                                 1),
+                       json_pack("{s:{s:s, s:s, s:b}, s:b}", "error", "kind", kind, "message", why,
+                                 "retryable", 1, "resumable", 1),
                        err);
+}
+
+int loop_recover(struct session *s, struct err *err)
+{
+    return recover(s, "interrupted_by_restart", "the daemon ended during this turn", err);
 }
 
 static bool note_session(void *arg, const struct store_turn *t)

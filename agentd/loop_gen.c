@@ -399,6 +399,11 @@ static void finish_step(struct turn *t, const struct infer_result *r)
     struct err err;
     bool partial = r->end != INFER_END_STOP && !t->block_closed;
     loop_to(t, TURN_DECODE); /* also where nothing came */
+    if (t->bytes.failed || t->think.failed || t->text.failed || t->ids.failed) {
+        err_nomem(&err); /* a text that is cut may not pass for what was said */
+        loop_broken(t, &err);
+        return;
+    }
     if (t->dsml && dsml_finish(t->dsml, &err) < 0) {
         loop_broken(t, &err);
         return;

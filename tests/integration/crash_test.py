@@ -353,7 +353,7 @@ class Native:
         else:
             failed = [e["seq"] for e in events if e["type"] == "turn.failed"][0]
             have = sampled([e for e in events if e["seq"] > failed])[0]
-            want = self.from_nothing(prompt, len(have))["ids"]
+            want = self.from_nothing(prompt, len(have))["tokens"]
             assert have == want[:len(have)], (have, want)
         d.close()
         return row(point, "model %d" % n, resumed, "-", "equal" if same else "equal to a cold one",

@@ -19,7 +19,8 @@ TURNS = [{"match": "tool", "steps": [{"think": "look " * 5, "calls": [bash("echo
                                      {"text": "saw {{result}}", "delay_ms": 2}]},
          {"match": "long", "steps": [{"think": "on and on " * 60, "text": "end", "delay_ms": 4}]},
          {"steps": [{"think": "short", "text": "said {{user}}"}]}]
-STOPS = {"end_turn", "cancelled", "context_exhausted"}
+FULL = {"context_exhausted", "max_tokens", "max_steps"}  # the window, in the end
+STOPS = {"end_turn", "cancelled"} | FULL
 WINDOW = 65536  # tokens of a conversation, which are bytes here
 
 
@@ -72,7 +73,7 @@ class Worker(threading.Thread):
                             raise AssertionError(e)
                         break
             self.turns += 1
-            if e["data"]["stopReason"] == "context_exhausted":
+            if e["data"]["stopReason"] in FULL:
                 c.call("session.unsubscribe", sessionId=session)
                 c.events.clear()
                 session, seq = self.open(c, profile), 0
