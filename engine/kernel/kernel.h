@@ -110,13 +110,11 @@ const struct kernel_ops *kernel_choose(uint32_t cpu, const char *name, unsigned 
 /* One row of any type as floats, exact. */
 void kernel_row(const struct tensor *w, uint64_t row, float *out);
 
-/* --- parallel forms
- * --------------------------------------------------------------------- */
+/* --- parallel forms ------------------------------------------------------------------------ */
 
 struct kernel;
 
-/* Scratch for `max_rows` rows through any matrix of the model; borrows both for its life.
- */
+/* Scratch for `max_rows` rows through any matrix of the model; borrows both for its life. */
 NODISCARD int kernel_open(struct kernel **out, const struct weights *w, struct pool *pool,
                           uint32_t max_rows, struct err *err);
 void kernel_close(struct kernel *k);
