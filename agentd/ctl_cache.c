@@ -3,6 +3,7 @@
 
 #include "agentd/client.h"
 #include "agentd/ctl.h"
+#include "agentd/ctl_view.h"
 
 static struct str field(const json_t *o, const char *key)
 {
@@ -70,16 +71,10 @@ static int cache_explain(int argc, char **argv)
     int rc = client_connect(&c, socket, &err);
     if (rc == 0)
         rc = client_call(c, "cache.explain", json_pack("{s:s}", "sessionId", argv[at]), &r, &err);
-    if (rc == 0 && json) {
-        struct buf b;
-        buf_init(&b, 0);
-        rc = json_write(r, &b, &err);
-        if (rc == 0)
-            puts(buf_cstr(&b));
-        buf_done(&b);
-    } else if (rc == 0) {
+    if (rc == 0 && json)
+        view_json(r);
+    else if (rc == 0)
         explain(r);
-    }
     json_decref(r);
     client_close(c);
     return rc < 0 ? ctl_fail(&err) : EXIT_OK;

@@ -9,6 +9,7 @@
 
 #include "agentd/ctl.h"
 #include "agentd/ctl_index.h"
+#include "agentd/ctl_view.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "tools/index.h"
@@ -114,12 +115,7 @@ static int lock_index(const char *db, int *lock, struct err *err)
 /* One value a line; takes it. */
 static void print_json(json_t *o)
 {
-    struct err ignored = {0};
-    struct buf b;
-    buf_init(&b, 0);
-    if (o && json_write(o, &b, &ignored) == 0)
-        puts(buf_cstr(&b));
-    buf_done(&b);
+    view_json(o);
     json_decref(o);
 }
 

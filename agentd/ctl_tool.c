@@ -5,6 +5,7 @@
 
 #include "agentd/client.h"
 #include "agentd/ctl.h"
+#include "agentd/ctl_view.h"
 #include "agentd/policy.h"
 #include "agentd/spawner.h"
 #include "agentd/toollua.h"
@@ -107,33 +108,29 @@ struct called {
 
 static int exit_code_of(struct str status)
 {
-    enum { EXIT_DENIED = 3 };
+    enum { EXIT_REFUSED = 3 };
     if (str_is(status, "ok") || str_is(status, "running"))
         return EXIT_OK;
     if (str_is(status, "invalid"))
         return EXIT_USAGE;
-    return str_is(status, "denied") || str_is(status, "unavailable") ? EXIT_DENIED : EXIT_FAIL;
+    return str_is(status, "denied") || str_is(status, "unavailable") ? EXIT_REFUSED : EXIT_FAIL;
 }
 
 static void on_done(void *arg, const struct tool_result *r)
 {
     struct called *c = arg;
-    struct err ignored = {0};
-    struct buf b;
     json_t *o = json_pack("{s:o, s:s, s:b, s:s, s:I, s:I, s:I, s:b}", "text", json_text(r->text),
                           "status", tool_status_name(r->status), "is_error", r->is_error,
                           "level", r->level, "us",
                           (json_int_t)((r->ended_ns - r->started_ns) / 1000),
                           "output_bytes", (json_int_t)r->output_bytes, "cut_bytes",
                           (json_int_t)r->cut_bytes, "state_lost", r->state_lost);
-    buf_init(&b, 0);
     if (o && r->exit_code >= 0)
         json_object_set_new(o, "exit_code", json_integer(r->exit_code));
-    if (c->json && o && json_write(o, &b, &ignored) == 0)
-        puts(buf_cstr(&b));
+    if (c->json)
+        view_json(o);
     else
         printf("%.*s\n", STR_ARG(r->text));
-    buf_done(&b);
     json_decref(o);
     c->exit_code = exit_code_of(str_c(tool_status_name(r->status)));
     ev_stop(c->ev);
@@ -206,7 +203,6 @@ static int call_in_session(const char *socket, const char *session, const char *
 {
     struct client *client = NULL;
     json_t *r = NULL;
-    struct buf b;
     int rc = client_connect(&client, socket, err);
     if (rc == 0)
         rc = client_call(client, "tool.call",
@@ -215,12 +211,10 @@ static int call_in_session(const char *socket, const char *session, const char *
     if (rc == 0) {
         struct str status = json_view(json_object_get(r, "status"));
         struct str text = json_view(json_object_get(r, "text"));
-        buf_init(&b, 0);
-        if (c->json && json_write(r, &b, err) == 0)
-            puts(buf_cstr(&b));
+        if (c->json)
+            view_json(r);
         else
             printf("%.*s\n", STR_ARG(text));
-        buf_done(&b);
         c->exit_code = exit_code_of(status);
     }
     json_decref(r);
