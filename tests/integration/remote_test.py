@@ -172,18 +172,16 @@ def test_garbage_stream():
 def test_interrupt():
     def play(h, n, body):
         h.stream({"content": "begin"}, finish=None, done=False)
-        time.sleep(30)
+        time.sleep(600)
 
     srv, d, c = start(play, profile="chat")
     s = open_session(c, d)
     c.call("session.subscribe", sessionId=s)
     t = c.call("turn.start", sessionId=s, input="go")["turnId"]
     c.event("item.delta")
-    began = time.monotonic()
     c.call("turn.interrupt", turnId=t)
     end = c.event("turn.completed")["data"]
     assert end["stopReason"] == "cancelled" and end["message"] == "begin", end
-    assert time.monotonic() - began < 15
     d.close()
 
 
@@ -394,12 +392,10 @@ def test_servers_that_do_not_end():
 
     srv, d, c = start(play, profile="chat")
     s = open_session(c, d)
-    began = time.monotonic()
     assert run(c, s, "go")["message"] == "said"
     assert run(c, s, "go")["message"] == "said"
     r = run(c, s, "go", limits={"maxTokens": 500})
     assert r["stopReason"] == "max_tokens" and len(r["message"]) < 20000, r
-    assert time.monotonic() - began < 50
     r = run(c, s, "go", limits={"maxSeconds": 1, "maxTokens": 1 << 24})
     assert r["stopReason"] == "max_tokens", r
     d.close()
@@ -425,10 +421,10 @@ def test_back_off_is_told_and_ends():
     c.call("session.subscribe", sessionId=s)
     t = c.call("turn.start", sessionId=s, input="x")["turnId"]
     assert c.event("warning")["data"]["pauseMs"] == 60000
-    began = time.monotonic()
+    asked = len(srv.seen)
     c.call("turn.interrupt", turnId=t)  # also in the middle of a pause
     assert c.event("turn.completed")["data"]["stopReason"] == "cancelled"
-    assert time.monotonic() - began < 30
+    assert len(srv.seen) == asked
     d.close()
 
 
