@@ -54,6 +54,9 @@ static const struct key {
      "after an answer, compute the history without its reasoning while nobody asks"},
     {"engine.constrain", BOOL, AT(constrain), 0, 0, "true", NULL,
      "native: sample calls only as the tools' schemas allow them"},
+    {"engine.repeat", INT, AT(engine_repeat), 0, 1 << 20, "1024", NULL,
+     "native: a reply whose last so many tokens are one block of 1 to 64 over and over ends there; "
+     "0 = never"},
     {"engine.model", TEXT, AT(engine_model), 0, 0, "deepseek-reasoner", NULL,
      "remote: the model's name in requests"},
     {"engine.key_file", TEXT, AT(engine_key_file), 0, 0, "", NULL,

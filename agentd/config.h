@@ -26,7 +26,7 @@ struct config {
     int64_t store_sync, store_max_bytes, store_transcripts;
     bool store_network_fs;
     const char *engine_spec;
-    int64_t engine_threads, engine_context, engine_batch, engine_cache_bytes;
+    int64_t engine_threads, engine_context, engine_batch, engine_cache_bytes, engine_repeat;
     const char *engine_model, *engine_key_file;
     bool idle_prefill, constrain;
     int64_t engine_timeout_ms, engine_stall_ms, engine_retries;

@@ -228,7 +228,8 @@ static int summary_start(struct turn *t, struct err *err)
     if (rc == 0)
         rc = session_render_list(s, msg, 2, &ids, err);
     struct infer_request r = {.session = s->id, .ids = ids.id, .n_ids = ids.n,
-                              .sampling = s->sampling, .max_tokens = n_ctx / 16};
+                              .sampling = s->sampling, .max_tokens = n_ctx / 16,
+                              .repeat_max = (uint32_t)s->d->config.engine_repeat};
     struct infer_cbs cbs = {.tokens = summary_tokens, .done = summary_done, .arg = t};
     if (rc == 0)
         rc = infer_start(&t->job, inf, &r, &cbs, err);

@@ -315,6 +315,7 @@ void view_message(struct view *v, json_t *msg)
         enter(v, 'c');
         fputs("! ", stderr);
         view_put(stderr, view_field(data, "message"), "");
+        fputc('\n', stderr);
     }
     if (str_is(type, "approval.requested") && !v->watch_only)
         ask(v, data);

@@ -49,6 +49,8 @@ struct grammar_tokens {
     struct str (*bytes)(const void *arg, int32_t id);
     bool (*special)(const void *arg, int32_t id);
     const void *arg;
+    const int32_t *ends; /* ids that may come wherever the format's end may */
+    uint32_t n_ends;
 };
 struct grammar_vocab;
 /* -ERR_NOTFOUND: a literal of the format is no special token here; the sentence names it. */

@@ -128,8 +128,11 @@ static void add_literals(struct grammar_vocab *v, const struct grammar *g,
 {
     for (int i = 0; i < LIT_COUNT; i++) {
         struct grammar_state next = *s;
-        if (v->literal[i] >= 0 && grammar_step(g, &next, SYMBOL_LITERAL + i))
-            set_bit(mask, v->literal[i]);
+        if (v->literal[i] < 0 || !grammar_step(g, &next, SYMBOL_LITERAL + i))
+            continue;
+        set_bit(mask, v->literal[i]);
+        for (uint32_t k = 0; i == LIT_EOS && k < v->tokens.n_ends; k++)
+            set_bit(mask, v->tokens.ends[k]);
     }
 }
 

@@ -405,6 +405,7 @@ int infer_start(struct infer_job **out, struct infer *inf, const struct infer_re
     j->sampling = r->sampling;
     j->max_tokens = r->max_tokens;
     j->think_max = r->think_max;
+    j->repeat_max = r->repeat_max;
     j->idle = r->idle;
     j->save = r->save;
     j->peek = r->peek;

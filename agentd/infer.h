@@ -44,6 +44,8 @@ struct infer_info {
     uint32_t n_ctx, max_batch, n_threads, n_vocab;
     bool tokens;  /* prompts are token ids; else messages */
     float temperature, top_p;
+    int32_t end[8]; /* ids besides the format's own that end a text */
+    uint32_t n_ends;
 };
 
 enum infer_state { INFER_LOADING, INFER_READY, INFER_DEAD };
@@ -76,6 +78,7 @@ enum infer_end {
     INFER_END_CONTEXT,   /* the model's window is full */
     INFER_END_CANCELLED,
     INFER_END_ERROR,     /* sentence in result.error */
+    INFER_END_REPEAT,    /* the reply went round in circles: result.block */
 };
 
 struct infer_result {
@@ -84,6 +87,7 @@ struct infer_result {
     bool retryable;    /* the same job may succeed later */
     int64_t retry_ns;  /* with it: how much later, where the engine said so; else 0 */
     uint32_t prompt, cached, completion; /* tokens */
+    uint32_t block; /* with REPEAT: tokens that came again and again */
     int64_t queued_ns, prefill_ns, decode_ns;
 };
 
@@ -120,6 +124,7 @@ struct infer_request {
     struct infer_sampling sampling;
     uint32_t max_tokens;
     uint32_t think_max;  /* after so many tokens without </think> it is forced; 0 = never */
+    uint32_t repeat_max; /* ends as REPEAT when so many are one short block; 0 = never */
     struct infer_grammar *grammar; /* or NULL; the job takes a reference of its own */
     bool thinking; /* the prompt opens a thought */
     bool idle;   /* prefill only, when nothing else runs; preempted by any other job */

@@ -10,6 +10,7 @@
 #include "agentd/grammar.h"
 #include "agentd/id.h"
 #include "agentd/infer_model.h"
+#include "agentd/stutter.h"
 
 struct infer_grammar {
     struct grammar *g; /* owned */
@@ -42,7 +43,7 @@ struct infer_job {
     struct tokens prompt; /* owned */
     char *body;           /* owned; remote: the request as text, written on the main thread */
     struct infer_sampling sampling;
-    uint32_t max_tokens, think_max;
+    uint32_t max_tokens, think_max, repeat_max;
     struct infer_grammar *grammar; /* a reference, or NULL */
     bool thinking;
     bool idle, save, peek;
@@ -56,6 +57,7 @@ struct infer_job {
     int32_t feed[8]; /* sampled, not yet appended */
     uint32_t n_feed;
     bool begun, prefilled, closed_think;
+    struct stutter stutter; /* of what was sampled */
     int64_t not_before, begun_ns, first_ns;
     struct infer_result result;
 };

@@ -52,6 +52,8 @@ static void native_info(void *self, struct infer_info *out)
     out->tokens = true;
     out->temperature = i->temperature;
     out->top_p = i->top_p;
+    for (uint32_t k = 0; k < i->n_ends && out->n_ends < ARRAY_LEN(out->end); k++)
+        out->end[out->n_ends++] = i->end[k];
 }
 
 static int native_tokenize(void *self, struct str text, bool special, struct tokens *out,

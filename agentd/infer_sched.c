@@ -50,8 +50,8 @@ struct sched {
     struct kv kv[MAX_KV];
     uint32_t n_kv;
     struct infer_job *active; /* list, oldest first */
-    int32_t stop[4], end_think;
-    unsigned n_stop;
+    int32_t stop[16], eos, end_think;
+    unsigned n_own, n_stop; /* the first n_own are of the format, the rest of the model */
     struct infer_load load;
     struct grammar_vocab *vocab; /* owned; made when first needed */
     bool no_vocab;               /* the model lacks the format's literals */
@@ -296,7 +296,8 @@ static void hold(struct sched *s, struct infer_job *j)
 {
     struct err err;
     struct grammar_tokens t = {.n_vocab = s->core->info.n_vocab, .bytes = vocab_bytes,
-                               .special = vocab_special, .arg = s};
+                               .special = vocab_special, .arg = s,
+                               .ends = s->core->info.end, .n_ends = s->core->info.n_ends};
     if (!j->grammar || !s->m->held || s->no_vocab)
         return;
     if (!s->vocab && grammar_vocab_new(&s->vocab, &t, &err) < 0) {
@@ -372,12 +373,25 @@ static void admit(struct sched *s, struct infer_job *j)
     }
 }
 
-static bool is_stop(const struct sched *s, int32_t id)
+/* An end of the model's own becomes the format's: the transcript knows no other. */
+static bool is_stop(const struct sched *s, int32_t *id)
 {
     for (unsigned i = 0; i < s->n_stop; i++)
-        if (s->stop[i] == id)
+        if (s->stop[i] == *id) {
+            *id = i < s->n_own || s->eos < 0 ? *id : s->eos;
             return true;
+        }
     return false;
+}
+
+static void ended(struct sched *s, struct infer_job *j, bool stopped)
+{
+    if (stopped)
+        finish(s, j, INFER_END_STOP, NULL, false);
+    else if (j->result.block)
+        finish(s, j, INFER_END_REPEAT, NULL, false);
+    else if (j->max_tokens && j->made >= j->max_tokens)
+        finish(s, j, INFER_END_LENGTH, NULL, false);
 }
 
 /* What the model said in this step; the job may end here. */
@@ -397,9 +411,11 @@ static void took(struct sched *s, struct infer_job *j, struct infer_row *r)
             j->closed_think = true;
             n = i + 1;
         }
+        stopped = is_stop(s, &r->id[i]);
         follow(j, r->id[i]);
-        stopped = is_stop(s, r->id[i]);
-        if (stopped || (j->max_tokens && j->made + i + 1 >= j->max_tokens))
+        if (!stopped)
+            j->result.block = stutter_add(&j->stutter, r->id[i], j->repeat_max);
+        if (stopped || j->result.block || (j->max_tokens && j->made + i + 1 >= j->max_tokens))
             n = i + 1;
     }
     j->made += n;
@@ -408,10 +424,7 @@ static void took(struct sched *s, struct infer_job *j, struct infer_row *r)
         core_post(s->core, j, NOTE_TOKENS, 0, 0, r->id, n, (struct str){0}, (struct str){0});
     memcpy(j->feed, r->id, n * sizeof *j->feed);
     j->n_feed = n;
-    if (stopped)
-        finish(s, j, INFER_END_STOP, NULL, false);
-    else if (j->max_tokens && j->made >= j->max_tokens)
-        finish(s, j, INFER_END_LENGTH, NULL, false);
+    ended(s, j, stopped);
 }
 
 static void advanced(struct sched *s, struct infer_job *j, struct infer_row *r)
@@ -606,6 +619,11 @@ static void find_stops(struct sched *s)
         if (id >= 0)
             s->stop[s->n_stop++] = id;
     }
+    s->n_own = s->n_stop;
+    for (uint32_t i = 0; i < s->core->info.n_ends; i++)
+        if (!is_stop(s, &(int32_t){s->core->info.end[i]}))
+            s->stop[s->n_stop++] = s->core->info.end[i];
+    s->eos = s->m->id_of(s->self, literal_text(LIT_EOS));
     s->end_think = s->m->id_of(s->self, literal_text(LIT_ENDTHINK));
 }
 

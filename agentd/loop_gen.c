@@ -266,9 +266,26 @@ static json_t *usage_of(struct turn *t, const struct infer_result *r, const char
                      (json_int_t)overhead_us(t));
 }
 
+/* A reply that went round in circles is no answer: whoever reads the log sees why it ends. */
+static int log_repetition(struct turn *t, uint32_t block, struct err *err)
+{
+    char text[160];
+    int64_t most = t->s->d->config.engine_repeat;
+    snprintf(text, sizeof text,
+             "the model wrote the same %u token%s %lld times in a row; the reply ends here "
+             "(engine.repeat = %lld)",
+             block, block == 1 ? "" : "s", (long long)(most / block), (long long)most);
+    LOGW("loop", "turn=%s step=%lld repetition=\"%s\"", t->id, (long long)t->step, text);
+    return session_log(t->s, t->id, NULL, "warning",
+                       json_pack("{s:s, s:s, s:I, s:i}", "kind", "repetition", "message", text,
+                                 "step", (json_int_t)t->step, "block", (int)block),
+                       err);
+}
+
 static int log_step(struct turn *t, const struct infer_result *r, bool partial, struct err *err)
 {
-    static const char *const stops[] = {"stop", "length", "context", "cancelled", "error"};
+    static const char *const stops[] = {"stop", "length", "context", "cancelled", "error",
+                                        "repetition"};
     int rc = 0;
     feed_item_close(t->live_think);
     feed_item_close(t->live_text);
@@ -285,6 +302,8 @@ static int log_step(struct turn *t, const struct infer_result *r, bool partial, 
     if (rc == 0)
         rc = session_log_sample(t->s, t->id, usage_of(t, r, stops[r->end]), &t->ids,
                                 buf_view(&t->bytes), err);
+    if (rc == 0 && partial && r->end == INFER_END_REPEAT)
+        rc = log_repetition(t, r->block, err);
     return rc;
 }
 
@@ -342,7 +361,9 @@ static void decide(struct turn *t, const struct infer_result *r)
     else if (!whole)
         end_unrun(t, "[not run: the message was cut off]",
                   r->end == INFER_END_CONTEXT ? "context_exhausted" : "max_tokens",
-                  r->end == INFER_END_CONTEXT ? "context" : "tokens");
+                  r->end == INFER_END_CONTEXT  ? "context"
+                  : r->end == INFER_END_REPEAT ? "repetition"
+                                               : "tokens");
     else if (t->n_calls) {
         loop_to(t, TURN_CALL);
         t->next = NEXT_CALLS;
@@ -473,7 +494,8 @@ static int start_job(struct turn *t, struct err *err)
     bool tokens = infer_info(inf)->tokens;
     int64_t left = t->budget.max_tokens - turn_tokens(t);
     struct infer_request r = {.session = s->id, .sampling = s->sampling,
-                              .max_tokens = (uint32_t)(left < INT32_MAX ? left : INT32_MAX)};
+                              .max_tokens = (uint32_t)(left < INT32_MAX ? left : INT32_MAX),
+                            .repeat_max = (uint32_t)s->d->config.engine_repeat};
     struct infer_cbs cbs = {.begin = on_begin, .prefill = on_prefill, .tokens = on_tokens,
                             .thinking = on_remote_thinking, .text = on_remote_text,
                             .call = on_remote_call, .done = on_done, .arg = t};

@@ -25,6 +25,24 @@
 
 enum { TRACE_CALLS = 64 };
 
+/* Valid UTF-8 is the sampler's luck, not the mask's: broken characters become question marks. */
+UNUSED static void trace_repair(struct buf *text)
+{
+    struct buf b;
+    uint32_t cp;
+    buf_init(&b, 0);
+    for (size_t i = 0; i < text->len;) {
+        size_t n = utf8_decode(buf_view(text), i, &cp);
+        if (n)
+            buf_add(&b, text->data + i, n);
+        else
+            buf_putc(&b, '?');
+        i += n ? n : 1;
+    }
+    buf_done(text);
+    *text = b;
+}
+
 struct trace {
     struct buf thinking, text, notes, delta;
     struct {

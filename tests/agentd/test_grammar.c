@@ -40,7 +40,8 @@ static bool token_special(const void *arg, int32_t id)
     return id >= FIRST_LITERAL;
 }
 
-static const struct grammar_tokens tokens = {N_VOCAB, token_bytes, token_special, NULL};
+static const struct grammar_tokens tokens = {.n_vocab = N_VOCAB, .bytes = token_bytes,
+                                             .special = token_special};
 
 static const char *const tools[] = {
     "{\"name\": \"get_weather\", \"parameters\": {\"type\": \"object\", \"properties\": {"
@@ -157,24 +158,6 @@ static void check_call(const struct dsml_call *c)
     json_decref(tool);
 }
 
-/* Valid UTF-8 is the sampler's luck here, so broken characters are replaced first. */
-static void repair(struct buf *text)
-{
-    struct buf b;
-    uint32_t cp;
-    buf_init(&b, 0);
-    for (size_t i = 0; i < text->len;) {
-        size_t n = utf8_decode(buf_view(text), i, &cp);
-        if (n)
-            buf_add(&b, text->data + i, n);
-        else
-            buf_putc(&b, '?');
-        i += n ? n : 1;
-    }
-    buf_done(text);
-    *text = b;
-}
-
 static void walks_are_well_formed(void **state)
 {
     (void)state;
@@ -196,7 +179,7 @@ static void walks_are_well_formed(void **state)
         }
         if (grammar_run_ended(r)) {
             struct dsml_message m;
-            repair(&text);
+            trace_repair(&text);
             int rc = dsml_parse(&m, buf_view(&text), thinking, &err);
             if (rc < 0)
                 fail_msg("%s: %s\n%s", dsml_code_name(m.code), err.text, buf_cstr(&text));

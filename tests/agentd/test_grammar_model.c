@@ -56,24 +56,6 @@ static int32_t pick(const uint8_t *mask, uint32_t n_vocab, int32_t dsml, bool la
     return drawn[trace_random(&rng) % n];
 }
 
-/* Random bytes are rarely UTF-8; a model's are. */
-static void repair(struct buf *text)
-{
-    struct buf b;
-    uint32_t cp;
-    buf_init(&b, 0);
-    for (size_t i = 0; i < text->len;) {
-        size_t n = utf8_decode(buf_view(text), i, &cp);
-        if (n)
-            buf_add(&b, text->data + i, n);
-        else
-            buf_putc(&b, '?');
-        i += n ? n : 1;
-    }
-    buf_done(text);
-    *text = b;
-}
-
 /* The way of toolrun: canonical form, then the schema. */
 static void check_call(const struct tool_profile *p, const struct dsml_call *c)
 {
@@ -126,7 +108,7 @@ static int sample(const struct tool_profile *p, const struct grammar *g, struct 
     }
     if (grammar_run_ended(r)) {
         struct dsml_message m;
-        repair(&text);
+        trace_repair(&text);
         if (dsml_parse(&m, buf_view(&text), thinking, &err) < 0)
             fail_msg("%s: %s\n%s", dsml_code_name(m.code), err.text, buf_cstr(&text));
         for (uint32_t k = 0; k < m.n_calls; k++)
@@ -151,7 +133,8 @@ static void every_profile(void **state)
     ASSERT_OK(engine_open(&engine, &o, &err), &err);
     uint32_t n_vocab = engine_info(engine)->n_vocab;
     MUST(n_vocab < ARRAY_LEN(drawn));
-    const struct grammar_tokens tokens = {n_vocab, token_bytes, token_special, NULL};
+    const struct grammar_tokens tokens = {.n_vocab = n_vocab, .bytes = token_bytes,
+                                          .special = token_special};
     int32_t dsml = engine_token_id(engine, STR(LIT_TEXT_DSML));
     struct grammar_vocab *v = NULL;
     ASSERT_OK(grammar_vocab_new(&v, &tokens, &err), &err);

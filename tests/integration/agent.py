@@ -13,6 +13,11 @@ BIN = os.environ.get("BIN") or os.path.join(os.path.dirname(__file__), "../../bu
 PATIENCE = 240.0  # seconds; nothing here waits that long unless something is broken
 
 
+with open(os.path.join(BIN, "agentd"), "rb") as program:
+    _program = program.read()  # a sanitizer needs memory of its own
+    SANITIZED = b"__asan_init" in _program or b"__tsan_init" in _program
+
+
 class Refused(Exception):
     def __init__(self, error):
         super().__init__(error["message"])

@@ -6,6 +6,7 @@ with the token that an undisturbed one has, sessions share steps without changin
 """
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -110,6 +111,91 @@ def test_turns_are_repeatable():
     run(c, s3, "hello")
     assert tokens(history(c, s3)) != tokens(history(c, s1))
     d.close()
+
+
+def circle(ids, most):
+    """Tokens until the last `most` are one block of up to a sixteenth of them; None = never."""
+    for n in range(most, len(ids) + 1):
+        for p in range(1, min(64, most // 16) + 1):
+            if all(ids[i] == ids[i - p] for i in range(n - most + p, n)):
+                return n
+    return None
+
+
+def reply(d, limits, text="hello", **more):
+    c = d.client()
+    wait_ready(c)
+    s = open_session(c, d, profile="chat", sampling={"temperature": 0}, limits=limits, **more)
+    r = run(c, s, text)
+    return r, tokens(history(c, s))[0]
+
+
+def dull_model(row):
+    """The same model, but every token looks to it like the one of this row."""
+    d = tempfile.mkdtemp(prefix="agentd-model-")
+    shutil.copytree(MODEL, d, dirs_exist_ok=True)
+    path = os.path.join(d, "model.safetensors")
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    n = int.from_bytes(data[:8], "little")
+    t = json.loads(data[8:8 + n])["model.embed_tokens.weight"]
+    rows, width = t["shape"][0], (t["data_offsets"][1] - t["data_offsets"][0]) // t["shape"][0]
+    at = 8 + n + t["data_offsets"][0]
+    one = data[at + row * width:at + (row + 1) * width]
+    data[at:at + rows * width] = one * rows
+    with open(path, "wb") as f:
+        f.write(data)
+    return d
+
+
+def test_going_round_in_circles():
+    for row in range(20, 40):
+        model = dull_model(row)
+        d = Daemon(engine="native:" + model, args=["--set", "engine.repeat=0"])
+        _, free = reply(d, {"maxTokens": 200})
+        d.close()
+        n = circle(free, 64)
+        if n:
+            break
+        shutil.rmtree(model)
+    assert n and n < len(free) == 200, (n, len(free))
+    d = Daemon(engine="native:" + model, args=["--set", "engine.repeat=64"])
+    r, held = reply(d, {"maxTokens": 200})
+    assert r["limit"] == "repetition" and held == free[:n], (r, len(held), n)
+    d.close()
+    shutil.rmtree(model)
+
+
+def test_the_model_that_ships_cannot_run_away():
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/agentd-small.gguf")
+    d = Daemon(engine="native:" + path)
+    c = d.client()
+    wait_ready(c)
+    with open(d.workspace + "/loleti.log", "w") as f:
+        f.write("alpha 1\n")
+    s = open_session(c, d, limits={"maxTokens": 4096})
+    r = run(c, s, 'Add "mrkzvt thoska 6" to the end of loleti.log.')
+    ids = [x for step in tokens(history(c, s)) for x in step]
+    assert r["stopReason"] == "end_turn" or r["limit"] == "repetition", r
+    assert circle(ids, 1100) is None, len(ids)
+    d.close()
+
+
+def test_every_end_of_the_model_ends_a_reply():
+    d = start(args=["--set", "engine.repeat=0"])
+    _, free = reply(d, {"maxTokens": 60})
+    d.close()
+    at = next(i for i in range(8, 60) if free[i] not in free[:i] and free[i] > 6)
+    path = os.path.join(MODEL, "generation_config.json")
+    with open(path, "w") as f:
+        json.dump({"eos_token_id": [1, free[at]]}, f)
+    try:
+        d = start()
+        r, held = reply(d, {"maxTokens": 60})
+        assert r["stopReason"] == "end_turn" and held == free[:at] + [1], (r, held, free)
+        d.close()
+    finally:
+        os.unlink(path)
 
 
 def test_batched_as_alone():

@@ -153,6 +153,51 @@ def test_thinking_is_closed_in_time():
     d.close()
 
 
+def test_going_round_in_circles():
+    d = Daemon([{"match": "letter", "steps": [{"think": "so: ", "text": "x" * 9000}]},
+                {"match": "thought", "steps": [{"think": "Wait, let me look. " * 400,
+                                                "text": "never"}]},
+                {"match": "call", "steps": [{"calls": [bash("touch made; echo " + "ab" * 4000)]}]},
+                {"match": "table", "steps": [{"text": "".join(
+                    "| %4d | 0.00 | 0.00 |\n%s" % (i, "|------|------|------|\n" * (i % 9 == 0))
+                    for i in range(400))}]},
+                {"match": "ruler", "steps": [{"text": "".join(
+                    "/" + "-" * 900 + " %d\n" % i for i in range(5))}]},
+                {"steps": [{"text": "fine"}]}])
+    c = d.client()
+    s = open_session(c, d, limits={"maxTokens": 50000, "maxThinking": 50000})
+    for text, before, block in ("letter", 12, 1), ("thought", 0, 19), ("call", None, 2):
+        at = len(history(c, s))
+        r = run(c, s, text)
+        assert (r["stopReason"], r["limit"]) == ("max_tokens", "repetition"), r
+        events = history(c, s)[at:]
+        usage = [e["data"] for e in events if e["type"] == "usage"][0]
+        assert usage["stop"] == "repetition", usage
+        if before is not None:
+            assert usage["completionTokens"] <= before + 1024, usage
+        warning = [e["data"] for e in events if e["type"] == "warning"]
+        assert len(warning) == 1 and warning[0]["block"] == block, warning
+        assert "same %d token" % block in warning[0]["message"], warning
+        partial = [e["data"]["kind"] for e in events if e["data"].get("partial")]
+        assert partial or text == "call", events
+    assert results(events)[0]["text"].startswith("["), results(events)  # whoever reads it knows
+    assert not os.path.exists(d.workspace + "/made")
+    assert "repetition=" in d.read_log()
+    d.kill()
+    d.start()  # what was cut off is history like any other
+    c = d.client()
+    assert run(c, s, "hello")["message"] == "fine"
+    for text in "table", "ruler":
+        r = run(c, s, text)
+        assert r["stopReason"] == "end_turn" and len(r["message"]) > 4000, r
+    d.stop()
+    d.argv += ["--set", "engine.repeat=0"]
+    d.start()
+    c = d.client()
+    assert run(c, s, "letter")["message"] == "x" * 9000
+    d.close()
+
+
 def test_time_budget():
     d = Daemon([{"steps": [{"calls": [bash("sleep 60")]}, {"text": "in time: {{result}}"}]}])
     c = d.client()
