@@ -468,6 +468,17 @@ void limits_remove(struct limits_group *g)
     g->made = false;
 }
 
+/* Whether nobody runs under this number; one who is dead and not buried does not either. */
+static bool ended(pid_t pid)
+{
+    char path[32], text[512];
+    if (kill(pid, 0) < 0 && errno == ESRCH)
+        return true;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    const char *name_end = strrchr(slurp(path, text, sizeof text), ')');
+    return name_end && (name_end[1] == ' ') && (name_end[2] == 'Z' || name_end[2] == 'X');
+}
+
 /* One of ours whose maker is no more. A process id says nothing in another pid namespace, and
  * containers may share the tree: only names made in our own namespace count. */
 static bool stale(const char *name)
@@ -477,7 +488,7 @@ static bool stale(const char *name)
     return str_split(&s, '-', &word) && str_is(word, "agentd") && str_split(&s, '-', &word) &&
            str_split(&s, '-', &word) && str_to_i64(word, &ns) && ns == pid_namespace() &&
            str_split(&s, '-', &word) && str_to_i64(word, &pid) && pid > 1 &&
-           kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+           ended((pid_t)pid);
 }
 
 void limits_sweep(const struct limits_host *h)

@@ -1,14 +1,17 @@
 """files.py - T01 to T08: reading, writing and tricking by path."""
 import os
+import shlex
 import socket
 import subprocess
 import threading
+import time
 
-from harness import PYTHON, main
+from harness import PYTHON, main, threat
 
 READ = "import sys; print(open(sys.argv[1]).read())"
 
 
+@threat("T01")
 def t01_host_secrets(w):
     w.attack("T01 file readable by everyone", READ, [w.secret])
     home = os.path.join(w.root, "home/.ssh")
@@ -40,6 +43,7 @@ def t01_host_secrets(w):
              "sys.exit(1)", control=True if w.is_root else "a plain user may not open them anyway")
 
 
+@threat("T02")
 def t02_daemon_state(w):
     env = dict(os.environ, AGENTD_TEST_CREDENTIAL="canary-env-77", HOME=w.outside)
     w.attack("T02 environment of whoever started it",
@@ -57,6 +61,7 @@ def t02_daemon_state(w):
              "sys.exit(1)", control="the host's own pid 1 may be protected too")
 
 
+@threat("T02")
 def t02_state_as_workspace(w):
     """Nobody gets the daemon's own folders as a workspace, under whatever name."""
     d = w.start()
@@ -81,6 +86,7 @@ def t02_state_as_workspace(w):
     off.close()
 
 
+@threat("T03")
 def t03_sockets(w):
     path = os.path.join(w.outside, "control.sock")
     names = [path, "\0agentd-escape-" + str(os.getpid())]
@@ -154,6 +160,7 @@ def t03_sockets(w):
              "import os, sys; sys.exit(0 if os.path.isdir('/run') and os.listdir('/run') else 1)")
 
 
+@threat("T04")
 def t04_descriptors(w):
     fd = os.open(w.secret, os.O_RDONLY)
     high = os.dup2(fd, 77)
@@ -174,12 +181,18 @@ def t04_descriptors(w):
              "  try: os.open(p + '/secret.txt', os.O_RDONLY); sys.exit(0)\n"
              "  except OSError: pass\n"
              "sys.exit(1)", how={"pass_fds": (d,)}, control=may)
-    rc, out, err, _ = w.inside([PYTHON, "-I", "-c",
-                                "import os\n"
-                                "for n in range(3, 300):\n"
-                                "  try: os.fstat(n); print(n)\n"
-                                "  except OSError: pass"], pass_fds=(fd, high, d))
-    w.check("T04 by sandbox run", rc == 0 and out == "", out + err)
+    mine = ("import os, sys\n"
+            "found = []\n"
+            "for n in range(3, 300):\n"
+            "  try: found.append(os.fstat(n).st_ino)\n"
+            "  except OSError: pass\n"
+            "sys.exit(0 if set(found) & set(map(int, sys.argv[1:])) else 1)")
+    inodes = [str(os.fstat(n).st_ino) for n in (fd, d)]
+    command = {"command": shlex.join([PYTHON, "-I", "-c", mine] + inodes)}
+    rc, r = w.tool("bash", command, pass_fds=(fd, high, d))
+    w.check("T04 what the starter of a single call left open", r.get("exit_code") == 1, str(r))
+    r = subprocess.run([PYTHON, "-I", "-c", mine] + inodes, pass_fds=(fd, high, d))
+    w.check("T04 control: a program started so has them", r.returncode == 0, str(r))
     for n in (high, d, fd):
         os.close(n)
     dm = w.daemon()
@@ -191,6 +204,7 @@ def t04_descriptors(w):
             got["text"])
 
 
+@threat("T05")
 def t05_writing(w):
     target = os.path.join(w.outside, "written")
 
@@ -218,6 +232,7 @@ def t05_writing(w):
              "sys.exit(1)", control=True if w.is_root else "a plain user may not either")
 
 
+@threat("T06")
 def t06_paths(w):
     link = os.path.join(w.work, "link")
     for target, name in ((w.secret, "link to a file"), (w.outside, "link to a directory")):
@@ -256,41 +271,83 @@ def t06_paths(w):
     real, trap = os.path.join(w.root, "moving"), os.path.join(w.root, "trap")
     os.mkdir(real)
     os.symlink(w.outside, trap)
-    r = subprocess.run([w.ctl, "sandbox", "run", "--json", "--policy",
-                        os.path.join(w.policies, "coding.yaml"), "--workspace", trap, "--",
-                        "ls", "/workspace"], capture_output=True, text=True)
+    rc, r = w.tool("bash", {"command": "ls /workspace"}, workspace=trap)
     # A link that the person names is followed once, to its real path; what is then mounted is
     # that directory and no other.
-    w.check("T06 a named link is resolved before anything is opened",
-            r.returncode == 0 and "secret.txt" in r.stdout, r.stderr)
+    w.check("T06 a named link is resolved before anything is opened", rc == 0 and
+            "secret.txt" in r["text"], str(r))
 
 
+LINKS = ("tmp", "dev", "proc", "etc", "usr", ".lower", ".upper", "agentd", "spill", "figures")
+
+
+@threat("T07")
 def t07_traps(w):
-    trap = os.path.join(w.work, "traps")
-    os.makedirs(os.path.join(trap, ".git/hooks"))
+    """Planted by one call; the daemon and later calls walk into none of it."""
     marker = os.path.join(w.outside, "hook-ran")
-    for name in ("pre-commit", "post-checkout"):
-        p = os.path.join(trap, ".git/hooks", name)
-        with open(p, "w") as f:
-            f.write(f"#!/bin/sh\ntouch {marker}\n")
-        os.chmod(p, 0o755)
-    os.mkfifo(os.path.join(w.work, "README.md"))
-    os.symlink("/etc", os.path.join(w.work, "tmp"))
-    os.symlink("/proc/self/root", os.path.join(w.work, "dev"))
-    open(os.path.join(w.work, "new\nline\x1b[31m"), "w").close()
-    rc, _, err, _ = w.inside([PYTHON, "-I", "-c",
-                              "import os\nos.chdir('/workspace')\n"
-                              "for i in range(1500):\n  os.mkdir('d' * 200); os.chdir('d' * 200)\n"])
-    w.check("T07 a tree fifteen hundred levels deep is made inside", rc == 0, err)
-    rc, out, err, record = w.inside(["sh", "-c", "echo still here"])
-    w.check("T07 the next call starts in spite of traps",
-            rc == 0 and out == "still here\n" and record["level"] != "none", err)
-    w.check("T07 no hook ran outside", not os.path.exists(marker), "a git hook ran")
+    d = w.daemon()
+    hook = ("mkdir -p traps; cd traps; git init -q 2>/dev/null || mkdir -p .git/hooks; "
+            "for h in pre-commit post-checkout post-index-change fsmonitor; do "
+            f"printf '#!/bin/sh\\ntouch {marker}\\n' >.git/hooks/$h; chmod 755 .git/hooks/$h; done; "
+            f"printf '[core]\\n\\tfsmonitor = touch {marker}\\n\\tpager = touch {marker}\\n"
+            f"[alias]\\n\\tstatus = !touch {marker}\\n' >>.git/config; cd ..; ")
+    links = "".join(f"ln -s {w.outside} {name}; " for name in LINKS)
+    r = d.bash("cd /workspace && { " + hook + links + "mkfifo README.md traps/notes.txt; "
+               "ln -s loop loop; ln -s . here; ln -s /proc/self/root everything; "
+               "truncate -s 1T huge.txt; mkfifo AGENTS.md .env; mkdir -m 0 closed; "
+               "touch $'new\nline\x1b[31m' $'\xff\xfe.txt' -- '-rf' '$(touch x)' '; touch x'; }")
+    w.check("T07 traps are planted", r["exitCode"] == 0, str(r))
+    deep = ("import os\nos.chdir('/workspace')\n"
+            "for i in range(1500):\n  os.mkdir('d' * 200); os.chdir('d' * 200)\n")
+    r = d.python(deep + "os.chdir('/workspace')")
+    w.check("T07 a tree fifteen hundred levels deep is made", not r["isError"], str(r))
+    before = sorted(os.listdir(w.outside))
+    s = d.new_session()
+    for name, call in (
+            ("a command", lambda: d.bash("echo still here", session=s)),
+            ("the interpreter", lambda: d.python("1 + 1", session=s)),
+            ("search", lambda: d.call("search", session=s, query="still here")),
+            ("the editor, of the folder", lambda: d.call("str_replace_editor", session=s,
+                                                        command="view", path="/workspace")),
+            ("the editor, of a FIFO", lambda: d.call("str_replace_editor", session=s,
+                                                    command="view", path="README.md")),
+            ("the editor, making a file below a link",
+             lambda: d.call("str_replace_editor", session=s, command="create",
+                            path="tmp/made", file_text="x")),
+            ("the editor, of a file without end", lambda: d.call("str_replace_editor", session=s,
+                                                               command="view", path="huge.txt")),
+            ("the editor, far down", lambda: d.call("str_replace_editor", session=s,
+                                                   command="view", path="/".join(["d" * 200] * 15))),
+            ("open, of a FIFO", lambda: d.call("open", session=s, id="README.md")),
+            ("a patch through a link", lambda: d.call("apply_patch", session=s, patch=(
+                "*** Begin Patch\n*** Add File: etc/made\n+x\n*** End Patch\n")))):
+        began = time.monotonic()
+        r = call()
+        w.check(f"T07 {name} comes back", time.monotonic() - began < 30 and r["status"] not in
+                ("timed_out", "unavailable", "unknown"), str(r)[:400])
+    rc, r = w.tool("bash", {"command": "echo next session"})
+    w.check("T07 the next session starts in spite of traps", rc == 0 and "next session" in r["text"] and
+            r["level"] in ("full", "nolimits"), str(r))
+    r = d.bash("cd /workspace/traps; git status; git add -A; git commit -qm x; true", session=s)
+    d.rpc("session.close", sessionId=s)
+    w.check("T07 nothing outside was made, written or run", sorted(os.listdir(w.outside)) == before and
+            not os.path.exists(marker), str(os.listdir(w.outside)))
     r = subprocess.run(["timeout", "1", "cat", os.path.join(w.work, "README.md")])
     w.check("T07 control: reading the FIFO hangs", r.returncode == 124, str(r.returncode))
+    with open(os.path.join(w.work, "tmp/through-link"), "w"):
+        pass
+    w.check("T07 control: the links lead outside", "through-link" in os.listdir(w.outside), "no")
+    os.unlink(os.path.join(w.outside, "through-link"))
+    subprocess.run(["git", "-c", "safe.directory=*", "status"], cwd=os.path.join(w.work, "traps"),
+                   capture_output=True, env=dict(os.environ, HOME=w.outside))
+    w.check("T07 control: outside git runs what its settings say", not os.path.isdir(
+        os.path.join(w.work, "traps/.git/refs")) or os.path.exists(marker), "it did not")
+    if os.path.exists(marker):
+        os.unlink(marker)
     w.clear()
 
 
+@threat("T08")
 def t08_set_id(w):
     bad = os.path.join(w.work, "bad")
 
@@ -320,7 +377,7 @@ def t08_set_id(w):
              "os.close(os.open(p, os.O_RDONLY))", [bad], reset=clear,
              control=True if w.is_root else "a plain user may not either")
     own = os.path.join(w.work, "made")
-    w.inside(["sh", "-c", "echo x > /workspace/made; mkdir -p /workspace/d; chmod 777 /workspace/made"])
+    w.daemon().bash("echo x > /workspace/made; mkdir -p /workspace/d; chmod 777 /workspace/made")
     w.check("T08 files made inside belong to the workspace's owner",
             os.stat(own).st_uid == os.stat(w.work).st_uid, str(os.stat(own)))
     w.attack("T08 set-user-id programs that are there",

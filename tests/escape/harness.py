@@ -19,6 +19,19 @@ import time
 
 PYTHON = "/usr/bin/python3"
 PATIENCE = 120
+THREATS = tuple(f"T{n:02}" for n in range(1, 35))
+
+
+def threat(*ids, control=True):
+    """Says which threats a case attacks. When it has run, each of them must have been attacked
+    through a tool call that ran confined (or was refused), and must have had a control: the
+    same attack getting through without the sandbox. control: "root" when only root's controls
+    can get through, as where a plain user may do none of it anyway; any other text says why
+    this case has none, and then another one of the same threat must."""
+    def mark(case):
+        case.threats, case.control = ids, control
+        return case
+    return mark
 
 
 LIBC = ctypes.CDLL(None)
@@ -49,13 +62,19 @@ class Daemon:
             json.dump({"turns": [{"steps": [{"text": "done"}]}]}, f)
         self.path = os.path.join(self.root, "s")
         self.log = os.path.join(self.root, "log")
-        argv = list(wrap) + [os.path.join(os.path.dirname(world.ctl), "agentd"), "--engine",
-                             "script:" + script, "--socket", self.path, "--state",
-                             os.path.join(self.root, "state"), "--profile", "general", "--sandbox",
-                             "off" if off else "required", "--set", "agent.policies=" + policies]
-        with open(self.log, "wb") as log:
-            self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                         env=env, pass_fds=pass_fds, cwd=world.root,
+        self.argv = list(wrap) + [os.path.join(os.path.dirname(world.ctl), "agentd"), "--engine",
+                                  "script:" + script, "--socket", self.path, "--state",
+                                  os.path.join(self.root, "state"), "--profile", "general",
+                                  "--sandbox", "off" if off else "required", "--set",
+                                  "agent.policies=" + policies]
+        self.env, self.pass_fds = env, pass_fds
+        self.start()
+
+    def start(self):
+        """Also once more, after it was killed: on the same state."""
+        with open(self.log, "ab") as log:
+            self.proc = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         env=self.env, pass_fds=self.pass_fds, cwd=self.world.root,
                                          preexec_fn=end_with_us)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
@@ -94,7 +113,18 @@ class Daemon:
         return m["result"]
 
     def call(self, tool, session=None, **args):
-        return self.rpc("tool.call", sessionId=session or self.session, name=tool, arguments=args)
+        r = self.rpc("tool.call", sessionId=session or self.session, name=tool, arguments=args)
+        self.world.note(r["sandbox"], r["status"])
+        return r
+
+    def records(self, event):
+        """The audit records of one kind that its log holds."""
+        found = []
+        for line in self.read_log().splitlines():
+            at = line.find("{")
+            if at > 0 and " audit " in line[:at] and f'"event":"{event}"' in line:
+                found.append(json.loads(line[at:]))
+        return found
 
     def bash(self, command, session=None, **args):
         return self.call("bash", session, command=command, **args)
@@ -141,9 +171,27 @@ class World:
         self.failures, self.passed, self.skipped = [], 0, []
         self.is_root = os.geteuid() == 0
         self.daemons, self.count = {}, 0
+        self.confined, self.seen, self.excused = 0, set(), False
+
+    def note(self, level, status):
+        """A tool call has ended: in a cell, or refused because there could be none."""
+        self.confined += level in ("full", "nolimits") or status == "unavailable"
+
+    def proved(self, case, what):
+        self.seen.add((case.split(" ")[0], what))
+
+    def settle(self, case):
+        """After a case: what it says it attacks, it has attacked, and with a control."""
+        needs = case.control is True or (case.control == "root" and self.is_root)
+        for name in case.threats:
+            if (name, "attack") not in self.seen:
+                self.fail(f"{name} {case.__name__}", "no attack on it ran confined in a tool call")
+            if needs and (name, "control") not in self.seen:
+                self.fail(f"{name} {case.__name__}", "nothing showed that it gets through "
+                          "without the sandbox")
 
     def policy(self, text):
-        """A policy for `sandbox run` and, because it allows these tools, for tool calls."""
+        """A policy that allows every tool, unless it says which."""
         path = os.path.join(self.root, f"policy-{hashlib.sha1(text.encode()).hexdigest()}.yaml")
         with open(path, "w") as f:
             f.write("version: 1\nrequire: nolimits\n" + text)
@@ -167,20 +215,19 @@ class World:
         """A daemon of a case's own; the case closes it."""
         return Daemon(self, policy, off, **how)
 
-    def inside(self, argv, policy="coding", timeout_ms=20000, env=None, wrap=(), **kw):
-        """Runs argv by `agentctl sandbox run`: (exit code, stdout, stderr without the record,
-        record)."""
-        p = self.policy_path(policy)
-        cmd = list(wrap) + [self.ctl, "sandbox", "run", "--json", "--policy", p, "--workspace",
-                            self.work, "--timeout-ms", str(timeout_ms), "--"] + list(argv)
-        kw.setdefault("stdin", subprocess.DEVNULL)
-        r = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.work,
-                           env=env, timeout=120, **kw)
-        err = r.stderr.decode("utf-8", "replace").rstrip("\n").split("\n")
-        record = {}
-        if err and err[-1].startswith("{"):
-            record = json.loads(err.pop())
-        return r.returncode, r.stdout.decode("utf-8", "replace"), "\n".join(err), record
+    def tool(self, tool, args, policy="coding", off=False, wrap=(), workspace=None, **kw):
+        """One call by `agentctl tool call`, a process of its own: (exit code, result)."""
+        cmd = list(wrap) + [self.ctl, "tool", "call", tool, json.dumps(args), "--json", "--policy",
+                            self.policy_path(policy), "--workspace", workspace or self.work,
+                            "--sandbox", "off" if off else "on"]
+        r = subprocess.run(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, cwd=self.work, timeout=PATIENCE, **kw)
+        said = {"text": (r.stdout + r.stderr).decode("utf-8", "replace"), "status": "?",
+                "level": "?"}
+        if r.stdout.startswith(b"{"):
+            said = json.loads(r.stdout)
+        self.note(said["level"], said["status"])
+        return r.returncode, said
 
     def host(self, argv, env=None, wrap=(), timeout=60, **kw):
         kw.setdefault("stdin", subprocess.DEVNULL)
@@ -199,15 +246,21 @@ class World:
 
     def ok(self, case):
         self.passed += 1
+        if self.confined:
+            self.proved(case, "attack")
         print(f"ok    {case}", flush=True)
 
-    def skip(self, case, why):
+    def skip(self, case, why, whole=False):
+        """whole: nothing of the case can be done here, so it need not prove anything."""
+        self.excused |= whole
         self.skipped.append(f"{case}: {why}")
         print(f"skip  {case}: {why}", flush=True)
 
     def check(self, case, condition, why):
         if condition:
             self.ok(case)
+            if " control: " in case:
+                self.proved(case, "control")
         else:
             self.fail(case, why)
         return condition
@@ -237,6 +290,7 @@ class World:
                     self.fail(case, f"the control did not get through either: {text[-400:]}")
                     return None
                 self.ok(case)
+                self.proved(case, "control")
             else:
                 through = r
                 if r["sandbox"] not in ("full", "nolimits"):
@@ -305,18 +359,22 @@ def main(cases, plain=""):
             for case in cases:
                 if re.search(os.environ.get("ESCAPE_ONLY", ""), case.__name__):
                     began = time.monotonic()
+                    world.confined, world.seen, world.excused = 0, set(), False
                     try:
                         case(world)
+                        if hasattr(case, "threats") and not world.excused:
+                            world.settle(case)
                     except Exception as e:  # the other cases still count
                         world.fail(case.__name__, f"broke off: {e!r}")
                     print(f"      {case.__name__} took {time.monotonic() - began:.1f} s")
         finally:
             code = world.close()
         sys.exit(code)
-    probe = subprocess.run([os.path.join(bin_dir, "agentctl"), "sandbox", "run", "--policy",
-                            os.path.join(src, "policies/computation.yaml"), "--", "true"],
+    probe = subprocess.run([os.path.join(bin_dir, "agentctl"), "tool", "call", "python",
+                            '{"code": "1"}', "--json", "--policy",
+                            os.path.join(src, "policies/computation.yaml")],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if probe.returncode == 120:
+    if '"unavailable"' in probe.stdout:
         print(f"skipped: this host cannot confine: {probe.stdout}")
         sys.exit(77)
     # A copy that everybody may execute, wherever the build tree lies.

@@ -1,13 +1,15 @@
 """kernel.py - T19 and T21 to T28: network, system calls, privilege, limits."""
+import json
 import os
 import pty
+import shlex
+import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
-from harness import PYTHON, main, wait_for
+from harness import PYTHON, main, processes, threat, wait_for
 
 CALL = ("import ctypes, os, sys\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -48,6 +50,7 @@ def own_address():
         s.close()
 
 
+@threat("T19")
 def t19_network(w):
     tcp, tport, thits = listener(socket.SOCK_STREAM)
     udp, uport, uhits = listener(socket.SOCK_DGRAM)
@@ -89,18 +92,18 @@ def t19_network(w):
     w.attack("T19 listening for the host", serve, [port])
     stop.set()
     t.join()
-    rc, _, err, _ = w.inside([PYTHON, "-I", "-c",
-                              "import socket, threading\n"
-                              "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(1)\n"
-                              "threading.Thread(target=lambda: s.accept()[0].send(b'hi')).start()\n"
-                              "c = socket.create_connection(s.getsockname()); assert c.recv(9) == b'hi'\n"])
-    w.check("T19 the session's own loopback works", rc == 0, err)
+    r = w.daemon().python("import socket, threading\n"
+                          "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(1)\n"
+                          "threading.Thread(target=lambda: s.accept()[0].send(b'hi')).start()\n"
+                          "c = socket.create_connection(s.getsockname()); c.recv(9)")
+    w.check("T19 the session's own loopback works", r["text"] == "b'hi'\n[ok]", str(r))
     w.attack("T19 names are not resolved", "import socket, sys\n"
              "socket.getaddrinfo('example.org', 80)", control="needs the internet")
     tcp.close()
     udp.close()
 
 
+@threat("T21")
 def t21_families(w):
     families = {"packet": (17, 3, 768), "vsock": (40, 1, 0), "alg": (38, 5, 0),
                 "netlink, other protocols": (16, 3, 15), "xdp": (44, 3, 0), "kcm": (41, 2, 0),
@@ -119,6 +122,7 @@ def t21_families(w):
              control=True if [n for _, n in socket.if_nameindex() if n != "lo"] else "there are none")
 
 
+@threat("T05", "T07", "T13")
 def t05_shared_inodes(w):
     """What a cell shares with the host, it cannot mark, hold or lease."""
     may = True if w.is_root else "a plain user may not either"
@@ -144,6 +148,7 @@ def t05_shared_inodes(w):
              "r, e = call(319, b'x', 4)\nsys.exit(0 if r >= 0 else 1)")
 
 
+@threat("T22")
 def t22_namespaces(w):
     may = True if w.is_root else "a plain user may not either"
     w.attack("T22 a user namespace", CALL + "sys.exit(0 if call(272, 0x10000000)[0] == 0 else 1)")
@@ -176,6 +181,7 @@ def t22_namespaces(w):
              "sys.exit(0 if call(308, fd, 0)[0] == 0 else 1)", control=may)
 
 
+@threat("T23")
 def t23_interfaces(w):
     probes = {"io_uring": ("call(425, 4, ctypes.create_string_buffer(120))", 0),
               "bpf": ("call(321, 0, ctypes.create_string_buffer(128), 128)", 0),
@@ -203,15 +209,15 @@ ASM = ("import ctypes, mmap, os, sys\n"
        "  return f()\n")
 
 
+@threat("T24")
 def t24_filter(w):
     # mov eax,20 (getpid of the 32-bit table); int 0x80; ret
     w.attack("T24 the 32-bit entry",
              ASM + "sys.exit(0 if run('b814000000cd80c3') == os.getpid() else 1)")
-    rc, _, _, record = w.inside([PYTHON, "-I", "-c", ASM + "run('b814000000cd80c3')"])
-    w.check("T24 it ends the process", record.get("signal") == 31 or rc == 159, str(record))
-    # mov eax,0x40000027 (getpid of x32); syscall; ret
-    rc, _, _, record = w.inside([PYTHON, "-I", "-c", ASM + "sys.exit(0 if run('b8270000400f05c3') > 0 else 1)"])
-    w.check("T24 the x32 entry ends the process", record.get("signal") == 31, str(record))
+    for name, code in (("32-bit", "b814000000cd80c3"), ("x32", "b8270000400f05c3")):
+        # mov eax,0x40000027 (getpid of x32); syscall; ret
+        r = w.daemon().bash("exec " + shlex.join([PYTHON, "-I", "-c", ASM + f"run('{code}')"]))
+        w.check(f"T24 the {name} entry ends the process", r["exitCode"] == 128 + signal.SIGSYS, str(r))
     w.attack("T24 high bits of a socket family", CALL +
              "r, e = call(41, 16 | (1 << 32), 3, 15)\nsys.exit(0 if r >= 0 else 1)")
     w.attack("T24 high bits of a mode", CALL +
@@ -248,28 +254,35 @@ TTY = ("import fcntl, os, sys, termios\n"
 
 
 def on_terminal(argv, cwd):
+    """What it prints on a terminal of its own."""
     pid, fd = pty.fork()
     if pid == 0:
         os.chdir(cwd)
         os.execvp(argv[0], argv)
+    out = b""
     while True:
         try:
-            if not os.read(fd, 4096):
-                break
+            more = os.read(fd, 4096)
         except OSError:
             break
-    _, status = os.waitpid(pid, 0)
+        if not more:
+            break
+        out += more
+    os.waitpid(pid, 0)
     os.close(fd)
-    return os.waitstatus_to_exitcode(status)
+    return out.decode("utf-8", "replace")
 
 
+@threat("T25")
 def t25_terminal(w):
     p = os.path.join(w.policies, "coding.yaml")
-    rc = on_terminal([w.ctl, "sandbox", "run", "--policy", p, "--workspace", w.work, "--", PYTHON,
-                      "-I", "-c", TTY], w.work)
-    w.check("T25 typing into the terminal", rc == 1, f"exit {rc}")
-    rc = on_terminal([PYTHON, "-I", "-c", TTY], w.work)
-    w.check("T25 control: the terminal can be had outside", rc == 0, f"exit {rc}")
+    command = json.dumps({"command": shlex.join([PYTHON, "-I", "-c", TTY])})
+    argv = [w.ctl, "tool", "call", "bash", command, "--json", "--policy", p, "--workspace", w.work]
+    out = on_terminal(argv, w.work)
+    w.check("T25 typing into the terminal of who made the call", '"exit_code":1}' in out and
+            '"level":"none"' not in out, out)
+    out = on_terminal(argv + ["--sandbox", "off"], w.work)
+    w.check("T25 control: without a cell it can be had", '"exit_code":0}' in out or not w.is_root, out)
     # A daemon that was started from a terminal: a tool call must not type into it.
     wrap = [PYTHON, "-I", "-c", "import pty, sys\npty.spawn(sys.argv[1:])"]
     w.attack("T25 typing into the terminal of the daemon",
@@ -292,6 +305,7 @@ def t25_terminal(w):
     w.check("T25 sandbox shell has a terminal of its own", "42" in out.stdout, out.stdout + out.stderr)
 
 
+@threat("T26")
 def t26_privilege(w):
     w.attack("T26 capabilities, new privileges, no filter",
              "import sys\n"
@@ -306,25 +320,28 @@ def t26_privilege(w):
              "  try: os.setresuid(u, u, u); sys.exit(0)\n"
              "  except OSError: pass\n"
              "sys.exit(1)", control=True if w.is_root else "a plain user may not either")
-    p = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", os.path.join(w.policies, "coding.yaml"),
-                          "--workspace", w.work, "--", "sleep", "4245"])
-    uids = []
+    for off in (False, True):
+        d, uids = w.daemon(off=off), set()
+        s = d.new_session()
+        for n in (4245, 4246):
+            d.bash(f"exec sleep {n}.{os.getpid()}", session=s, background=True)
 
-    def look():
-        for n in os.listdir("/proc"):
-            try:
-                if open(f"/proc/{n}/cmdline", "rb").read() == b"sleep\x004245\x00":
-                    uids.append(open(f"/proc/{n}/status").read().split("Uid:")[1].split()[0])
-                    return True
-            except OSError:
-                pass
-        return False
-    found = wait_for(look)
-    w.check("T26 seen from outside it is never the host's root", found and uids[0] != "0", str(uids))
-    p.terminate()
-    p.wait()
+        def look():
+            for pid in processes(f".{os.getpid()}\0"):
+                with open(f"/proc/{pid}/status") as f:
+                    status = f.read()
+                uids.update(status.split("Uid:")[1].split("\n")[0].split() +
+                            status.split("Gid:")[1].split("\n")[0].split())
+            return bool(uids)
+        found = wait_for(look)
+        d.rpc("session.close", sessionId=s)
+        if not off:
+            w.check("T26 seen from outside it is never the host's root", found and "0" not in uids, str(uids))
+        elif w.is_root:
+            w.check("T26 control: without a cell it is", found and "0" in uids, str(uids))
 
 
+@threat("T27")
 def t27_machine(w):
     may = True if w.is_root else "a plain user may not either"
     host = socket.gethostname().encode()
@@ -349,6 +366,7 @@ def t27_machine(w):
              "sys.exit(1)", control=may)
 
 
+@threat("T28")
 def t28_limits(w):
     may = True if w.is_root else "a plain user may not either"
     w.attack("T28 control groups", "import os, sys\n"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-from harness import PYTHON, main, wait_for
+from harness import PYTHON, main, threat, wait_for
 
 
 class Server:
@@ -60,7 +60,7 @@ RAW = ("import socket, sys\n"
        "  s.sendall(data)\n"
        "  out = s.recv(65536)\n"
        "  if more and b' 200 ' in out.split(b'\\r\\n')[0]:\n"
-       "    s.sendall(more)\n"
+       "    s.sendall(more); s.settimeout(1)\n"
        "    try: out += s.recv(65536)\n"
        "    except OSError: pass\n"
        "  sys.stdout.write(out.decode('latin-1'))\n")
@@ -77,49 +77,61 @@ def hello(name):
     return out.read()
 
 
+@threat("T20")
 def t20_proxy(w):
     server = Server()
     port = server.port
-    listed = w.policy("workspace: temp\nnetwork:\n  mode: proxy\n"
-                      f"  ports: [{port}]\n  allow: [localhost, '127.0.0.1', '*.allowed.test']\n")
-    named = w.policy(f"workspace: temp\nnetwork: {{mode: proxy, ports: [{port}], allow: [localhost]}}\n")
-    fetch = ("import os, sys; os.environ.pop('no_proxy'); os.environ.pop('NO_PROXY')\n"
+    listed = w.daemon(w.policy("workspace: temp\nnetwork:\n  mode: proxy\n"
+                               f"  ports: [{port}]\n  allow: [localhost, '127.0.0.1', '*.allowed.test']\n"))
+    named = w.daemon(w.policy("workspace: temp\nnetwork: {mode: proxy, "
+                              f"ports: [{port}], allow: [localhost]}}\n"))
+    fetch = ("import os, sys; os.environ.pop('no_proxy', 0); os.environ.pop('NO_PROXY', 0)\n"
              "import urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())")
 
-    rc, out, err, record = w.inside([PYTHON, "-I", "-c", fetch, f"http://localhost:{port}/page"], listed)
-    w.check("T20 an allowed name is reached through the proxy", rc == 0 and "hello" in out, out + err)
-    seen = record.get("connections", [])
+    def run(d, code, *args):
+        """The call's text, and the connections that were recorded for it."""
+        before = len(d.records("connection"))
+        text = d.bash(shlex.join([PYTHON, "-I", "-c", code] + [str(a) for a in args]))["text"]
+        wait_for(lambda: len(d.records("connection")) > before, 5)
+        return text, d.records("connection")[before:]
+
+    out, seen = run(listed, fetch, f"http://localhost:{port}/page")
+    w.check("T20 an allowed name is reached through the proxy", "hello" in out, out)
     w.check("T20 one audit record a connection", len(seen) == 1 and seen[0]["allowed"] and
             seen[0]["address"] == "127.0.0.1" and seen[0]["host"] == "localhost", str(seen))
     w.check("T20 the server saw a plain request", server.text().startswith(b"GET /page HTTP/1.1\r\n") and
             b"proxy" not in server.text().lower(), str(server.text()))
+    server.clear()
+    out = w.daemon(off=True).bash(shlex.join([PYTHON, "-I", "-c", fetch, f"http://127.1:{port}/"]))["text"]
+    w.check("T20 control: without a cell an odd spelling reaches it", "hello" in out and server.hits, out)
 
-    def tried(case, code, policy, needle="403", reach=False):
+    def tried(case, code, d, needle="403", reach=False):
         server.clear()
-        rc, out, err, record = w.inside([PYTHON, "-I", "-c", RAW + code], policy)
+        out, seen = run(d, RAW + code)
         reached = wait_for(lambda: server.hits > 0, 0.2 if not reach else 3)
-        seen = record.get("connections", [])
         w.check(f"T20 {case}", needle in out and reached == reach and len(seen) >= 1 and
-                (reach or not any(c["allowed"] for c in seen)), f"{out} {err[-200:]} {seen}")
-        return seen
+                (reach or not any(c["allowed"] for c in seen)), f"{out} {seen}")
 
-    seen = tried("an allowed name that resolves to a local address",
-                 f"talk(b'GET http://localhost:{port}/ HTTP/1.1\\r\\n\\r\\n')", named, "private or local")
+    tried("an allowed name that resolves to a local address",
+          f"talk(b'GET http://localhost:{port}/ HTTP/1.1\\r\\n\\r\\n')", named, "private or local")
     hosts = ["evil.test", "allowed.test", "localhost.evil.test", "127.1", "0x7f000001", "2130706433",
              "0177.0.0.1", "[::ffff:127.0.0.1]", "127.0.0.1.", "LOCALHOST.", "localhost@evil.test",
-             "evil.test#localhost", "localhost%00.evil.test", "[::1", "::1", "*.allowed.test"]
+             "evil.test#localhost", "localhost%00.evil.test", "[::1", "::1", "*.allowed.test",
+             "017700000001", "0x7f.0.0.1", "127.0.1", "127.000.000.001", "[::127.0.0.1]", "[0:0:0:0:0:ffff:7f00:1]",
+             "localhost%2e", "localhost\u3002", "\uff11\uff12\uff17.0.0.1", "0", "[::]", "[fe80::1%25lo]",
+             "localhost\t", "localhost:1@127.0.0.1", "\\localhost", "localhost,evil.test", "xn--", "." * 300]
     server.clear()
     many = ("import socket, sys\n"
             "for h in sys.argv[2:]:\n"
             "  s = socket.create_connection(('127.0.0.1', 3128)); s.settimeout(4)\n"
             "  s.sendall(f'CONNECT {h}:{sys.argv[1]} HTTP/1.1\\r\\n\\r\\n'.encode())\n"
-            "  print(h, s.recv(999).split(b'\\r\\n')[0].decode())\n")
-    rc, out, err, record = w.inside([PYTHON, "-I", "-c", many, str(port)] + hosts, listed)
+            "  print(ascii(s.recv(999).split(b'\\r\\n')[0].decode()))\n")
+    out, seen = run(listed, many, port, *hosts)
     lines = out.splitlines()
     for host, line in zip(hosts, lines + [""] * len(hosts)):
-        w.check(f"T20 {host} by CONNECT", line.startswith(host + " HTTP/1.1 40"), line + err[-200:])
+        w.check(f"T20 {ascii(host)[:40]} by CONNECT", line.startswith("'HTTP/1.1 40"), f"{line} {out[-300:]}")
     w.check("T20 none of these reached the server", server.hits == 0 and
-            not any(c["allowed"] for c in record.get("connections", [])), str(record.get("connections")))
+            not any(c["allowed"] for c in seen), str(seen))
     tried("another port", "talk(b'CONNECT localhost:22 HTTP/1.1\\r\\n\\r\\n')", listed)
     tried("an address by its number when only its name is listed",
           f"talk(b'CONNECT 127.0.0.1:{port} HTTP/1.1\\r\\n\\r\\n')", named)
@@ -129,9 +141,8 @@ def t20_proxy(w):
           listed)
     tried("a head without end", "talk(b'GET http://localhost/ HTTP/1.1\\r\\nX: ' + b'a' * 9000)", listed, "431")
     server.clear()
-    rc, out, err, _ = w.inside([PYTHON, "-I", "-c", RAW +
-                                f"talk(b'GET http://localhost:{port}/one HTTP/1.1\\r\\n\\r\\n"
-                                f"GET http://evil.test/two HTTP/1.1\\r\\n\\r\\n')"], listed)
+    run(listed, RAW + f"talk(b'GET http://localhost:{port}/one HTTP/1.1\\r\\n\\r\\n"
+                      f"GET http://evil.test/two HTTP/1.1\\r\\n\\r\\n')")
     wait_for(lambda: server.hits > 0, 3)
     w.check("T20 a second request behind the first", b"/one" in server.text() and b"/two" not in server.text(),
             str(server.text()))
@@ -142,25 +153,25 @@ def t20_proxy(w):
                               ("something that is not TLS", b"SSH-2.0-x\r\n", False),
                               ("a hello cut short", good[:40], False)):
         server.clear()
-        rc, out, err, record = w.inside(
-            [PYTHON, "-I", "-c", RAW + f"talk(b'CONNECT localhost:{port} HTTP/1.1\\r\\n\\r\\n', {more!r})"],
-            listed)
+        out, seen = run(listed, RAW + f"talk(b'CONNECT localhost:{port} HTTP/1.1\\r\\n\\r\\n', {more!r})")
         got = wait_for(lambda: server.text() != b"", 2 if reach else 0.3)
-        seen = record.get("connections", [{}])
         w.check(f"T20 {case}", got == reach and (not reach or server.text() == more) and
-                seen and seen[0].get("allowed") == reach, f"{server.text()[:60]} {seen} {err[-200:]}")
+                seen and seen[0].get("allowed") == reach, f"{server.text()[:60]} {seen} {out}")
     w.attack("T20 past the proxy",
              "import socket, sys\n"
-             "socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)", [port], policy=listed,
+             "socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)", [port],
+             policy=w.policy(f"workspace: temp\nnetwork: {{mode: proxy, ports: [{port}], allow: [localhost]}}\n"),
              seen=lambda: wait_for(lambda: server.hits > 0, 0.2), reset=server.clear)
-    w.attack("T20 names without the proxy", "import socket\nsocket.getaddrinfo('example.org', 80)",
-             policy=listed, control="needs the internet")
+    r = named.bash(shlex.join([PYTHON, "-I", "-c", "import socket\nsocket.getaddrinfo('example.org', 80)"]))
+    w.check("T20 names without the proxy", r["exitCode"] == 1, str(r))
     # A secret is never inside: neither in the environment nor in what the client sent.
-    secret = w.policy("workspace: temp\nnetwork: {mode: proxy, allow: [api.test]}\nsecrets:\n"
-                      "  - {host: api.test, header: Authorization, prefix: 'Bearer ', from_env: AGENTD_T_CREDENTIAL}\n")
-    rc, out, err, record = w.inside([PYTHON, "-I", "-c", "import os; print(dict(os.environ))"], secret,
-                                    env=dict(os.environ, AGENTD_T_CREDENTIAL="canary-secret-9"))
-    w.check("T20 a secret of the policy is not inside", rc == 0 and "canary" not in out + err + str(record), out)
+    secret = w.start(w.policy(
+        "workspace: temp\nnetwork: {mode: proxy, allow: [api.test]}\nsecrets:\n"
+        "  - {host: api.test, header: Authorization, prefix: 'Bearer ', from_env: AGENTD_T_CREDENTIAL}\n"),
+        env=dict(os.environ, AGENTD_T_CREDENTIAL="canary-secret-9"))
+    out = secret.bash("env; cat /proc/*/environ")["text"] + secret.python("import os; dict(os.environ)")["text"]
+    w.check("T20 a secret of the policy is not inside", "HOME" in out and "canary" not in out, out)
+    secret.close()
     server.sock.close()
 
 
@@ -292,6 +303,7 @@ def certificates(root):
             "api.pem", "-days", "9", "-extfile", "ext")
 
 
+@threat("T20")
 def inside_names(w):
     """Runs in a network namespace of its own, see t20_names."""
     resolver = Resolver()
@@ -431,14 +443,14 @@ def names_and_secrets(w, resolver, public, secure, near):
 def t20_names(w):
     if not (w.is_root and shutil.which("ip") and shutil.which("unshare") and shutil.which("curl") and
             shutil.which("openssl")):
-        return w.skip("T20 names and addresses", "needs root, iproute2, curl and openssl")
+        return w.skip("T20 names and addresses", "needs root, iproute2, curl and openssl", True)
     setup = ("ip link set lo up && for a in 169.254.169.254 10.0.0.1 100.64.0.1; do "
              "ip addr add $a/32 dev lo || exit 77; done; f=$(mktemp); echo nameserver 127.0.0.1 >$f; "
              "mount --bind $f /etc/resolv.conf || exit 77; rm $f; exec \"$@\"")
     r = subprocess.run(["unshare", "-mn", "sh", "-c", setup, "sh", PYTHON, os.path.abspath(__file__), "--as-is"],
                        env=dict(os.environ, ESCAPE_ONLY="inside_names", ESCAPE_NAMES="1"))
     if r.returncode == 77:
-        return w.skip("T20 names and addresses", "no network namespace with addresses here")
+        return w.skip("T20 names and addresses", "no network namespace with addresses here", True)
     w.check("T20 names and addresses", r.returncode == 0, f"exit {r.returncode}, see above")
 
 

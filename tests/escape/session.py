@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 
-from harness import PYTHON, main, processes, wait_for
+from harness import PYTHON, kill_all, main, processes, threat, wait_for
 
 
+@threat("T29")
 def t29_ending(w):
     """Whatever ends the interpreter is told, and the next call works in a fresh one."""
     d = w.daemon()
@@ -54,6 +55,7 @@ def t29_ending(w):
     w.check("T29 control: the same code ends an interpreter", r.returncode == 3, str(r))
 
 
+@threat("T30")
 def t30_forging(w):
     """A call may lie about itself; it changes no other call's result."""
     d = w.daemon()
@@ -166,6 +168,7 @@ def t30_forging(w):
     w.check("T30 another session has an interpreter of its own", r["text"] == "False\n[ok]", str(r))
 
 
+@threat("T31")
 def t31_planted(w):
     marker = os.path.join(w.work, "planted")
     script = os.path.join(w.work, "rc.sh")
@@ -212,6 +215,7 @@ def t31_planted(w):
         subprocess.run(["rm", "-rf", os.path.join(w.work, name)])
 
 
+@threat("T32")
 def t32_other_sessions(w):
     d = w.daemon()
     one, two = os.path.join(w.root, "one"), os.path.join(w.root, "two")
@@ -284,53 +288,86 @@ def mine(w):
     return [g for g in groups() if g.rsplit("-", 2)[1] in w.spawners]
 
 
+@threat("T33")
 def t33_leftovers(w):
-    w.spawners = set()
+    """Cells of processes of their own, each of which ends badly."""
     before = mounts(), set(os.listdir("/dev/shm")), set(os.listdir("/tmp"))
     n = int(os.environ.get("AGENTD_CELLS", "10"))
-    for _ in range(n):
-        rc, _, err, _ = w.inside(["sh", "-c", "echo x >/dev/shm/x; mkfifo /tmp/f; (sleep 4246 &) ; "
-                                              "kill -SEGV $$"])
+    mess = {"command": f"echo x >/dev/shm/x.{os.getpid()}; mkfifo /tmp/f.{os.getpid()}; "
+                       "ulimit -c unlimited; (setsid sleep 4246 &) ; kill -SEGV $$"}
+    good = sum(w.tool("bash", mess)[1]["level"] in ("full", "nolimits") for _ in range(n))
+    w.check(f"T33 {n} cells are made", good == n, str(good))
     w.check(f"T33 {n} cells: no process left", not processes("sleep\x004246"), "sleep is alive")
     w.check(f"T33 {n} cells: no mount left", mounts() <= before[0], f"{before[0]} -> {mounts()}")
+    mine = f".{os.getpid()}"
     new = set(os.listdir("/dev/shm")) - before[1]
-    w.check("T33 no shared memory left", not {x for x in new if x == "x"}, str(new))
+    w.check("T33 no shared memory left", not {x for x in new if x.endswith(mine)}, str(new))
     w.check("T33 no core file", not [x for x in os.listdir(w.work) if "core" in x], str(os.listdir(w.work)))
-    w.check("T33 nothing in the host's /tmp", "f" not in set(os.listdir("/tmp")) - before[2], "f is there")
-    # The daemon is killed in the middle of a call.
-    p = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", os.path.join(w.policies, "coding.yaml"),
-                          "--workspace", w.work, "--", "bash", "-c",
-                          "touch /workspace/up; setsid sleep 4247 & exec sleep 4247"])
-    wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
-    wait_for(lambda: len(processes("sleep\x004247")) == 2, 20)  # both have become sleep
-    spawner = [c for c in children(p.pid)]
-    w.spawners = {str(c) for c in spawner}
-    w.check("T33 the call runs", len(processes("sleep\x004247")) == 2, str(processes("4247")))
-    os.kill(p.pid, signal.SIGKILL)
-    p.wait()
+    new = set(os.listdir("/tmp")) - before[2]
+    w.check("T33 nothing in the host's /tmp", not {x for x in new if x.endswith(mine)}, str(new))
+    w.tool("bash", mess, off=True)
+    new = set(os.listdir("/dev/shm")) - before[1], set(os.listdir("/tmp")) - before[2]
+    w.check("T33 control: without a cell shared memory and a FIFO are left",
+            all({x for x in k if x.endswith(mine)} for k in new), str(new))
+    for path in (f"/dev/shm/x{mine}", f"/tmp/f{mine}"):
+        if os.path.exists(path):
+            os.unlink(path)
+    kill_all(processes("sleep\x004246"))
+    for name in os.listdir(w.work):
+        if "core" in name:
+            os.unlink(os.path.join(w.work, name))
+
+
+def busy(d, mark):
+    """Two processes inside, one in a session of its own; True when both run."""
+    d.bash(f"setsid sleep {mark} & exec sleep {mark}", background=True)
+    return wait_for(lambda: len(processes("sleep\0" + mark)) == 2, 20)
+
+
+@threat("T33")
+def t33_daemon_killed(w):
+    """The daemon is killed in the middle of calls, and started again."""
+    d, mark = w.start(), f"4247.{os.getpid()}"
+    w.spawners = {str(c) for c in children(d.proc.pid)}
+    w.check("T33 the call runs", busy(d, mark), str(processes(mark)))
+    d.kill()
     w.check("T33 after kill -9 of the daemon everything is gone within three seconds",
-            wait_for(lambda: not processes("sleep\x004247") and not any(alive(c) for c in spawner), 3 + 7),
-            str(processes("4247")))
+            wait_for(lambda: not processes("sleep\0" + mark) and not any(alive(int(c)) for c in w.spawners),
+                     3 + 7), str(processes(mark)))
     w.check("T33 and no control group is left", wait_for(lambda: not mine(w), 5), str(mine(w)))
-    # The spawner itself is killed: cells die with it, the next start sweeps its groups.
-    os.unlink(os.path.join(w.work, "up"))
-    p = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", os.path.join(w.policies, "coding.yaml"),
-                          "--workspace", w.work, "--", "bash", "-c",
-                          "touch /workspace/up; setsid sleep 4248 & exec sleep 4248"],
-                         stderr=subprocess.DEVNULL)
-    wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
-    wait_for(lambda: len(processes("sleep\x004248")) == 2, 20)  # both have become sleep
-    spawner = children(p.pid)
-    w.spawners = {str(c) for c in spawner}
-    for c in spawner:
-        os.kill(c, signal.SIGKILL)
-    p.wait()
-    w.check("T33 after kill -9 of the spawner everything is gone",
-            wait_for(lambda: not processes("sleep\x004248"), 10), str(processes("4248")))
-    rc, _, err, _ = w.inside(["true"])
-    w.check("T33 and the next start sweeps its control groups", rc == 0 and wait_for(lambda: not mine(w), 5),
-            f"{mine(w)} {err}")
-    os.unlink(os.path.join(w.work, "up"))
+    d.start()
+    r = d.bash("echo again")
+    w.check("T33 started again on the same state it works", r["text"] == "again\n[exit code: 0]", str(r))
+    # Daemon and spawner at once: nobody is left to tidy up, the next start does.
+    d.new_session()
+    busy(d, mark)
+    w.spawners = {str(c) for c in children(d.proc.pid)}
+    d.proc.send_signal(signal.SIGSTOP)
+    for c in w.spawners:
+        os.kill(int(c), signal.SIGKILL)
+    d.kill()
+    w.check("T33 after kill -9 of both everything is gone", wait_for(lambda: not processes("sleep\0" + mark), 10),
+            str(processes(mark)))
+    d.start()
+    r = d.bash("echo once more")
+    w.check("T33 and the next start sweeps their control groups", "once more" in r["text"] and
+            wait_for(lambda: not mine(w), 5), f"{mine(w)} {r}")
+    d.close()
+    off = w.start(off=True)
+    busy(off, mark)
+    helpers = children(off.proc.pid)
+    for c in helpers:  # lest they tidy up when they see it die
+        os.kill(c, signal.SIGSTOP)
+    off.kill()
+    kill_all(helpers)
+    time.sleep(0.3)
+    w.check("T33 control: without a cell they outlive the daemon", bool(processes("sleep\0" + mark)), "gone")
+    kill_all(processes("sleep\0" + mark))
+
+
+def shared_segments():
+    with open("/proc/sysvipc/shm") as f:
+        return {line.split()[1] for line in f if line.split()[1].isdigit()}
 
 
 def counts(pids):
@@ -345,6 +382,7 @@ def counts(pids):
             "processes": len([c for p in pids for c in children(p)])}
 
 
+@threat("T33")
 def t33_one_daemon(w):
     """Sessions come and go in one daemon; AGENTD_CELLS says how many."""
     d = w.start()
@@ -379,8 +417,22 @@ def t33_one_daemon(w):
     w.check(f"T33 {n} sessions of one daemon leave nothing", wait_for(same, 10), f"{before} then {counts(pids)}")
     w.check("T33 nor a process", not processes("sleep\0" + mark), str(processes("sleep\0" + mark)))
     d.close()
+    d = w.start(off=True)
+    had = shared_segments()
+    use(4)
+    left = shared_segments() - had
+    w.check("T33 control: without cells a session leaves shared memory", bool(left), "nothing")
+    for i in left:
+        ctypes.CDLL(None).shmctl(int(i), 0, 0)
+    if os.path.exists("/dev/shm/x"):
+        os.unlink("/dev/shm/x")
+    if os.path.exists("/tmp/f"):
+        os.unlink("/tmp/f")
+    d.close()
+    kill_all(processes("sleep\0" + mark))
 
 
+@threat("T33", control="without a cell there is no spawner")
 def t33_spawner_dies(w):
     """The spawner of a daemon is killed: its cells go with it, the next call gets new ones."""
     d = w.start()
@@ -397,27 +449,24 @@ def t33_spawner_dies(w):
     d.close()
 
 
+@threat("T33", control="without a cell there are no groups")
 def t33_other_namespace(w):
     """A process id means nothing in another pid namespace: groups of a spawner out here are not
     taken for stale by one in there, though they share the tree."""
     if not w.is_root or subprocess.run(["unshare", "-pf", "--mount-proc", "true"], capture_output=True).returncode:
-        return w.skip("T33 groups of another pid namespace", "needs root and a pid namespace")
-    p = subprocess.Popen([w.ctl, "sandbox", "run", "--policy", os.path.join(w.policies, "coding.yaml"),
-                          "--workspace", w.work, "--", "sh", "-c", "touch /workspace/up; exec sleep 4250"])
-    try:
-        wait_for(lambda: os.path.exists(os.path.join(w.work, "up")), 20)
-        pids = {str(c) for c in children(p.pid)}
-        held = [g for g in groups() if g.rsplit("-", 2)[1] in pids]
-        if not held:
-            return w.skip("T33 groups of another pid namespace", "no control groups here")
-        rc, out, err, record = w.inside(["echo", "inner"], wrap=["unshare", "-pf", "--mount-proc"])
-        w.check("T33 a cell inside of another pid namespace works", rc == 0 and out == "inner\n", err)
+        return w.skip("T33 groups of another pid namespace", "needs root and a pid namespace", True)
+    d, mark = w.start(), f"4250.{os.getpid()}"
+    busy(d, mark)
+    pids = {str(c) for c in children(d.proc.pid)}
+    held = [g for g in groups() if g.rsplit("-", 2)[1] in pids]
+    if held:
+        rc, r = w.tool("bash", {"command": "echo inner"}, wrap=["unshare", "-pf", "--mount-proc"])
+        w.check("T33 a cell inside of another pid namespace works", rc == 0 and "inner" in r["text"], str(r))
         w.check("T33 and it did not sweep the groups out here", all(os.path.isdir(g) for g in held) and
-                p.poll() is None and bool(processes("sleep\x004250")), str(held))
-    finally:
-        p.terminate()
-        p.wait()
-        os.unlink(os.path.join(w.work, "up"))
+                len(processes("sleep\0" + mark)) == 2, str(held))
+    else:
+        w.skip("T33 groups of another pid namespace", "no control groups here", True)
+    d.close()
 
 
 def children(pid):
@@ -470,25 +519,31 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def refused(w, case, wrap, reason, remedy):
+    """By one call of its own and by a session of a daemon: nothing runs, and the answer says
+    why and what to do; with the sandbox off the same call does run on that host."""
     marker = os.path.join(w.work, "ran")
-    r = subprocess.run(wrap + [w.ctl, "sandbox", "run", "--json", "--policy",
-                               os.path.join(w.policies, "coding.yaml"), "--workspace", w.work, "--",
-                               "touch", "/workspace/ran"], capture_output=True, text=True, timeout=60)
-    said = {}
-    try:
-        said = json.loads(r.stdout)
-    except ValueError:
-        pass
-    w.check(f"T34 {case}: refused", r.returncode == 120 and said.get("refused") is True,
-            f"exit {r.returncode}: {r.stdout[-300:]} {r.stderr[-300:]}")
-    w.check(f"T34 {case}: with the reason and the way out",
-            reason in said.get("reason", "") and remedy in said.get("remedy", ""), str(said))
+    touch = {"command": "touch ran"}
+    rc, r = w.tool("bash", touch, wrap=wrap)
+    w.check(f"T34 {case}: refused", rc == 3 and r["status"] == "unavailable", f"exit {rc}: {r}")
+    w.check(f"T34 {case}: with the reason and the way out", reason in r["text"] and remedy in r["text"], str(r))
+    d = w.start(wrap=wrap)
+    for r in (d.bash("touch ran"), d.python("open('ran', 'w')"),
+              d.call("str_replace_editor", command="create", path="ran", file_text="x")):
+        w.check(f"T34 {case}: by a daemon too", r["status"] == "unavailable" and reason in r["text"] and
+                remedy in r["text"], str(r))
+    d.close()
     w.check(f"T34 {case}: and nothing ran", not os.path.exists(marker), "the program ran")
+    rc, r = w.tool("bash", touch, wrap=wrap, off=True)
+    w.check(f"T34 control: {case}, the sandbox off: it runs, and says so", os.path.exists(marker) and
+            r["level"] not in ("full", "nolimits"), f"{rc} {r}")
+    if os.path.exists(marker):
+        os.unlink(marker)
     d = subprocess.run(wrap + [w.ctl, "doctor", "--json"], capture_output=True, text=True, timeout=60,
                        env=dict(os.environ, HOME=w.outside))
     w.check(f"T34 {case}: doctor agrees", d.returncode in (4, 5), f"exit {d.returncode}: {d.stdout[-300:]}")
 
 
+@threat("T34")
 def t34_weak_hosts(w):
     probe = subprocess.run(["unshare", "-Ur", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces"],
                            capture_output=True)
@@ -504,24 +559,25 @@ def t34_weak_hosts(w):
         refused(w, "namespaces without mounts, as Ubuntu's AppArmor rule",
                 [PYTHON, "-I", "-c", WEAK, "apparmor"], "refused", "AppArmor")
     strict = w.policy("landlock: required\n")
-    env = dict(os.environ, AGENTD_LANDLOCK_ABI="0")
-    rc, out, err, _ = w.inside(["true"], policy=strict, env=env)
-    w.check("T34 required Landlock is missing: refused", rc == 120 and "Landlock" in out, out + err)
-    for abi in ("1", "2", "3", "5"):
-        rc, out, err, record = w.inside(["sh", "-c", "echo ok > /tmp/x; cat /tmp/x"],
-                                        env=dict(os.environ, AGENTD_LANDLOCK_ABI=abi))
-        have = record.get("cell", {}).get("landlock_abi")
-        w.check(f"T34 Landlock {abi} is used as such", out == "ok\n" and have is not None and have <= int(abi),
-                f"{out} {err} {have}")
+    true = {"command": "echo ok > /tmp/x; cat /tmp/x"}
+    rc, r = w.tool("bash", true, policy=strict, env=dict(os.environ, AGENTD_LANDLOCK_ABI="0"))
+    w.check("T34 required Landlock is missing: refused", rc == 3 and "Landlock" in r["text"], str(r))
+    for abi in ("1", "3", "5"):
+        d = w.start(env=dict(os.environ, AGENTD_LANDLOCK_ABI=abi))
+        r, cells = d.bash(true["command"]), d.records("cell")
+        have = cells[0]["cell"]["cell"].get("landlock_abi") if cells and "cell" in cells[0]["cell"] else \
+            cells[0]["cell"].get("landlock_abi") if cells else None
+        w.check(f"T34 Landlock {abi} is used as such, and the record says so", r["text"].startswith("ok\n") and
+                have is not None and have <= int(abi), f"{r} {cells}")
+        d.close()
     full = os.path.join(w.root, "full.yaml")
     with open(full, "w") as f:
-        f.write("version: 1\nrequire: full\nworkspace: temp\n")
-    rc, out, err, record = w.inside(["true"], policy=full)
-    level = record.get("level")
-    w.check("T34 full is kept or refused, never less",
-            (rc == 0 and level == "full") or (rc == 120 and "control group" in err + out), f"{rc} {err} {out}")
+        f.write("version: 1\nrequire: full\nworkspace: temp\ntools: {bash: allow}\n")
+    rc, r = w.tool("bash", true, policy=full)
+    w.check("T34 full is kept or refused, never less", (rc == 0 and r["level"] == "full") or
+            (rc == 3 and "control group" in r["text"]), str(r))
 
 
 if __name__ == "__main__":
-    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_one_daemon, t33_spawner_dies,
+    main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_daemon_killed, t33_one_daemon, t33_spawner_dies,
           t33_other_namespace, t34_weak_hosts])

@@ -12,12 +12,6 @@ def does(w, case, script, want=None, policy="coding"):
             f"{r['status']}: {r['text'][-900:]}")
 
 
-def runs(w, case, script, want, policy):
-    """The same by `agentctl sandbox run`, for policies without that tool."""
-    rc, out, err, _ = w.inside(["bash", "-c", "set -e\n" + script], policy, 60000)
-    w.check(case, rc == 0 and want in out, f"exit {rc}: {out[-300:]} {err[-600:]}")
-
-
 def have(w, case, program):
     if shutil.which(program, path="/usr/local/bin:/usr/bin:/bin"):
         return True
@@ -111,17 +105,15 @@ def copies(w):
     keep = os.path.join(w.work, "original")
     with open(keep, "w") as f:
         f.write("as it was\n")
-    copy = w.policy("workspace: copy\n")
-    rc, out, err, record = w.inside(["sh", "-c", "echo changed >/workspace/original; echo new >/workspace/new;"
-                                                  "cat /workspace/original /workspace/new"], copy)
-    w.check("a copied workspace is writable", rc == 0 and out == "changed\nnew\n", f"{out} {err}")
+    does(w, "a copied workspace is writable", "echo changed >original; echo new >new; cat original new",
+         "changed\nnew\n", policy=w.policy("workspace: copy\n"))
     with open(keep) as f:
         w.check("and the original untouched", f.read() == "as it was\n" and
                 not os.path.exists(os.path.join(w.work, "new")), "it changed")
-    runs(w, "strict: computation", "/usr/bin/python3 -c 'import math; print(math.factorial(20))'",
-         "2432902008176640000", policy="computation")
+    r = w.daemon("computation").python("import math; math.factorial(20)")
+    w.check("strict: computation", r["text"] == "2432902008176640000\n[ok]", str(r))
     if have(w, "debug profile", "gdb"):
-        runs(w, "debug: gdb", "gdb -batch -ex run --args /bin/true 2>&1", "exited normally",
+        does(w, "debug: gdb", "gdb -batch -ex run --args /bin/true 2>&1", "exited normally",
              policy=w.policy("profile: debug\nlimits: {memory: 2G}\n"))
     w.clear()
 
