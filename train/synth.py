@@ -1,6 +1,7 @@
 """synth.py - runs oracles against the real tools and writes what they did as records.
 
-usage: synth.py ENV --count N [--first SEED] [--kinds A,B] [--out DIR] [--bin BUILD/bin]
+usage: synth.py ENV --count N [--first SEED] [--kinds A,B] [--plain PERCENT] [--out DIR]
+                [--bin BUILD/bin]
 
 One record per task, one JSON object a line:
   {"env","family","kind","seed","turns":[{"request","steps":[{"think","call":{"name","args"},
@@ -42,9 +43,9 @@ class Lines:
 
 
 class Env(Lines):
-    def __init__(self, name):
+    def __init__(self, name, plain=0):
         path = os.path.join(HERE, "envs", name, "env.lua")
-        super().__init__(["lua5.4", os.path.join(HERE, "envs", "host.lua"), path])
+        super().__init__(["lua5.4", os.path.join(HERE, "envs", "host.lua"), path, str(plain)])
         self.env = name
         self.meta = self.ask(op="meta")
 
@@ -128,11 +129,12 @@ def main():
     p.add_argument("--count", type=int, default=SHARD)
     p.add_argument("--first", type=int, default=0)
     p.add_argument("--kinds", help="only tasks of these kinds, separated by commas")
+    p.add_argument("--plain", type=int, default=0, help="percentage of names from everyday speech")
     p.add_argument("--out", default=os.path.join(HERE, "out", "records"))
     p.add_argument("--bin", default=os.path.join(HERE, "..", "build", "release", "bin"))
     o = p.parse_args()
     os.makedirs(o.out, exist_ok=True)
-    env, tools, began, done = Env(o.env), Tools(o.bin), time.monotonic(), 0
+    env, tools, began, done = Env(o.env, o.plain), Tools(o.bin), time.monotonic(), 0
     with tempfile.TemporaryDirectory() as base:
         for first in range(o.first, o.first + o.count, SHARD):
             path = os.path.join(o.out, f"{o.env}-{first:09d}.jsonl")

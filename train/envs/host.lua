@@ -1,4 +1,5 @@
--- host.lua ENV.lua - runs one environment for the harness: one JSON object per line in and out.
+-- host.lua ENV.lua [PLAIN] - runs one environment for the harness, a JSON object per line in and
+-- out; PLAIN: see lib.plain.
 --   {"op":"task","seed":N}       draw a task            -> {"requests":[...],"kind":...}
 --   {"op":"setup","dir":D}       write its files to D   -> {}
 --   {"op":"solve"}               start the oracle       -> step
@@ -11,6 +12,7 @@ local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;" .. package.path
 local json, lib = require "json", require "lib"
 local env = dofile(arg[1])
+lib.plain = tonumber(arg[2] or 0)
 local task, run
 
 local function oracle(ctx) env.oracle(task, ctx) end

@@ -208,7 +208,8 @@ static int drill_lookup(uint16_t *t, uint8_t *m, int lo, int range, uint64_t *rn
 }
 
 /* "mark numbers mark filler mark numbers mark": digits in their byte tokens, separated like text;
- * from level 4 on also a few long numbers of two digits only, where no digit tells its place */
+ * from level 4 on also a few long numbers of two digits only, where no digit tells its place;
+ * from level 5 on also lists in which the same few numbers stand again and again */
 static int drill_numbers(uint16_t *t, uint8_t *m, int lo, int range, int level, uint64_t *rng)
 {
     enum { ZERO = 50, COMMA = 46, BLANK = 34 }; /* bytes are ids 2 + byte in our tokenizers */
@@ -222,11 +223,21 @@ static int drill_numbers(uint16_t *t, uint8_t *m, int lo, int range, int level, 
         if (rng_below(rng, 2))
             zero = rng_below(rng, 10), one = rng_below(rng, 10);
     }
+    int kinds = level >= 5 && !rng_below(rng, 3) ? 2 + (int)rng_below(rng, 4) : 0;
+    if (kinds) {
+        count = 3 + count % 5;
+        most = 1 + most % 4;
+    }
     t[n++] = (uint16_t)s1;
-    int from = n;
+    int from = n, begin[20], end[20];
     for (int i = 0; i < count; i++) {
-        for (int d = 1 + (int)rng_below(rng, (uint32_t)most); d > 0; d--)
+        int like = kinds && i >= kinds ? (int)rng_below(rng, (uint32_t)i) : -1;
+        begin[i] = n;
+        for (int k = like < 0 ? 0 : begin[like]; like >= 0 && k < end[like]; k++)
+            t[n++] = t[k];
+        for (int d = 1 + (int)rng_below(rng, (uint32_t)most); like < 0 && d > 0; d--)
             t[n++] = (uint16_t)(ZERO + (int)(!few ? rng_below(rng, 10) : rng_below(rng, 2) ? one : zero));
+        end[i] = n;
         if (i + 1 < count && comma)
             t[n++] = COMMA;
         if (i + 1 < count)

@@ -1,6 +1,8 @@
 /* main.c - trains, checks, evaluates and exports the shipped model.
  *
- *   trainer train DATA RUN SCHEDULE [seed]   resumes RUN/ckpt; RUN/mean is for export; stops after the last schedule step
+ *   trainer train DATA RUN SCHEDULE [seed]   resumes RUN/ckpt; RUN/mean and the RUN/mean.STEP that
+ *                                            the schedule keeps are for export; stops after its
+ *                                            last step
  *   trainer eval DATA CKPT SPLIT N [sparse]  losses and exact matches per family, teacher-forced
  *   trainer logits CKPT VOCAB TOPK id...     logits of the last position in plain f32, and MTP's
  *   trainer export CKPT VOCAB TOPK DIR       safetensors and config.json
@@ -37,9 +39,9 @@ static const char *const keys[] = {"lr",    "lr_muon", "lr_adam",     "wd",     
                                    "synth", "drill",   "sparse",      "topk",         "index_every",
                                    "index_period",     "mtp_period",  "bias",         "threads",
                                    "save",  "micro", "synth_level", "all", "strip", "synth_vocab", "reopen", "keep4", "boost3",
-                                   "boost2", "boost1"};
+                                   "boost2", "boost1", "keep"};
 enum { K_LR, K_MUON, K_ADAM, K_WD, K_ROWS, K_SYNTH, K_DRILL, K_SPARSE, K_TOPK, K_IEVERY, K_IPERIOD,
-       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_REOPEN, K_KEEP4, K_BOOST3, K_BOOST2, K_BOOST1, K_N };
+       K_MTP, K_BIAS, K_THREADS, K_SAVE, K_MICRO, K_LEVEL, K_ALL, K_STRIP, K_SVOCAB, K_REOPEN, K_KEEP4, K_BOOST3, K_BOOST2, K_BOOST1, K_KEEP, K_N };
 
 struct plan {
     struct { long step; int key; double v; } e[512];
@@ -98,6 +100,16 @@ static long plan_end(const struct plan *p)
         if (p->e[i].step > e)
             e = p->e[i].step;
     return e;
+}
+
+/* does the schedule say that this step ends a round? */
+static int plan_keeps(const struct plan *p, long step)
+{
+    int keep = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->e[i].key == K_KEEP && p->e[i].step == step)
+            keep = p->e[i].v > 0;
+    return keep;
 }
 
 /* ------------------------------------------------------------------ training */
@@ -387,6 +399,11 @@ static int cmd_train(const char *data, const char *dir, const char *sched, uint6
             plan_read(&r.plan, sched);
             if (r.step % 200 == 0)
                 reload(&r, data);
+        }
+        if (plan_keeps(&r.plan, r.step)) { /* the mean of these is what ships */
+            char kept[560];
+            snprintf(kept, sizeof kept, "%s.%ld", mean, r.step);
+            ckpt_save_mean(kept, &r.m, r.mean, r.step);
         }
         double every = plan_get(&r.plan, K_SAVE, r.step);
         if (now() - saved > (every > 0 ? every : 180)) {

@@ -78,7 +78,8 @@ kind("grep-count", 22, function(r)
     requests = { r:ask({ "How many lines in {f} contain the word {w}?", "How many lines of {f} contain {w}?", "Count the lines in {f} that contain {w}.",
       "In {f}, how many lines mention {w}?", "How many lines in {f} have the word {w}?", "How often does the word {w} appear in {f}, counted in lines?",
       "How many lines with {w} are in {f}?", "How many lines mention {w} in {f}?", "How many lines contain {w} in {f}?",
-      "How many lines of {f} have {w} in them?", "How often is {w} mentioned in {f}?", "Count how many lines of {f} mention the {w}.", "How many lines in {f} contain '{w}'?", "How many lines of {f} contain the word \"{w}\"?", "In how many lines of {f} does {w} occur?", "Count lines with the word {w} in the file {f}." }, { f = f, w = w }) },
+      "How many lines of {f} have {w} in them?", "How often is {w} mentioned in {f}?", "Count how many lines of {f} mention the {w}.", "How many lines in {f} contain '{w}'?", "How many lines of {f} contain the word \"{w}\"?", "In how many lines of {f} does {w} occur?", "Count lines with the word {w} in the file {f}.",
+      more = { "How many lines mention {w} in {f}?", "number of lines with {w} in {f}", "How many lines of {f} talk about {w}?", "count {w} in {f}", "How many times is {w} in {f}, in lines?", "How many lines in {f} say {w}?" } }, { f = f, w = w }) },
   }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
@@ -159,7 +160,8 @@ kind("which", 8, function(r)
   if none then files[home] = "empty\n" end
   return {
     requests = { r:ask({ "Which file contains {w}?", "In which file does the word {w} occur?", "Find the file that mentions {w}.", "Which of the files has {w} in it?", "Which file mentions {w}?", "Which file mentions the {w}?", "Which file has the word {w}?",
-      "Which file talks about {w}?", "In which file is {w}?", "Search the files for {w}." }, { w = w }) },
+      "Which file talks about {w}?", "In which file is {w}?", "Search the files for {w}.",
+      more = { "Which file mentions the word {w}?", "find {w} in the files", "Which file says {w}?", "where is {w} mentioned?", "Is there a file with {w} in it?", "grep for {w}" } }, { w = w }) },
     files = files,
     solve = function(ctx)
       local out = lib.body(bash(ctx, "I need the file with " .. w .. ". I will use grep.", "grep -rl '" .. w .. "' ."))
@@ -346,7 +348,8 @@ kind("setting", 12, function(r)
   local keys, values, lines = settings(r, r:int(1, 12))
   local k = r:int(1, #keys)
   local t = { requests = { r:ask({ "What is the value of {k} in {f}?", "What is {k} set to in {f}?", "Look up {k} in {f}.", "In {f}, what is {k}?",
-    "Tell me the {k} from {f}.", "What is {k} in {f}?", "Which value has {k} in {f}?", "What value does {k} have in {f}?" }, { k = keys[k], f = f }) } }
+    "Tell me the {k} from {f}.", "What is {k} in {f}?", "Which value has {k} in {f}?", "What value does {k} have in {f}?",
+      more = { "What does {f} say {k} is?", "show me {k} in {f}", "Get {k} from {f}.", "What's {k} in {f}?", "Find the value of {k} in {f}." } }, { k = keys[k], f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out = with_file(ctx, f, ("I need %s from %s. I will use grep."):format(keys[k], f), function(think, p)
@@ -372,7 +375,8 @@ kind("set", 20, function(r)
   local keys, values, lines, sep = settings(r, r:int(1, 10))
   local k, v = r:int(1, #keys), r:chance(65) and tostring(r:number(1, 5)) or r:fresh()
   local t = { requests = { r:order({ "Set {k} to {v} in {f}.", "Change {k} in {f} to {v}.", "In {f}, set {k} to {v}.", "Edit {f} so that {k} is {v}.",
-    "Change the value of {k} to {v} in the file {f}.", "Make {k} equal to {v} in {f}.", "Set the value of {k} to {v} in {f}.", "In {f}, change the value of {k} to {v}." }, { k = keys[k], v = v, f = f }) } }
+    "Change the value of {k} to {v} in the file {f}.", "Make {k} equal to {v} in {f}.", "Set the value of {k} to {v} in {f}.", "In {f}, change the value of {k} to {v}.",
+      more = { "Change {k} to {v} in {f}, it is a setting.", "Update {k} in {f} to {v}.", "Give {k} the value {v} in {f}.", "The {k} in {f} should be {v}.", "Put {k} to {v} in {f}." } }, { k = keys[k], v = v, f = f }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
     local out, path = with_file(ctx, f, ("I will set %s to %s in %s."):format(keys[k], v, f), function(think, p)
@@ -398,7 +402,8 @@ kind("replace", 12, function(r)
   local text = table.concat(lines, "\n") .. "\n"
   local t = {
     requests = { r:order({ "Replace {a} with {b} in {f}.", "In {f}, change {a} to {b}.", "In the file {f} replace the word {a} by {b}.", "Change the word {a} in {f} to {b}.", "Change {a} to {b} in {f}.",
-      "Replace the word {a} with {b} in {f}.", "Replace every {a} with {b} in {f}.", "Replace all {a} in {f} with {b}.", "In {f}, replace {a} with {b}.", "In {f}, write {b} instead of {a}." },
+      "Replace the word {a} with {b} in {f}.", "Replace every {a} with {b} in {f}.", "Replace all {a} in {f} with {b}.", "In {f}, replace {a} with {b}.", "In {f}, write {b} instead of {a}.",
+      more = { "Change every {a} to {b} in {f}.", "Change every {a} in {f} to {b}.", "Swap {a} for {b} in {f}.", "Substitute {b} for {a} in {f}.", "Replace the word {a} by {b} in {f}.", "replace {a} by {b} in {f}", "Use {b} instead of {a} in {f}.", "change all {a} into {b} in {f}" } },
       { a = a, b = b, f = f }) },
     files = { [f] = text },
   }
@@ -428,7 +433,8 @@ kind("create", 8, function(r)
   return {
     requests = { r:order({ "Create a file {f} with the text: {s}", "Write a new file {f} that says: {s}", "Make a file named {f} containing: {s}", "Write this to {f}: {s}",
       "Create the file {f} with the content: {s}", "Make a new file {f} with this text: {s}", "Create {f} with the text: {s}", "Create {f} with the text {s}", "Create {f} containing {s}",
-      "Create a file called {f} with the text \"{s}\"", "Create {f} with the text '{s}'", "Save '{s}' in {f}", "Write \"{s}\" to {f}", "Make a file {f} that says {s}" },
+      "Create a file called {f} with the text \"{s}\"", "Create {f} with the text '{s}'", "Save '{s}' in {f}", "Write \"{s}\" to {f}", "Make a file {f} that says {s}",
+      more = { "Create {f} saying '{s}'", "Make {f} with the text {s}", "Put the text {s} in a new file {f}", "create {f} with {s} in it", "Write {s} into {f}", "New file {f}: {s}" } },
       { f = f, s = text }) },
     solve = function(ctx)
       ctx.call("I will create " .. f .. ".", "str_replace_editor", { { "command", "create" }, { "path", f }, { "file_text", text .. "\n" } })
@@ -444,7 +450,8 @@ kind("append", 6, function(r)
   local old = table.concat(r:lines(r:int(1, 5)), "\n") .. "\n"
   return {
     requests = { r:order({ "Append the line {s} to {f}.", "Add the line {s} at the end of {f}.", "Add a last line to {f}: {s}", "Put {s} on a new line at the end of {f}.", "Add the line '{s}' to {f}.", "Add a line saying '{s}' to {f}.", "Append '{s}' to {f}.",
-      "Add \"{s}\" to the end of {f}.", "Add the line {s} to {f}.", "Append {s} to {f}." },
+      "Add \"{s}\" to the end of {f}.", "Add the line {s} to {f}.", "Append {s} to {f}.",
+      more = { "Add {s} to {f}.", "Add '{s}' to {f}.", "Add a line to {f} saying {s}.", "Write {s} at the end of {f}.", "Put '{s}' at the end of {f}.", "Append to {f}: {s}", "add a line with {s} to {f}" } },
       { f = f, s = text }):gsub("%.$", "") .. "." },
     files = { [f] = old },
     solve = function(ctx)
@@ -512,13 +519,14 @@ kind("move", 10, function(r)
 end)
 
 kind("csv", 14, function(r)
-  local key, col, f = r:pick { "name", "item", "city", "team" }, r:fresh(), r:file("csv")
+  local key = r:pick { "name", "item", "city", "team" }
+  local col, f = lib.other(r, key), r:file("csv")
   local rows, lines, used = {}, { key .. "," .. col }, {}
   for i = 1, r:int(2, 16) do
     local v
     repeat v = r:number(1, 3) until not used[v]
     used[v] = true
-    rows[i] = { r:fresh(), v }
+    rows[i] = { lib.other(r, key), v }
     lines[i + 1] = rows[i][1] .. "," .. v
   end
   local best, worst, one = rows[1], rows[1], r:pick(rows)
@@ -528,7 +536,8 @@ kind("csv", 14, function(r)
   end
   local sorted = "tail -n +2 {f} | sort -t, -k2 -n | %s -n 1"
   local forms = {
-    { { "What is the {c} of {o} in {f}?", "In {f}, what {c} has {o}?", "Look up the {c} of {o} in {f}.", "What is {o}'s {c} in {f}?", "Which {c} has {o} in {f}?", "What {c} does {o} have in {f}?" }, "the {c} of {o}", "grep '^{o},' {f}",
+    { { "What is the {c} of {o} in {f}?", "In {f}, what {c} has {o}?", "Look up the {c} of {o} in {f}.", "What is {o}'s {c} in {f}?", "Which {c} has {o} in {f}?", "What {c} does {o} have in {f}?",
+      more = { "what is {o}'s {c}? It is in {f}", "{c} of {o} in {f}?", "Tell me the {c} of {o} from {f}.", "How much {c} has {o} in {f}?" } }, "the {c} of {o}", "grep '^{o},' {f}",
       "{a} has the {c} {b}.", one[2] },
     { { "Who has the highest {c} in {f}?", "Which {k} has the highest {c} in {f}?", "Find the {k} with the most {c} in {f}.", "Who has the most {c} in {f}?", "Which {k} has the most {c} in {f}?" }, "the highest {c}",
       sorted:format("tail"), "{a} has the highest {c}, {b}.", best[1] },
@@ -549,7 +558,8 @@ kind("csv", 14, function(r)
   }
 end)
 
--- The whole file comes back; the answer is one line of it.
+-- A long list, of which one line is wanted: reading it all and finding the line again is the
+-- harder way.
 kind("read", 12, function(r)
   local f, lines, keys, values, size = r:file(r:pick { "txt", "list", "md", "dat" }), {}, {}, {}, 0
   local sep = r:pick { ": ", " ", " - ", " has " }
@@ -565,12 +575,15 @@ kind("read", 12, function(r)
   end
   local k = r:int(1, n)
   local t = { requests = { r:ask({ "Read {f} and tell me the value for {k}.", "Show me {f}. What does it say about {k}?", "Read the file {f}: what stands with {k}?",
-    "Open {f} and find the entry {k}." }, { f = f, k = keys[k] }) } }
+    "Open {f} and find the entry {k}.",
+      more = { "Look in {f} for {k}.", "What does {f} say about {k}?", "What stands next to {k} in {f}?", "Which value stands with {k} in {f}?" } }, { f = f, k = keys[k] }) } }
   place(r, t, f, table.concat(lines, "\n") .. "\n")
   function t.solve(ctx)
-    local out = with_file(ctx, f, "I need to read " .. f .. ".", function(think, p) return bash(ctx, think, "cat " .. p) end)
+    local out = with_file(ctx, f, ("I need %s from %s. I will use grep."):format(keys[k], f), function(think, p)
+      return bash(ctx, think, ("grep '^%s' %s"):format(keys[k], p))
+    end)
     if not out then return end
-    ctx.answer("The line is " .. keys[k] .. sep .. values[k] .. ".", "The value for " .. keys[k] .. " is " .. values[k] .. ".")
+    ctx.answer("The line is " .. lib.body(out) .. ".", "The value for " .. keys[k] .. " is " .. values[k] .. ".")
   end
   function t.check(w)
     if t.absent then return absent_ok(t, w, f) end

@@ -21,7 +21,8 @@ local ops = {
 }
 local whats = { "What is {x}?", "Compute {x}.", "How much is {x}?", "Calculate {x}.", "I need {x}.", "Work out {x}.",
   "Tell me {x}.", "What do you get for {x}?", "What is {x}?", "{x}?", "What does {x} give?", "Use python to compute {x}.", "{x}",
-  "How much does {x} make?", "Please calculate {x}.", "What is the result of {x}?", "Can you calculate {x}?" }
+  "How much does {x} make?", "Please calculate {x}.", "What is the result of {x}?", "Can you calculate {x}?",
+      more = { "calculate {x}", "compute {x} please", "{x} is how much?", "What's {x}", "How much would {x} be?" } }
 
 kind("binary", 20, function(r)
   local op = r:pick(ops)
@@ -89,6 +90,7 @@ end)
 
 kind("story", 14, function(r)
   local a, b, x, y = r:number(1, 4), r:number(1, 3), r:fresh(), r:name()
+  if lib.plain > 0 and r:chance(60) then a, b = r:int(1, 20), r:int(1, 12) end
   local forms = {
     { "A box holds {a} {x}. How many {x} are in {b} boxes?", "*", a * b },
     { "{y} has {a} {x} and buys {b} more. How many {x} does {y} have now?", "+", a + b },
@@ -131,10 +133,16 @@ local list_ops = {
     { "What is the range of {n}?", "What is the largest minus the smallest of {n}?" } },
 }
 
+-- Training draws more lists in which a number stands twice: where copying goes astray.
+local function again(r, t)
+  if lib.plain > 0 and r:chance(45) then t[r:int(2, #t)] = t[r:int(1, #t)] end
+end
+
 kind("list", 14, function(r)
   local op, t = r:pick(list_ops), {}
   local short = op[2]:find("{l}.*{l}")
   for i = 1, r:int(3, short and 4 or 5) do t[i] = r:number(1, 4) end
+  again(r, t)
   local n = table.concat(t, ", ")
   local shown = r:chance(50) and n or (table.concat(t, ", ", 1, #t - 1) .. " and " .. t[#t])
   local code
@@ -174,15 +182,19 @@ end)
 kind("sorted", 3, function(r)
   local t = {}
   for i = 1, r:int(3, 5) do t[i] = r:number(1, 3) end
+  again(r, t)
   local n, back = table.concat(t, ", "), r:chance(40)
   local s = { table.unpack(t) }
   table.sort(s, back and function(a, b) return a > b end or nil)
   return {
-    requests = { r:ask(back and { "Sort {n} from largest to smallest.", "Put {n} in descending order." }
-      or { "Sort {n} from smallest to largest.", "Put {n} in ascending order.", "Sort {n}.", "Sort these numbers: {n}" }, { n = n }) },
+    requests = { r:ask(back and { "Sort {n} from largest to smallest.", "Put {n} in descending order.",
+      more = { "Sort {n} from high to low.", "Order {n} from high to low.", "Sort {n} backwards, largest first." } }
+      or { "Sort {n} from smallest to largest.", "Put {n} in ascending order.", "Sort {n}.", "Sort these numbers: {n}",
+      more = { "sort {n}", "Sort the list {n}.", "Order {n} from low to high.", "Put these numbers in order: {n}", "Sort the numbers {n}." } }, { n = n }) },
     solve = function(ctx)
-      compute(ctx, "I need to sort a list. I will use python.", "print(sorted([" .. n .. "]" .. (back and ", reverse=True" or "") .. "))",
-        "Sorted: {v}.")
+      local v = lib.body(ctx.call("I need to sort a list. I will use python.", "python",
+        { { "code", "print(sorted([" .. n .. "]" .. (back and ", reverse=True" or "") .. "))" } }))
+      ctx.answer("The list is sorted.", "Sorted: " .. v .. ".")
     end,
     check = function(w) return w.answers[1]:find(table.concat(s, ", "), 1, true) ~= nil end,
   }
@@ -307,11 +319,12 @@ kind("two", 3, function(r)
   for i = 1, 2 do p[i] = { r:number(1, 4), r:number(1, 3) } end
   local e, f = p[1][1] .. " " .. op[1] .. " " .. p[1][2], p[2][1] .. " " .. op[1] .. " " .. p[2][2]
   return {
-    requests = { r:ask({ "What is {a} and what is {b}?", "What are {a} and {b}?", "Compute {a} and {b}.", "Tell me {a} and {b}." }, { a = e, b = f }) },
+    requests = { r:ask({ "What is {a} and what is {b}?", "What are {a} and {b}?", "Compute {a} and {b}.", "Tell me {a} and {b}.",
+      more = { "what's {a} and {b}?", "{a} and {b}?", "How much are {a} and {b}?", "Calculate {a}, then {b}." } }, { a = e, b = f }) },
     solve = function(ctx)
       local v = lib.split(lib.body(ctx.call("I need " .. e .. " and " .. f .. ". I will use python.", "python",
         { { "code", "print(" .. e .. ", " .. f .. ")" } })))
-      ctx.answer("The results are " .. v[1] .. " and " .. v[2] .. ".", ("%s = %s and %s = %s."):format(e, v[1], f, v[2]))
+      ctx.answer("I have both results.", ("The results are %s and %s."):format(v[1], v[2]))
     end,
     check = function(w)
       return says(w.answers[1], op[3](p[1][1], p[1][2])) and says(w.answers[1], op[3](p[2][1], p[2][2]))
@@ -464,14 +477,15 @@ kind("file", 14, function(r)
 end)
 
 kind("csv", 10, function(r)
-  local key, col = r:pick { "name", "item", "city", "team" }, r:fresh()
+  local key = r:pick { "name", "item", "city", "team" }
+  local col = lib.other(r, key)
   local f, rows, lines, used = r:file("csv"), {}, {}, {}
   lines[1] = key .. "," .. col
   for i = 1, r:int(3, 20) do
     local v
     repeat v = r:number(1, 3) until not used[v]
     used[v] = true
-    rows[i] = { r:fresh(), v }
+    rows[i] = { lib.other(r, key), v }
     lines[i + 1] = rows[i][1] .. "," .. v
   end
   local total = 0
