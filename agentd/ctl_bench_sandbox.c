@@ -79,7 +79,7 @@ static void on_gone(void *arg, const char *why)
     b->refused = true;
 }
 
-static const struct cell_cb callbacks = {on_opened, on_refused, on_gone};
+static const struct cell_cb callbacks = {on_opened, on_refused, on_gone, NULL};
 
 static void on_done(void *arg, const struct sandbox_exit *x)
 {

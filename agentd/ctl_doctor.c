@@ -18,7 +18,7 @@
 #include "base/json.h"
 #include "sandbox/spawn.h"
 
-enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_NONE = 5 };
+enum { DOCTOR_FULL = 0, DOCTOR_NOLIMITS = 3, DOCTOR_LANDLOCK = 4, DOCTOR_NONE = 5 };
 
 struct finding *doctor_note(struct doctor *d, const char *name, bool good)
 {
@@ -30,13 +30,20 @@ struct finding *doctor_note(struct doctor *d, const char *name, bool good)
 static void look_at_host(struct doctor *d, const struct probe *p)
 {
     struct utsname u;
+    struct probe tried = *p;
     struct finding *f = doctor_note(d, "kernel", uname(&u) == 0);
     snprintf(f->text, sizeof f->text, "%.80s %.80s %.60s, uid %d", u.sysname, u.release,
              u.machine, (int)p->uid);
+    probe_namespaces(&tried);
+    f = doctor_note(d, "namespaces", !tried.bare.step[0]);
+    snprintf(f->text, sizeof f->text, "%s", f->good ? "all that a cell needs" : tried.bare.reason);
+    if (!f->good)
+        snprintf(f->remedy, sizeof f->remedy, "%s", tried.bare.remedy);
     f = doctor_note(d, "landlock", p->landlock > 0);
     snprintf(f->text, sizeof f->text, "ABI %d", p->landlock);
     if (!f->good)
-        snprintf(f->remedy, sizeof f->remedy, "boot with lsm=landlock,... (second layer only)");
+        snprintf(f->remedy, sizeof f->remedy, "boot with lsm=landlock,...: the second layer, "
+                 "and the first where there are no namespaces");
     f = doctor_note(d, "control groups", p->limits.kind != LIMITS_NONE);
     snprintf(f->text, sizeof f->text, "%s: %s", limits_kind_name(p->limits.kind),
              p->limits.why);
@@ -79,19 +86,25 @@ static void judge(struct doctor *d, const struct buf *b, const struct relay_resu
     struct finding *f = doctor_note(d, "cell", true);
     snprintf(f->text, sizeof f->text, "opened in %.1f ms", (double)r->open_ns / 1e6);
     struct str ns = said(b, "pidns");
-    promise(d, "own processes", ns.n && !str_is(ns, mine), "its pid namespace is not ours");
-    promise(d, "host files", str_is(said(b, "canary"), "absent"),
-            "a file planted outside is not there inside");
+    bool bare = r->level == SANDBOX_LANDLOCK;
+    if (!bare)
+        promise(d, "own processes", ns.n && !str_is(ns, mine), "its pid namespace is not ours");
+    promise(d, "host files", str_is(said(b, "canary"), "closed"),
+            "a file planted outside cannot be read inside");
     promise(d, "no privilege",
             str_is(said(b, "caps"), "0000000000000000") && str_is(said(b, "nnp"), "1") &&
                 str_is(said(b, "filter"), "2"),
             "no capability, no new privileges, filter on");
-    promise(d, "network", str_is(said(b, "links"), "lo"), "only its own loopback");
+    if (bare)
+        promise(d, "network", str_is(said(b, "udp"), "closed"), "no socket can be made");
+    else
+        promise(d, "network", str_is(said(b, "links"), "lo"), "only its own loopback");
 }
 
 static const char script[] =
     "echo pidns $(readlink /proc/self/ns/pid)\n"
-    "if [ -e \"$1\" ]; then echo canary there; else echo canary absent; fi\n"
+    "if { : < \"$1\"; } 2>/dev/null; then echo canary open; else echo canary closed; fi\n"
+    "if (: > /dev/udp/127.0.0.1/9) 2>/dev/null; then echo udp open; else echo udp closed; fi\n"
     "while read -r k v; do case $k in CapEff:) echo caps $v;; NoNewPrivs:) echo nnp $v;;"
     " Seccomp:) echo filter $v;; esac; done < /proc/self/status\n"
     "n=; while read -r k v; do case $k in *:) n=\"$n${n:+ }${k%:}\";; esac; done"
@@ -112,7 +125,7 @@ static int try_cell(struct doctor *d, struct err *err)
     struct relay_opts o = {.argv = argv, .capture = &out, .no_input = true, .wall_ms = 20000};
     int rc = spec && r ? 0 : err_nomem(err);
     if (rc == 0) {
-        spec->require = SANDBOX_NOLIMITS;
+        spec->require = SANDBOX_LANDLOCK;
         rc = relay_run(spec, &o, r, err);
     }
     if (rc == 0) {
@@ -126,8 +139,7 @@ static int try_cell(struct doctor *d, struct err *err)
         rc = 0;
     }
     buf_done(&out);
-    if (r)
-        buf_done(&r->connections);
+    relay_result_done(r);
     mem_free(spec);
     mem_free(r);
     close(fd);
@@ -147,6 +159,8 @@ static void print_text(const struct doctor *d)
            d->level == SANDBOX_FULL       ? ": every promise is kept"
            : d->level == SANDBOX_NOLIMITS ? ": everything but exact limits; policies accept "
                                             "it with require: nolimits"
+           : d->level == SANDBOX_LANDLOCK ? ": files and network are held, processes can be seen; "
+                                            "policies accept it with require: landlock"
                                           : ": nothing can be confined here");
 }
 
@@ -186,8 +200,9 @@ int ctl_doctor(int argc, char **argv)
     const struct opt_cmd cmd = {
         "agentctl doctor", "",
         "Say what this host, its sandbox, store and model can do, by trying.",
-        "Exit codes: 0 level full, 3 nolimits (no control groups), 5 nothing can be\n"
-        "confined, 1 the examination failed, or the store or model named cannot be used.",
+        "Exit codes: 0 level full, 3 nolimits (no control groups), 4 landlock (no user\n"
+        "namespaces), 5 nothing can be confined, 1 the examination failed, or the store or\n"
+        "model named cannot be used.",
         opts, ARRAY_LEN(opts), 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
@@ -216,6 +231,6 @@ int ctl_doctor(int argc, char **argv)
         return EXIT_FAIL;
     if (!json)
         print_text(&d);
-    static const int codes[] = {DOCTOR_NONE, DOCTOR_NONE, DOCTOR_NOLIMITS, DOCTOR_FULL};
+    static const int codes[] = {DOCTOR_NONE, DOCTOR_LANDLOCK, DOCTOR_NOLIMITS, DOCTOR_FULL};
     return usable ? codes[d.level] : EXIT_FAIL;
 }

@@ -144,7 +144,7 @@ static void on_gone(void *arg, const char *why)
 
 static int run_cell(struct indexing *x, const char *work, const char *folder)
 {
-    static const struct cell_cb cb = {on_opened, on_refused, on_gone};
+    static const struct cell_cb cb = {on_opened, on_refused, on_gone, NULL};
     struct sandbox_spec *spec = mem_zalloc(sizeof *spec);
     if (!spec)
         return err_nomem(x->err);

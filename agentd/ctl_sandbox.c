@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agentd/ctl.h"
@@ -114,6 +115,8 @@ static void print_result(const struct relay_result *r)
     json_object_set_new(o, "open_ms", json_real((double)r->open_ns / 1e6));
     json_object_set_new(o, "cell", record_json(r->record));
     json_object_set_new(o, "connections", connections_json(&r->connections));
+    if (json_object_size(r->calls))
+        json_object_set(o, "refused_calls", r->calls);
     if (x->failed) {
         json_object_set_new(o, "failed_step", json_text(str_c(x->step)));
         json_object_set_new(o, "failed_errno", json_integer(x->sys));
@@ -127,6 +130,16 @@ static void print_result(const struct relay_result *r)
     json_decref(o);
 }
 
+/* With log_calls: for whoever writes the policy. */
+static void print_calls(json_t *calls)
+{
+    const char *name;
+    json_t *times;
+    json_object_foreach(calls, name, times)
+        fprintf(stderr, "agentctl: refused system call: %s (%lld times or more)\n", name,
+                (long long)json_integer_value(times));
+}
+
 static int outcome(const struct relay_result *r, const char *program, bool json)
 {
     const struct sandbox_exit *x = &r->exit;
@@ -134,6 +147,8 @@ static int outcome(const struct relay_result *r, const char *program, bool json)
     sandbox_limits_text(x->limits | r->ended.limits, limits, sizeof limits);
     if (json)
         print_result(r);
+    else
+        print_calls(r->calls);
     if (x->failed) {
         if (!json)
             fprintf(stderr, "agentctl: '%s' was not run: %s: %s\n", program, x->step,
@@ -178,8 +193,7 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
         code = ctl_fail(&err);
     }
     policy_free(p);
-    if (r)
-        buf_done(&r->connections);
+    relay_result_done(r);
     mem_free(spec);
     mem_free(r);
     return code;
@@ -229,6 +243,18 @@ static int sandbox_shell(int argc, char **argv)
     return run_or_shell(&c, &o);
 }
 
+/* What the spawner would find out, were the cell made at level landlock. */
+static void see_payload(struct probe *host, const struct sandbox_spec *spec)
+{
+    struct stat st;
+    snprintf(host->scratch, sizeof host->scratch, "/tmp/agentd-tmp-*");
+    host->payload_uid = host->payload_gid = host->root ? host->uid_base + 1000 : 0;
+    if (spec->work != SANDBOX_WORK_TEMP && stat(spec->workspace, &st) == 0) {
+        host->payload_uid = st.st_uid;
+        host->payload_gid = st.st_gid;
+    }
+}
+
 /* The plan needs a look at the host, not its privileges. */
 static int explain(const struct common *c, struct buf *plan_out, struct buf *spec_out,
                    struct plan *plan, struct sandbox_refusal *r, struct err *err)
@@ -240,9 +266,12 @@ static int explain(const struct common *c, struct buf *plan_out, struct buf *spe
     if (rc == 0)
         rc = sandbox_host_open(&h, "", NULL, 0, false, err);
     if (rc == 0) {
+        struct probe host = *sandbox_host_probe(h);
+        probe_namespaces(&host);
+        see_payload(&host, spec);
         policy_text(p, spec_out);
         spec_text(spec, spec_out);
-        rc = plan_build(plan, spec, sandbox_host_probe(h), r, err);
+        rc = plan_build(plan, spec, &host, r, err);
     }
     if (rc == 0)
         plan_print(plan, plan_out);

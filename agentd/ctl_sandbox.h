@@ -4,6 +4,7 @@
 
 #include "agentd/policy.h"
 #include "agentd/spawner.h"
+#include "base/json.h"
 
 /* One command in one cell, its output carried through pipes, so that no descriptor of the
  * caller's is ever inside. */
@@ -24,8 +25,12 @@ struct relay_result {
     uint64_t bytes[2]; /* of output and errors */
     int64_t open_ns;   /* from the request to the open cell */
     char record[4096];
-    struct buf connections; /* of the proxy, a JSON object a line; owned: buf_done() */
+    struct buf connections; /* of the proxy, a JSON object a line; owned */
+    json_t *calls;          /* refused system calls by name, with log_calls: how often; owned */
 };
+enum { RELAY_CALLS_MAX = 256 };
+
+void relay_result_done(struct relay_result *r); /* takes NULL */
 
 NODISCARD int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,
                         struct relay_result *out, struct err *err);

@@ -16,6 +16,7 @@
 
 #include "agentd/yaml.h"
 #include "base/io.h"
+#include "sandbox/seccomp.h"
 #include "sandbox/spec.h"
 
 struct ctx {
@@ -54,6 +55,7 @@ static int read_ports(struct ctx *c, const struct yaml_node *n);
 static int read_secrets(struct ctx *c, const struct yaml_node *n);
 static int read_hooks(struct ctx *c, const struct yaml_node *n);
 static int read_limit(struct ctx *c, const struct yaml_node *n);
+static int read_calls(struct ctx *c, const struct yaml_node *n);
 
 #define AT(field) offsetof(struct policy, field)
 #define SPEC(field) offsetof(struct policy, spec.field)
@@ -62,9 +64,14 @@ static const struct row rows[] = {
     {"version", K_INT, 0, 1, 1, NULL, NULL, NULL, "format of this file"},
     {"summary", K_TEXT, AT(summary), 0, 0, NULL, "''", NULL, "one line for people"},
     {"require", K_CHOICE, SPEC(require), 0, 0, levels, "full", NULL,
-     "least protection accepted: full, or nolimits where no control group is delegated"},
+     "least protection accepted: full; nolimits where no control group is delegated; landlock "
+     "where user namespaces are not allowed"},
     {"profile", K_CHOICE, SPEC(profile), 0, 0, profiles, "default", NULL,
      "system calls: strict = computation without sockets, debug = ptrace inside"},
+    {"log_calls", K_BOOL, SPEC(log_calls), 0, 0, NULL, "false", NULL,
+     "refused system calls are reported by name, to write policies; they stay refused"},
+    {"unsafe_allow", K_READER, 0, 0, 0, NULL, NULL, read_calls,
+     "system calls allowed besides those of the profile, whatever their arguments; recorded"},
     {"landlock", K_CHOICE, SPEC(landlock), 0, 0, landlocks, "use", NULL,
      "second layer: required = refuse without it"},
     {"workspace", K_CHOICE, SPEC(work), 0, 0, works, "dir", NULL,
@@ -527,6 +534,24 @@ static int read_hooks(struct ctx *c, const struct yaml_node *list)
     return rc;
 }
 
+static int read_calls(struct ctx *c, const struct yaml_node *list)
+{
+    struct sandbox_spec *s = &c->p->spec;
+    int rc = need_kind(c, list, YAML_LIST);
+    for (const struct yaml_node *n = list->first; rc == 0 && n; n = n->next) {
+        struct str name;
+        const char *why = "is longer than any";
+        if (s->n_calls == SANDBOX_CALLS_MAX)
+            return full(c, n, "system calls", SANDBOX_CALLS_MAX);
+        rc = yaml_text(c->y, n, &name, c->err);
+        if (rc == 0 && (name.n >= SANDBOX_CALL_BYTES || !filter_may_allow(name.p, &why)))
+            rc = yaml_fail(c->y, n, c->err, "system call '%.60s' %s", name.p, why);
+        if (rc == 0)
+            memcpy(s->call[s->n_calls++], name.p, name.n + 1);
+    }
+    return rc;
+}
+
 /* limits.<name> for every row of the sandbox's own table. */
 static int read_limit(struct ctx *c, const struct yaml_node *n)
 {
@@ -665,10 +690,6 @@ static int check(struct ctx *c)
         return yaml_fail(c->y, yaml_get(root, "require"), c->err,
                          "a policy cannot switch the sandbox off; only sandbox: off in the "
                          "daemon's own configuration can");
-    if (p->spec.require == SANDBOX_LANDLOCK)
-        return yaml_fail(c->y, yaml_get(root, "require"), c->err,
-                         "level landlock, without namespaces, is not made here; the least "
-                         "that this sandbox gives is require: nolimits");
     if (p->spec.net == SANDBOX_NET_HOST && !p->spec.net_host_known)
         return yaml_fail(c->y, net, c->err, "network mode host gives code inside this machine's "
                          "network; a policy that means it also says i_know: true");

@@ -254,6 +254,13 @@ static void on_opened(void *arg, const struct cell_info *info)
         finish(r);
 }
 
+static void on_call(void *arg, const char *name, uint64_t times)
+{
+    struct relay *r = arg;
+    if (json_object_size(r->out->calls) < RELAY_CALLS_MAX || json_object_get(r->out->calls, name))
+        json_object_set_new(r->out->calls, name, json_integer((json_int_t)times));
+}
+
 static int open_pipes(struct relay *r)
 {
     int p[2];
@@ -328,15 +335,25 @@ static int watch_flows(struct relay *r)
     return rc < 0 ? rc : watch_input(r);
 }
 
+void relay_result_done(struct relay_result *r)
+{
+    if (!r)
+        return;
+    buf_done(&r->connections);
+    json_decref(r->calls);
+    r->calls = NULL;
+}
+
 int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,
               struct relay_result *out, struct err *err)
 {
-    static const struct cell_cb cb = {on_opened, on_refused, on_gone};
+    static const struct cell_cb cb = {on_opened, on_refused, on_gone, on_call};
     struct relay r = {.o = o, .out = out, .err = err, .inside = {-1, -1, -1}};
     struct spawner_opts so = {0};
     r.flow[0].from = r.flow[1].from = r.in.to = -1;
     memset(out, 0, sizeof *out);
     buf_init(&out->connections, 1 << 20);
+    out->calls = json_object();
     int rc = spawner_start(&r.s, &so, err);
     if (rc == 0)
         rc = ev_new(&r.ev, err);

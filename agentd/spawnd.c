@@ -48,7 +48,8 @@ struct scell {
     struct srun run[RUNS_MAX];
     bool active;   /* between begin and end */
     uint32_t hits; /* limits that the watchers saw */
-    int64_t next_disk, next_memory, overdue; /* overdue: pid 1 should have killed by then */
+    int64_t next_disk, next_memory, next_scratch;
+    int64_t overdue; /* pid 1 should have killed by then */
     uint64_t base_free, base_files, disk_left; /* at begin; what the session may still add */
     uint64_t base_bytes, base_entries;         /* of the workspace when the cell was made */
     bool base_known;
@@ -187,6 +188,25 @@ static void watch_disk(struct scell *c, int64_t now)
         judge_disk(c, bytes, files);
 }
 
+/* At level landlock /tmp and a temp workspace are folders of the host. */
+static bool watches_scratch(const struct scell *c)
+{
+    return c->box->scratch_fd >= 0;
+}
+
+static void watch_scratch(struct scell *c, int64_t now)
+{
+    const struct sandbox_limits *l = &c->box->limits;
+    uint64_t used, entries, most = 2 * l->tmp_inodes + 16;
+    bool whole = sandbox_usage(c->box->scratch_fd, most < USAGE_MAX ? (uint32_t)most : USAGE_MAX,
+                               &used, &entries);
+    if (!whole || used > 2 * l->tmp_bytes) {
+        c->hits |= SANDBOX_LIMIT_DISK;
+        ask(c, WIRE_KILL, 0, 0, 0);
+    }
+    c->next_scratch = now + (20 + (int64_t)entries / 200) * MS;
+}
+
 static void watch_memory(struct scell *c, int64_t now)
 {
     uint32_t processes;
@@ -209,7 +229,7 @@ static void begin(struct scell *c)
     c->hits = 0;
     if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
         c->base_free = c->base_files = 0;
-    c->next_disk = c->next_memory = io_mono_ns() + 10 * MS;
+    c->next_disk = c->next_memory = c->next_scratch = io_mono_ns() + 10 * MS;
 }
 
 static void end(struct scell *c)
@@ -288,6 +308,11 @@ static void from_cell(struct spawnd *d, unsigned i)
         break;
     case WIRE_ENDED:
         on_ended(c, &w);
+        break;
+    case WIRE_REFUSED:
+        w.step[sizeof w.step - 1] = '\0';
+        w.kind = SPAWN_CALL;
+        tell(&(struct spawn_msg){.cell = c->number, .w = w}, w.step, strlen(w.step) + 1, NULL, 0);
         break;
     case WIRE_FAULT:
         if (w.run == 0) {
@@ -479,6 +504,8 @@ static int64_t next_event(const struct spawnd *d)
             sooner(&next, c->next_disk);
         if (c->active && watches_memory(c))
             sooner(&next, c->next_memory);
+        if (c->active && watches_scratch(c))
+            sooner(&next, c->next_scratch);
         for (unsigned k = 0; k < RUNS_MAX; k++)
             if (c->run[k].id && !c->run[k].timed_out)
                 sooner(&next, c->run[k].deadline);
@@ -502,6 +529,8 @@ static void tick(struct spawnd *d, int64_t now)
             watch_disk(c, now);
         if (c->active && watches_memory(c) && now >= c->next_memory)
             watch_memory(c, now);
+        if (c->active && watches_scratch(c) && now >= c->next_scratch)
+            watch_scratch(c, now);
         if (c->overdue && now >= c->overdue)
             cell_gone(d, i--, "pid 1 of the cell did not end its processes in time");
     }
@@ -585,7 +614,7 @@ int spawner_main(void)
         return 1;
     serve(d, signals);
     for (unsigned i = 0; i < d->n; i++) /* all at once, then one by one */
-        kill(d->cell[i]->box->pid, SIGKILL);
+        sandbox_kill(d->cell[i]->box);
     while (d->n)
         drop_cell(d, d->n - 1);
     sandbox_host_close(d->host);

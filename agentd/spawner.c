@@ -440,6 +440,10 @@ static void dispatch(struct spawner *s, const struct spawn_msg *m, size_t n, int
         if (n == sizeof e && !closing)
             on_ended(c, &e);
         break;
+    case SPAWN_CALL:
+        if (!closing && c->cb.call)
+            c->cb.call(c->arg, s->buf, m->w.max_rss);
+        break;
     case SPAWN_GONE:
         on_gone(s, m->cell, s->buf);
         break;
@@ -773,7 +777,7 @@ static void once_gone(void *arg, const char *why)
 int spawner_once(struct spawner *s, const struct sandbox_spec *spec, const struct cell_run *run,
                  struct sandbox_exit *x, struct sandbox_refusal *r, struct err *err)
 {
-    static const struct cell_cb cb = {once_opened, once_refused, once_gone};
+    static const struct cell_cb cb = {once_opened, once_refused, once_gone, NULL};
     struct once o = {.run = run, .x = x, .r = r, .err = err};
     struct ev *ev = NULL;
     int rc = ev_new(&ev, err);

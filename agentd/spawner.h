@@ -71,6 +71,9 @@ struct cell_cb {
     void (*refused)(void *arg, const struct sandbox_refusal *r);
     /* The cell died by itself (or the spawner did). Close the handle likewise. */
     void (*gone)(void *arg, const char *why);
+    /* A system call was refused for the times-th time, with log_calls; told at 1, 2, 4, ...
+     * May be NULL. */
+    void (*call)(void *arg, const char *name, uint64_t times);
 };
 
 /* Asks for a cell; *out is valid at once, runs may start after opened(). */

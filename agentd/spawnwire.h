@@ -27,6 +27,7 @@ enum spawn_kind {
     SPAWN_ENDED,       /* blob: struct spawn_ended */
     SPAWN_GONE,        /* blob: why */
     SPAWN_CLOSED,
+    SPAWN_CALL, /* a refused system call; blob: its name, max_rss: how often by now */
 };
 
 struct spawn_hello {

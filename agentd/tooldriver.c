@@ -336,7 +336,14 @@ static void on_gone(void *arg, const char *why)
     fail(arg, false, why);
 }
 
-static const struct cell_cb cell_callbacks = {on_opened, on_refused, on_gone};
+static void on_call(void *arg, const char *name, uint64_t times)
+{
+    struct tooldriver *d = arg;
+    if (d->cb->call)
+        d->cb->call(d->arg, name, times);
+}
+
+static const struct cell_cb cell_callbacks = {on_opened, on_refused, on_gone, on_call};
 
 void tooldriver_begin(struct tooldriver *d)
 {

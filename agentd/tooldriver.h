@@ -22,6 +22,8 @@ struct tooldriver_cb {
     void (*ended)(void *arg, const struct cell_ended *e);
     /* The cell was refused, or the tool died. `refused`: nothing of the call has run. */
     void (*down)(void *arg, bool refused, const char *why);
+    /* A system call was refused, where the policy says log_calls; may be NULL. */
+    void (*call)(void *arg, const char *name, uint64_t times);
 };
 
 struct tooldriver_opts {

@@ -437,7 +437,18 @@ static void on_proxy(void *arg, int fd)
         toolrun_audit(t, "{\"event\": \"proxy\", \"error\": \"the listener could not be served\"}");
 }
 
-static const struct tooldriver_cb driver_callbacks = {on_ready, on_line, on_ended, on_down};
+/* The name is one of libseccomp's: letters, digits and _. */
+static void on_call(void *arg, const char *name, uint64_t times)
+{
+    struct place *p = arg;
+    char line[128];
+    snprintf(line, sizeof line, "{\"event\":\"refused\",\"call\":\"%.31s\",\"times\":%llu}", name,
+             (unsigned long long)times);
+    toolrun_audit(p->t, line);
+}
+
+static const struct tooldriver_cb driver_callbacks = {on_ready, on_line, on_ended, on_down,
+                                                      on_call};
 
 static int need_driver(struct place *p, bool web, struct err *err)
 {

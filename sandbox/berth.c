@@ -160,6 +160,11 @@ long berth_clone(struct berth *b, struct build *build, uint64_t flags, int *pidf
     return b->result;
 }
 
+bool berth_is(const struct berth *b, pid_t pid)
+{
+    return b && b->pid == pid;
+}
+
 void berth_take_group(struct berth *b, struct limits_group *g)
 {
     *g = b->group;

@@ -27,5 +27,7 @@ long berth_clone(struct berth *b, struct build *build, uint64_t flags, int *pidf
 /* The group without its limits; berth_free() leaves it alone once taken. */
 void berth_take_group(struct berth *b, struct limits_group *g);
 void berth_free(struct berth *b);
+/* Whether this is the helper's process. Takes NULL. */
+bool berth_is(const struct berth *b, pid_t pid);
 
 #endif

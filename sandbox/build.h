@@ -15,9 +15,12 @@ struct build {
     const struct sandbox_spec *spec;
     const struct plan *plan;
     const struct probe *host;
-    const struct seccomp_prog *filter;
+    const struct seccomp_prog *filter; /* what it says alone; the clerk answers from it */
+    const struct seccomp_prog *notify_filter, *clerk_filter; /* with a clerk; else NULL */
     int tree[PLAN_STEPS_MAX]; /* detached mounts by step, -1 */
     int workspace;            /* O_PATH, opened once and checked */
+    int scratch;              /* level landlock: the folder in place of /tmp, -1 */
+    unsigned others;          /* level landlock: tasks that the payload's user has already */
     uint64_t work_dev, work_ino;
     int owner_ns; /* user namespace of the id-mapped workspace, -1 */
     int ctl, ctl_outside; /* pid 1's end, and the spawner's, which pid 1 closes */
@@ -49,9 +52,17 @@ NODISCARD int mounts_step(struct build *b, unsigned i); /* DO_PRIVATE ... DO_PIV
 NODISCARD int sockets_find(struct build *b);                /* outside, after mounts_workspace */
 NODISCARD int sockets_cover(struct build *b, int workspace); /* inside, once it is attached */
 
+/* scratch.c */
+#define SCRATCH_ROOT "/tmp"
+void scratch_name(char out[SANDBOX_PATH_MAX], unsigned serial);
+NODISCARD int scratch_make(struct build *b); /* at b->host->scratch, the payload's own */
+void scratch_remove(const char *path);       /* with all that is in it */
+void scratch_sweep(void);                    /* what dead spawners left */
+
 /* caps.c */
-NODISCARD int caps_lock(bool two); /* pid 1: what it keeps is named in caps.c */
+NODISCARD int caps_lock(const struct plan *p); /* pid 1: what it keeps is named in caps.c */
 NODISCARD int caps_none(void);
+int caps_bounding(void); /* empties the bounding set; 0, or -1 with errno */
 
 /* init.c: pid 1 from the clone on; never returns. */
 _Noreturn void init_main(struct build *b);

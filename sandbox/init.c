@@ -6,6 +6,10 @@
  *   BUILDING --ready--> RUNNING <--begin-- STOPPED
  *                          |----end, freeze---^        any --control socket closes--> gone
  *
+ * At level landlock it is no pid 1 but a subreaper: the processes below it are found by their
+ * parents, each is held by a descriptor and looked at before it is signalled, and this is
+ * repeated until nobody is left who moves.
+ *
  * Ending a call rests on two guarantees of the kernel: kill(-1) is atomic against fork (a
  * signal that arrives in fork makes it start over, or is passed on to the child), and SIGSTOP
  * cannot be caught. So everything is stopped first, then looked at, then killed.
@@ -17,15 +21,18 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "base/io.h"
 #include "sandbox/build.h"
+#include "sandbox/clerk.h"
 #include "sandbox/sys.h"
+#include "sandbox/tree.h"
 #include "sandbox/wire.h"
 
-enum { RUNS_MAX = 64, PROCS_MAX = 4096, SPENT = 125 };
+enum { RUNS_MAX = 64, PROCS_MAX = TREE_MAX, SPENT = 125 };
 
 struct run {
     uint32_t id; /* 0 = free */
@@ -42,6 +49,9 @@ struct proc {
 struct init {
     struct build *b;
     int signals, ruleset;
+    pid_t self;   /* 1, but at level landlock */
+    pid_t clerk;  /* ours, never a run; 0 = none */
+    bool bare;    /* level landlock: no pid namespace, so everything goes by the tree below us */
     bool stopped;
     struct run run[RUNS_MAX];
     struct proc proc[PROCS_MAX];
@@ -106,64 +116,6 @@ static void reap(struct init *in)
 
 /* ---- who is there ---- */
 
-static const char *word(const char *s, int n)
-{
-    for (; n > 0 && s; n--) {
-        s = strchr(s, ' ');
-        s = s ? s + 1 : NULL;
-    }
-    return s;
-}
-
-/* State and parent from a stat file below /proc; the name in it may hold anything, so it is
- * read from its last parenthesis. */
-static bool read_stat(struct init *in, const char *path, char *state, pid_t *parent)
-{
-    char text[512];
-    int fd = openat(in->b->proc, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0)
-        return false;
-    text[n] = '\0';
-    const char *s = strrchr(text, ')');
-    s = s ? word(s, 1) : NULL;
-    const char *p = s ? word(s, 1) : NULL;
-    if (!p)
-        return false;
-    *state = *s;
-    *parent = (pid_t)strtol(p, NULL, 10);
-    return true;
-}
-
-struct dirent64_head {
-    uint64_t ino;
-    int64_t off;
-    uint16_t len;
-    uint8_t type;
-    char name[];
-};
-
-/* Calls back for every numeric name in a folder. */
-static void each_number(int dir, void (*cb)(struct init *, pid_t, void *), struct init *in,
-                        void *arg)
-{
-    static char buf[32768]; /* pid 1 has one thread and its own copy of this page */
-    (void)!lseek(dir, 0, SEEK_SET);
-    for (long n; (n = syscall(SYS_getdents64, dir, buf, sizeof buf)) > 0;) {
-        for (long at = 0; at < n;) {
-            struct dirent64_head h;
-            memcpy(&h, buf + at, sizeof h);
-            const char *name = buf + at + offsetof(struct dirent64_head, name);
-            if (name[0] >= '1' && name[0] <= '9')
-                cb(in, (pid_t)strtol(name, NULL, 10), arg);
-            at += h.len;
-        }
-    }
-}
-
 static char *append(char *to, const char *text)
 {
     while (*text)
@@ -184,16 +136,16 @@ static char *append_pid(char *to, pid_t pid)
     return to;
 }
 
-static void on_process(struct init *in, pid_t pid, void *arg)
+static void on_process(void *arg, pid_t pid)
 {
-    (void)arg;
+    struct init *in = arg;
     char path[32], *at = append_pid(path, pid);
     append(at, "/stat");
-    if (pid == 1 || in->n_procs == PROCS_MAX)
+    if (pid == in->self || pid == in->clerk || in->n_procs == PROCS_MAX)
         return;
     struct proc *p = &in->proc[in->n_procs];
     *p = (struct proc){.pid = pid};
-    if (read_stat(in, path, &p->state, &p->parent))
+    if (tree_stat(in->b->proc, path, &p->state, &p->parent))
         in->n_procs++;
 }
 
@@ -210,7 +162,7 @@ static bool descends(const struct init *in, const struct proc *p, pid_t from)
     for (unsigned depth = 0; p && depth < PROCS_MAX; depth++) {
         if (p->pid == from)
             return true;
-        p = p->parent > 1 ? find_proc(in, p->parent) : NULL;
+        p = p->parent != in->self ? find_proc(in, p->parent) : NULL;
     }
     return false;
 }
@@ -231,13 +183,21 @@ static bool is_kept(const struct init *in, const struct proc *p)
 static void look(struct init *in)
 {
     in->n_procs = 0;
-    each_number(in->b->proc, on_process, in, NULL);
+    if (in->bare) {
+        static pid_t below[TREE_MAX];
+        unsigned n = tree_below(in->b->proc, in->self, below, TREE_MAX);
+        for (unsigned i = 0; i < n; i++)
+            on_process(in, below[i]);
+    } else {
+        tree_each(in->b->proc, on_process, in);
+    }
     for (unsigned i = 0; i < RUNS_MAX; i++) {
         /* A run that has not executed its program yet is not dumpable, so with one id for
          * all even pid 1 does not see it. */
         const struct run *r = &in->run[i];
         if (r->id && !find_proc(in, r->pid) && in->n_procs < PROCS_MAX)
-            in->proc[in->n_procs++] = (struct proc){.pid = r->pid, .parent = 1, .state = 'T'};
+            in->proc[in->n_procs++] =
+                (struct proc){.pid = r->pid, .parent = in->self, .state = 'T'};
     }
     for (unsigned i = 0; i < in->n_procs; i++)
         in->proc[i].kept = is_kept(in, &in->proc[i]);
@@ -249,17 +209,18 @@ static bool at_rest(char state)
 }
 
 struct resting {
+    int proc;
     pid_t pid;
     bool all;
 };
 
-static void on_thread(struct init *in, pid_t tid, void *arg)
+static void on_thread(void *arg, pid_t tid)
 {
     struct resting *r = arg;
     char path[64], state;
     pid_t parent;
     append(append_pid(append(append_pid(path, r->pid), "/task/"), tid), "/stat");
-    if (read_stat(in, path, &state, &parent) && !at_rest(state))
+    if (tree_stat(r->proc, path, &state, &parent) && !at_rest(state))
         r->all = false;
 }
 
@@ -269,10 +230,10 @@ static bool threads_rest(struct init *in, pid_t pid)
     char path[32];
     append(append_pid(path, pid), "/task");
     int dir = openat(in->b->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct resting r = {pid, true};
+    struct resting r = {in->b->proc, pid, true};
     if (dir < 0)
         return true;
-    each_number(dir, on_thread, in, &r);
+    tree_each(dir, on_thread, &r);
     close(dir);
     return r.all;
 }
@@ -284,10 +245,27 @@ static void nap(long us)
 
 /* ---- requests ---- */
 
+/* In a pid namespace to all but us, at once; without one to each that is found below us. */
+static void signal_all(struct init *in, int signo)
+{
+    if (!in->bare) {
+        kill(-1, signo);
+        return;
+    }
+    look(in);
+    for (unsigned i = 0; i < in->n_procs; i++)
+        (void)tree_signal(in->b->proc, in->self, in->proc[i].pid, signo);
+}
+
+static bool signal_one(struct init *in, pid_t pid, int signo)
+{
+    return in->bare ? tree_signal(in->b->proc, in->self, pid, signo) : kill(pid, signo) == 0;
+}
+
 static void begin(struct init *in)
 {
     if (in->stopped)
-        kill(-1, SIGCONT);
+        signal_all(in, SIGCONT);
     in->stopped = false;
 }
 
@@ -302,11 +280,14 @@ static bool sweep(struct init *in, uint32_t *killed, uint32_t *kept)
         if (p->state == 'Z' || p->state == 'X')
             continue;
         if (p->kept) {
+            bool rests = threads_rest(in, p->pid);
             ++*kept;
-            clean &= threads_rest(in, p->pid);
+            if (in->bare && !rests) /* born since all were stopped */
+                (void)signal_one(in, p->pid, SIGSTOP);
+            clean &= rests;
             continue;
         }
-        if (kill(p->pid, SIGKILL) == 0)
+        if (signal_one(in, p->pid, SIGKILL))
             ++*killed;
         clean = false;
     }
@@ -322,7 +303,7 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
         if (in->run[i].id == only_run)
             in->run[i].keep = SANDBOX_KEEP_NONE;
     in->stopped = true; /* ours: nobody is sent on meanwhile */
-    kill(-1, SIGSTOP);
+    signal_all(in, SIGSTOP);
     struct wire w = {.kind = WIRE_ENDED, .run = only_run};
     uint32_t killed = 0, kept = 0, again = 0;
     bool clean = sweep(in, &killed, &kept);
@@ -331,7 +312,7 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
         clean = sweep(in, &again, &kept);
     }
     if (!clean) /* something will not come to rest: nothing is worth that */
-        kill(-1, SIGKILL);
+        signal_all(in, SIGKILL);
     if (!freeze)
         begin(in);
     w.a = (int32_t)killed;
@@ -342,12 +323,28 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
 static void stop_all(struct init *in)
 {
     in->stopped = true;
-    kill(-1, SIGSTOP);
+    signal_all(in, SIGSTOP);
+}
+
+static void kill_listed(struct init *in)
+{
+    look(in);
+    for (unsigned i = 0; i < in->n_procs; i++)
+        (void)signal_one(in, in->proc[i].pid, SIGKILL);
 }
 
 static void kill_all(struct init *in)
 {
-    kill(-1, SIGKILL);
+    bool one_by_one = in->bare || in->clerk; /* the clerk stays */
+    if (!one_by_one)
+        kill(-1, SIGKILL);
+    else
+        kill_listed(in);
+    for (int tries = 0; one_by_one && in->n_procs > 0 && tries < 2000; tries++) {
+        reap(in);
+        nap(tries < 20 ? 50 : 1000);
+        kill_listed(in); /* until nobody is left, however fast they fork */
+    }
     in->stopped = false;
     reap(in);
 }
@@ -362,7 +359,7 @@ static void signal_run(struct init *in, const struct wire *w)
             look(in);
         for (unsigned k = 0; w->b && k < in->n_procs; k++)
             if (in->proc[k].pid != r->pid && descends(in, &in->proc[k], r->pid))
-                kill(in->proc[k].pid, w->a);
+                (void)signal_one(in, in->proc[k].pid, w->a);
         kill(r->pid, w->a);
     }
 }
@@ -386,9 +383,8 @@ static int place_fds(const struct wire *w, const int *fds)
 
 static int become_user(const struct plan *p)
 {
-    uint32_t id = p->uid;
-    if (p->two_ids && (syscall(SYS_setresgid, id, id, id) < 0 ||
-                       syscall(SYS_setresuid, id, id, id) < 0))
+    if (p->two_ids && (syscall(SYS_setresgid, p->gid, p->gid, p->gid) < 0 ||
+                       syscall(SYS_setresuid, p->uid, p->uid, p->uid) < 0))
         return -1;
     return caps_none();
 }
@@ -459,6 +455,41 @@ static bool unpack(struct init *in, const struct wire *w, char **cwd, char ***ar
     return s == end;
 }
 
+/* At level landlock a place of the tree inside is a path of the host: the folder to stand in,
+ * the tool, what the tool is told, and where home and temporary files are. The words stay where
+ * they are when there is no room, and then name nothing. */
+static void relocate(struct init *in, char **cwd, char **argv, char **envp)
+{
+    static const char *const folders[] = {"HOME=", "TMPDIR="};
+    static char room[WIRE_BLOB_MAX];
+    const struct plan *p = in->b->plan;
+    size_t at = 0;
+    bool tool = strcmp(argv[0], SANDBOX_TOOL) == 0;
+    char **words[] = {cwd, argv};
+    for (unsigned k = 0; k < ARRAY_LEN(words); k++)
+        for (char **w = words[k]; *w && at < sizeof room; w++) {
+            const char *to = bare_place(p, *w, room + at, sizeof room - at);
+            if (to != *w) {
+                *w = room + at;
+                at += strlen(to) + 1;
+            }
+            if (k == 0 || !tool) /* of other programs only the name is ours to move */
+                break;
+        }
+    for (; *envp; envp++)
+        for (unsigned i = 0; i < ARRAY_LEN(folders); i++) {
+            size_t n = strlen(folders[i]);
+            if (strncmp(*envp, folders[i], n) != 0 || at + n + 1 >= sizeof room)
+                continue;
+            const char *to = bare_place(p, *envp + n, room + at + n, sizeof room - at - n);
+            if (to == *envp + n)
+                continue;
+            memcpy(room + at, folders[i], n);
+            *envp = room + at;
+            at += n + strlen(to) + 1;
+        }
+}
+
 static void refuse_run(struct init *in, const struct wire *w, int sys, const char *step)
 {
     struct wire f = {.kind = WIRE_FAULT, .run = w->run, .a = sys};
@@ -478,6 +509,8 @@ static void start_run(struct init *in, const struct wire *w, const int *fds)
         refuse_run(in, w, slot ? EINVAL : EAGAIN, "request");
         return;
     }
+    if (in->bare)
+        relocate(in, &cwd, argv, envp);
     begin(in);
     pid_t pid = fork();
     if (pid == 0)
@@ -521,6 +554,17 @@ static void handle(struct init *in, const struct wire *w, const int *fds)
     }
 }
 
+static _Noreturn void leave(struct init *in)
+{
+    if (in->bare) {
+        kill_all(in);
+        if (in->clerk) /* who would change modes for us must not be us */
+            kill(in->clerk, SIGKILL);
+        scratch_remove(in->b->host->scratch);
+    }
+    _exit(0);
+}
+
 static _Noreturn void serve(struct init *in)
 {
     struct pollfd p[2] = {{in->b->ctl, POLLIN, 0}, {in->signals, POLLIN, 0}};
@@ -539,7 +583,7 @@ static _Noreturn void serve(struct init *in)
         unsigned n;
         int rc = wire_recv(in->b->ctl, &w, in->blob, sizeof in->blob, fds, &n);
         if (rc == 0 || (rc < 0 && errno != EPROTO))
-            _exit(0); /* the spawner is gone: the namespace goes with us */
+            leave(in); /* the spawner is gone: the namespace goes with us */
         if (rc > 0)
             handle(in, &w, fds);
         for (unsigned i = 0; i < n; i++)
@@ -552,8 +596,11 @@ static _Noreturn void serve(struct init *in)
 /* Only ours and the three standard ones survive; what the daemon was started with does not. */
 static int close_rest(struct build *b, bool trees)
 {
-    int keep[PLAN_STEPS_MAX + 4];
+    int keep[PLAN_STEPS_MAX + 6];
     unsigned n = 0;
+    bool bare = b->plan->level == SANDBOX_LANDLOCK;
+    keep[n++] = bare ? b->workspace : -1;
+    keep[n++] = bare ? b->scratch : -1;
     keep[n++] = b->ctl;
     keep[n++] = b->proc;
     keep[n++] = b->upper;
@@ -607,12 +654,46 @@ static int lock(struct init *in)
         return -1;
     in->ruleset = -1;
     if (p->landlock) {
-        in->ruleset = landlock_rules(p->landlock, p->tcp_forbidden, p->scoped, p->rule,
-                                     p->n_rules);
+        struct landlock_rule rule[PLAN_RULES_MAX];
+        memcpy(rule, p->rule, sizeof rule);
+        for (unsigned i = 0; in->bare && i < p->n_rules; i++) { /* as they were checked */
+            if (strcmp(rule[i].path, b->spec->workspace) == 0)
+                rule[i].fd = b->workspace;
+            else if (strcmp(rule[i].path, b->host->scratch) == 0)
+                rule[i].fd = b->scratch;
+        }
+        in->ruleset = landlock_rules(p->landlock, p->tcp_forbidden, p->scoped, rule, p->n_rules);
         if (in->ruleset < 0)
             return -1;
     }
-    return caps_lock(p->two_ids);
+    /* Without a user namespace of its own nothing here is anybody but the payload. */
+    if (in->bare && b->host->root &&
+        (caps_bounding() < 0 || syscall(SYS_setresgid, p->gid, p->gid, p->gid) < 0 ||
+         syscall(SYS_setresuid, p->uid, p->uid, p->uid) < 0))
+        return -1;
+    return caps_lock(p);
+}
+
+static int load_filter(struct init *in)
+{
+    struct build *b = in->b;
+    int rc = clerk_wanted(b) ? clerk_start(b) : filter_load(b->filter);
+    if (clerk_wanted(b) && rc > 0)
+        in->clerk = rc;
+    io_close(&b->workspace);
+    io_close(&b->scratch);
+    return rc < 0 ? -1 : 0;
+}
+
+/* Without a pid namespace: whoever is left below us becomes our child, so that we find it. No
+ * signal at the spawner's death, which would leave them; its socket's end tells us. */
+static int reaper(struct init *in)
+{
+    umask(022);
+    if (setsid() < 0 && errno != EPERM)
+        return -1;
+    in->b->proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return in->b->proc < 0 ? -1 : prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
 
 static int inside_step(struct init *in, unsigned i)
@@ -620,6 +701,8 @@ static int inside_step(struct init *in, unsigned i)
     struct build *b = in->b;
     const struct plan_step *s = &b->plan->step[i];
     switch (s->what) {
+    case DO_REAPER:
+        return reaper(in);
     case DO_BECOME:
         return ns_become(b->plan->two_ids);
     case DO_HOSTNAME:
@@ -630,11 +713,11 @@ static int inside_step(struct init *in, unsigned i)
         b->listener = ns_listen((uint16_t)s->n1);
         return b->listener < 0 ? -1 : 0;
     case DO_RLIMITS:
-        return limits_rlimits(&b->spec->limits, s->n1 != 0);
+        return limits_rlimits(&b->spec->limits, b->others, s->n1 != 0);
     case DO_LOCK:
         return lock(in);
     case DO_FILTER:
-        return filter_load(b->filter);
+        return load_filter(in);
     default:
         return mounts_step(b, i);
     }
@@ -673,13 +756,15 @@ _Noreturn void init_main(struct build *b)
 {
     static struct init in; /* half a megabyte: not on the stack */
     in.b = b;
+    in.self = getpid();
+    in.bare = b->plan->level == SANDBOX_LANDLOCK;
     io_close(&b->ctl_outside); /* so that the spawner's death is the end of file */
     struct wire go;
     int fds[WIRE_FDS_MAX];
     unsigned n;
     if (wire_recv(b->ctl, &go, NULL, 0, fds, &n) != 1 || go.kind != WIRE_GO)
         _exit(SPENT);
-    if (!b->host->root && mounts_sources(b) < 0)
+    if (!b->host->root && !in.bare && mounts_sources(b) < 0)
         fault_at(b->ctl, 0, plan_name(DO_SOURCES), b->at);
     carry_out(&in, PLAN_INSIDE);
     say_ready(b);

@@ -16,6 +16,7 @@
 
 #include "base/compiler.h"
 #include "base/str.h"
+#include "sandbox/sys.h"
 
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
@@ -86,11 +87,22 @@ int landlock_abi(void)
     return (int)abi;
 }
 
+static int open_path(const struct landlock_rule *r)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+    if (r->fd > 0)
+        return dup(r->fd);
+    if (r->may & LANDLOCK_PLAIN)
+        how.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+    return (r->may & LANDLOCK_PLAIN) ? sys_openat2(AT_FDCWD, r->path, &how)
+                                     : open(r->path, O_PATH | O_CLOEXEC);
+}
+
 static int add(int ruleset, uint64_t handled, const struct landlock_rule *r)
 {
-    int fd = open(r->path, O_PATH | O_CLOEXEC);
+    int fd = open_path(r);
     if (fd < 0)
-        return errno == ENOENT ? 0 : -1;
+        return errno == ENOENT && !(r->may & LANDLOCK_MUST) ? 0 : -1;
     struct stat st;
     uint64_t allowed = rights(r->may) & handled;
     int rc = fstat(fd, &st);

@@ -16,12 +16,15 @@ enum landlock_may {
     LANDLOCK_READ = 2,
     LANDLOCK_EXEC = 4,
     LANDLOCK_WRITE = 8,  /* create, write, truncate, remove, link */
-    LANDLOCK_DEVICE = 16 /* write and ioctl on what is there, create nothing */
+    LANDLOCK_DEVICE = 16, /* write and ioctl on what is there, create nothing */
+    LANDLOCK_PLAIN = 32,  /* no symbolic link on the way: the path is somebody's choice */
+    LANDLOCK_MUST = 64    /* an absent path is a failure */
 };
 
 struct landlock_rule {
     const char *path; /* absolute; absent paths are passed over */
     unsigned may;     /* enum landlock_may bits */
+    int fd;           /* when > 0: what the path meant when it was checked, borrowed */
 };
 
 /* A ruleset descriptor (close-on-exec), or -1 with errno. tcp: forbid all TCP ports. scope:

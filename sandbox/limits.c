@@ -481,7 +481,7 @@ static bool ended(pid_t pid)
 
 /* One of ours whose maker is no more. A process id says nothing in another pid namespace, and
  * containers may share the tree: only names made in our own namespace count. */
-static bool stale(const char *name)
+bool limits_stale(const char *name)
 {
     struct str s = str_c(name), word;
     int64_t ns, pid;
@@ -500,7 +500,7 @@ void limits_sweep(const struct limits_host *h)
         for (struct dirent *e; (e = readdir(d));) {
             char path[LIMITS_PATH + 300];
             snprintf(path, sizeof path, "%s/%s", h->dir[i], e->d_name);
-            if (e->d_type == DT_DIR && stale(e->d_name)) {
+            if (e->d_type == DT_DIR && limits_stale(e->d_name)) {
                 kill_members(path);
                 remove_dir(path);
             }
@@ -522,7 +522,7 @@ static int lower(__rlimit_resource_t what, uint64_t soft, uint64_t hard)
     return setrlimit(what, &want);
 }
 
-int limits_rlimits(const struct sandbox_limits *l, bool as)
+int limits_rlimits(const struct sandbox_limits *l, unsigned others, bool as)
 {
     const struct {
         __rlimit_resource_t what;
@@ -530,7 +530,7 @@ int limits_rlimits(const struct sandbox_limits *l, bool as)
     } rows[] = {
         {RLIMIT_NOFILE, l->open_files, l->open_files},
         {RLIMIT_FSIZE, l->file_bytes, l->file_bytes},
-        {RLIMIT_NPROC, l->tasks, l->tasks},
+        {RLIMIT_NPROC, l->tasks + others, l->tasks + others},
         {RLIMIT_CORE, 1, 1}, /* 0 does not stop a core_pattern that is a program; 1 does */
         {RLIMIT_MEMLOCK, 64 << 10, 64 << 10},
         {RLIMIT_MSGQUEUE, 128 << 10, 128 << 10}, /* counts against the daemon's user as well */

@@ -49,10 +49,13 @@ uint64_t limits_cpu_ns(const struct limits_group *g); /* since the mark */
 uint64_t limits_peak(const struct limits_group *g);
 /* Kills what is left in it, waits, removes. Takes a group never made. */
 void limits_remove(struct limits_group *g);
+/* Whether limits_name() made this name in a process that is no more. */
+bool limits_stale(const char *name);
 /* Removes groups whose spawner is dead. */
 void limits_sweep(const struct limits_host *h);
 
-/* rlimits of pid 1, inherited by every run. as: also RLIMIT_AS (no group holds memory). */
-NODISCARD int limits_rlimits(const struct sandbox_limits *l, bool as);
+/* rlimits of pid 1, inherited by every run. others: tasks of the same user that are not the
+ * cell's. as: also RLIMIT_AS (no group holds memory). */
+NODISCARD int limits_rlimits(const struct sandbox_limits *l, unsigned others, bool as);
 
 #endif

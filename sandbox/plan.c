@@ -21,6 +21,7 @@ static const struct {
     enum plan_phase phase;
 } words[DO_COUNT] = {
     [DO_WORKSPACE] = {"workspace", PLAN_OUTSIDE}, [DO_GROUPS] = {"groups", PLAN_OUTSIDE},
+    [DO_SCRATCH] = {"scratch", PLAN_OUTSIDE},     [DO_REAPER] = {"reaper", PLAN_INSIDE},
     [DO_SOURCES] = {"sources", PLAN_OUTSIDE},     [DO_CLONE] = {"clone", PLAN_OUTSIDE},
     [DO_IDMAP] = {"idmap", PLAN_OUTSIDE},         [DO_BECOME] = {"become", PLAN_INSIDE},
     [DO_PRIVATE] = {"private", PLAN_INSIDE},      [DO_ROOT] = {"root", PLAN_INSIDE},
@@ -55,8 +56,8 @@ static const char *keep(struct plan *p, const char *text)
     return s ? s : "";
 }
 
-static struct plan_step *add(struct plan *p, enum plan_do what, const char *a, const char *b,
-                             unsigned flags)
+struct plan_step *plan_add(struct plan *p, enum plan_do what, const char *a, const char *b,
+                           unsigned flags)
 {
     if (p->n == PLAN_STEPS_MAX) {
         p->failed = true;
@@ -69,24 +70,24 @@ static struct plan_step *add(struct plan *p, enum plan_do what, const char *a, c
     return s;
 }
 
-static void add_rule(struct plan *p, const char *path, unsigned may)
+void plan_rule(struct plan *p, const char *path, unsigned may)
 {
     if (p->n_rules == PLAN_RULES_MAX) {
         p->failed = true;
         return;
     }
-    p->rule[p->n_rules++] = (struct landlock_rule){keep(p, path), may};
+    p->rule[p->n_rules++] = (struct landlock_rule){keep(p, path), may, 0};
 }
 
 static void add_dir(struct plan *p, const char *path, uint64_t mode, unsigned flags)
 {
-    add(p, DO_DIR, path, NULL, flags)->n1 = mode;
+    plan_add(p, DO_DIR, path, NULL, flags)->n1 = mode;
 }
 
 static void add_tmpfs(struct plan *p, const char *path, uint64_t bytes, uint64_t inodes,
                       uint64_t mode, unsigned flags)
 {
-    struct plan_step *s = add(p, DO_TMPFS, path, NULL, flags);
+    struct plan_step *s = plan_add(p, DO_TMPFS, path, NULL, flags);
     s->n1 = bytes;
     s->n2 = inodes;
     s->n3 = mode;
@@ -103,40 +104,40 @@ static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/d
 
 static void plan_system(struct plan *p, const struct probe *h)
 {
-    add(p, DO_BIND, "/usr", "/usr", PLAN_FOLLOW);
+    plan_add(p, DO_BIND, "/usr", "/usr", PLAN_FOLLOW);
     for (unsigned i = 0; i < PROBE_LINKS; i++) {
         char path[16];
         snprintf(path, sizeof path, "/%s", probe_links[i]);
         if (strcmp(h->usr[i], "/") == 0)
-            add(p, DO_BIND, path, path, PLAN_FOLLOW);
+            plan_add(p, DO_BIND, path, path, PLAN_FOLLOW);
         else if (h->usr[i][0])
-            add(p, DO_LINK, path, h->usr[i], 0);
+            plan_add(p, DO_LINK, path, h->usr[i], 0);
     }
-    add(p, DO_BIND, "/opt", "/opt", PLAN_FOLLOW | PLAN_OPTIONAL);
+    plan_add(p, DO_BIND, "/opt", "/opt", PLAN_FOLLOW | PLAN_OPTIONAL);
 }
 
 static void plan_etc(struct plan *p, const struct sandbox_spec *spec)
 {
     bool proxy = spec->net == SANDBOX_NET_PROXY, host = spec->net == SANDBOX_NET_HOST;
     add_dir(p, "/etc", 0755, 0);
-    add(p, DO_FILE, "/etc/passwd",
+    plan_add(p, DO_FILE, "/etc/passwd",
         "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
         "agent:x:1000:1000:agent:" SANDBOX_HOME ":/bin/bash\n"
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", 0);
-    add(p, DO_FILE, "/etc/group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n", 0);
-    add(p, DO_FILE, "/etc/hosts", "127.0.0.1 localhost cell\n::1 localhost\n", 0);
-    add(p, DO_FILE, "/etc/hostname", "cell\n", 0);
-    add(p, DO_FILE, "/etc/nsswitch.conf",
+    plan_add(p, DO_FILE, "/etc/group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n", 0);
+    plan_add(p, DO_FILE, "/etc/hosts", "127.0.0.1 localhost cell\n::1 localhost\n", 0);
+    plan_add(p, DO_FILE, "/etc/hostname", "cell\n", 0);
+    plan_add(p, DO_FILE, "/etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n", 0);
-    add(p, DO_FILE, "/etc/gitconfig", "[safe]\n\tdirectory = *\n", 0);
+    plan_add(p, DO_FILE, "/etc/gitconfig", "[safe]\n\tdirectory = *\n", 0);
     if (host)
-        add(p, DO_BIND, "/etc/resolv.conf", "/etc/resolv.conf", PLAN_FOLLOW | PLAN_OPTIONAL);
+        plan_add(p, DO_BIND, "/etc/resolv.conf", "/etc/resolv.conf", PLAN_FOLLOW | PLAN_OPTIONAL);
     else
-        add(p, DO_FILE, "/etc/resolv.conf",
+        plan_add(p, DO_FILE, "/etc/resolv.conf",
             proxy ? "# names are resolved by the proxy of this cell\n"
                   : "# this cell has no network\n", 0);
     for (unsigned i = 0; etc_shown[i]; i++)
-        add(p, DO_BIND, etc_shown[i], etc_shown[i], PLAN_FOLLOW | PLAN_OPTIONAL);
+        plan_add(p, DO_BIND, etc_shown[i], etc_shown[i], PLAN_FOLLOW | PLAN_OPTIONAL);
 }
 
 /* What the kernel counts against whoever made the user namespace, hence against the daemon's
@@ -153,20 +154,20 @@ static void plan_dev_proc(struct plan *p, const struct sandbox_spec *spec,
     add_dir(p, "/dev", 0755, 0);
     for (unsigned i = 0; devices[i]; i++)
         /* Read-only concerns the file's times and modes; what a device takes it still takes. */
-        add(p, DO_BIND, devices[i], devices[i], PLAN_DEVICE | PLAN_NOEXEC);
-    add(p, DO_LINK, "/dev/fd", "/proc/self/fd", 0);
-    add(p, DO_LINK, "/dev/stdin", "/proc/self/fd/0", 0);
-    add(p, DO_LINK, "/dev/stdout", "/proc/self/fd/1", 0);
-    add(p, DO_LINK, "/dev/stderr", "/proc/self/fd/2", 0);
+        plan_add(p, DO_BIND, devices[i], devices[i], PLAN_DEVICE | PLAN_NOEXEC);
+    plan_add(p, DO_LINK, "/dev/fd", "/proc/self/fd", 0);
+    plan_add(p, DO_LINK, "/dev/stdin", "/proc/self/fd/0", 0);
+    plan_add(p, DO_LINK, "/dev/stdout", "/proc/self/fd/1", 0);
+    plan_add(p, DO_LINK, "/dev/stderr", "/proc/self/fd/2", 0);
     add_tmpfs(p, "/dev/shm", spec->limits.tmp_bytes, spec->limits.tmp_inodes, 01777, 0);
-    add(p, DO_PROC, "/proc", NULL, 0);
+    plan_add(p, DO_PROC, "/proc", NULL, 0);
     for (unsigned i = 0; i < ARRAY_LEN(quotas); i++)
-        add(p, DO_QUOTA, quotas[i].file, NULL, 0)->n1 = quotas[i].most;
-    add(p, DO_READONLY, "/proc/sys", NULL, 0);
+        plan_add(p, DO_QUOTA, quotas[i].file, NULL, 0)->n1 = quotas[i].most;
+    plan_add(p, DO_READONLY, "/proc/sys", NULL, 0);
     add_dir(p, PLAN_EMPTY, 0555, 0);
     for (unsigned i = 0; i < PROBE_SHADOWS; i++)
         if (h->shadow[i])
-            add(p, DO_SHADOW, probe_shadows[i], NULL, 0);
+            plan_add(p, DO_SHADOW, probe_shadows[i], NULL, 0);
 }
 
 static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
@@ -174,14 +175,14 @@ static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
     const struct sandbox_limits *l = &spec->limits;
     add_tmpfs(p, "/tmp", l->tmp_bytes, l->tmp_inodes, 01777, 0);
     add_dir(p, SANDBOX_HOME, 0700, PLAN_OWNED);
-    add(p, DO_LINK, "/var/tmp", "/tmp", 0);
+    plan_add(p, DO_LINK, "/var/tmp", "/tmp", 0);
     switch (spec->work) {
     case SANDBOX_WORK_DIR:
-        add(p, DO_BIND, SANDBOX_WORKSPACE, spec->workspace,
+        plan_add(p, DO_BIND, SANDBOX_WORKSPACE, spec->workspace,
             PLAN_WRITE | PLAN_IDMAP | PLAN_WORK);
         break;
     case SANDBOX_WORK_COPY: {
-        struct plan_step *s = add(p, DO_OVERLAY, SANDBOX_WORKSPACE, spec->workspace,
+        struct plan_step *s = plan_add(p, DO_OVERLAY, SANDBOX_WORKSPACE, spec->workspace,
                                   PLAN_WRITE | PLAN_IDMAP | PLAN_WORK);
         s->n1 = l->tmp_bytes;
         s->n2 = l->tmp_inodes;
@@ -192,19 +193,19 @@ static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
         break;
     }
     if (spec->work != SANDBOX_WORK_TEMP)
-        add(p, DO_SOCKETS, SANDBOX_WORKSPACE, NULL, 0);
+        plan_add(p, DO_SOCKETS, SANDBOX_WORKSPACE, NULL, 0);
 }
 
 static void plan_binds(struct plan *p, const struct sandbox_spec *spec, const struct probe *h)
 {
     if (h->tool[0])
-        add(p, DO_BIND, SANDBOX_TOOL, h->tool, PLAN_FOLLOW);
+        plan_add(p, DO_BIND, SANDBOX_TOOL, h->tool, PLAN_FOLLOW);
     for (uint32_t i = 0; i < spec->n_binds; i++) {
         const struct sandbox_bind *b = &spec->bind[i];
         if (strcmp(b->host, b->inside) == 0 && !b->write &&
             (spec_below(b->host, "/usr") || spec_below(b->host, "/opt")))
             continue; /* in view already */
-        add(p, DO_BIND, b->inside, b->host,
+        plan_add(p, DO_BIND, b->inside, b->host,
             (b->write ? PLAN_WRITE | PLAN_IDMAP : 0u) | (b->owned ? PLAN_IDMAP : 0u) |
                 (b->optional ? PLAN_OPTIONAL : 0u));
     }
@@ -215,29 +216,47 @@ static void plan_landlock(struct plan *p, const struct sandbox_spec *spec)
 {
     const unsigned rx = LANDLOCK_READ | LANDLOCK_EXEC;
     const unsigned all = LANDLOCK_READ | LANDLOCK_EXEC | LANDLOCK_WRITE;
-    add_rule(p, "/", LANDLOCK_LIST);
-    add_rule(p, "/usr", rx);
+    plan_rule(p, "/", LANDLOCK_LIST);
+    plan_rule(p, "/usr", rx);
     for (unsigned i = 0; i < PROBE_LINKS; i++) {
         char path[16];
         snprintf(path, sizeof path, "/%s", probe_links[i]);
-        add_rule(p, path, rx);
+        plan_rule(p, path, rx);
     }
-    add_rule(p, "/opt", rx);
-    add_rule(p, SANDBOX_TOOL_DIR, rx);
-    add_rule(p, "/etc", LANDLOCK_READ);
-    add_rule(p, "/proc", LANDLOCK_READ | LANDLOCK_DEVICE);
-    add_rule(p, "/dev", LANDLOCK_READ | LANDLOCK_DEVICE);
-    add_rule(p, "/dev/shm", all);
-    add_rule(p, "/tmp", all);
-    add_rule(p, SANDBOX_WORKSPACE, all);
+    plan_rule(p, "/opt", rx);
+    plan_rule(p, SANDBOX_TOOL_DIR, rx);
+    plan_rule(p, "/etc", LANDLOCK_READ);
+    plan_rule(p, "/proc", LANDLOCK_READ | LANDLOCK_DEVICE);
+    plan_rule(p, "/dev", LANDLOCK_READ | LANDLOCK_DEVICE);
+    plan_rule(p, "/dev/shm", all);
+    plan_rule(p, "/tmp", all);
+    plan_rule(p, SANDBOX_WORKSPACE, all);
     for (uint32_t i = 0; i < spec->n_binds; i++)
-        add_rule(p, spec->bind[i].inside, spec->bind[i].write ? all : rx);
+        plan_rule(p, spec->bind[i].inside, spec->bind[i].write ? all : rx);
 }
 
-static int refuse(const struct probe *h, enum plan_do what, int sys,
-                  struct sandbox_refusal *r, struct err *err)
+int plan_refuse(const struct probe *h, enum plan_do what, int sys, struct sandbox_refusal *r,
+                struct err *err)
 {
     probe_explain(h, plan_name(what), sys, r);
+    return err_set(err, ERR_DENIED, "%s; %s", r->reason, r->remedy);
+}
+
+/* Namespaces were tried in vain. */
+static int bare_weigh(const struct sandbox_spec *spec, const struct probe *h,
+                      struct sandbox_refusal *r, struct err *err)
+{
+    if (spec->require <= SANDBOX_LANDLOCK && probe_has_landlock(h))
+        return 0;
+    *r = h->bare;
+    r->offered = probe_level(h);
+    if (spec->require <= SANDBOX_LANDLOCK)
+        snprintf(r->remedy, sizeof r->remedy, "%.160s; level landlock, which the policy accepts, "
+                 "needs Landlock ABI 3 (Linux 6.2), and here it is %d", h->bare.remedy,
+                 h->landlock);
+    else if (probe_has_landlock(h))
+        snprintf(r->remedy, sizeof r->remedy, "%.240s; or accept less with require: landlock in "
+                 "the policy", h->bare.remedy);
     return err_set(err, ERR_DENIED, "%s; %s", r->reason, r->remedy);
 }
 
@@ -245,10 +264,12 @@ static int refuse(const struct probe *h, enum plan_do what, int sys,
 static int weigh(struct plan *p, const struct sandbox_spec *spec, const struct probe *h,
                  struct sandbox_refusal *r, struct err *err)
 {
-    p->level = h->limits.kind == LIMITS_NONE ? SANDBOX_NOLIMITS : SANDBOX_FULL;
+    p->level = h->bare.step[0]                  ? SANDBOX_LANDLOCK
+               : h->limits.kind == LIMITS_NONE ? SANDBOX_NOLIMITS
+                                                : SANDBOX_FULL;
     p->landlock = spec->landlock == SANDBOX_LANDLOCK_OFF ? 0 : h->landlock;
     if (spec->landlock == SANDBOX_LANDLOCK_NEED && h->landlock < 1)
-        return refuse(h, DO_LANDLOCK, 0, r, err);
+        return plan_refuse(h, DO_LANDLOCK, 0, r, err);
     for (uint32_t i = 0; i < spec->n_binds; i++)
         if (h->state_dir[0] && spec_below(h->state_dir, spec->bind[i].host)) {
             memset(r, 0, sizeof *r);
@@ -260,6 +281,8 @@ static int weigh(struct plan *p, const struct sandbox_spec *spec, const struct p
             snprintf(r->remedy, sizeof r->remedy, "show the folders below it that are meant");
             return err_set(err, ERR_DENIED, "%s; %s", r->reason, r->remedy);
         }
+    if (h->bare.step[0])
+        return bare_weigh(spec, h, r, err);
     if (spec->require > p->level) {
         memset(r, 0, sizeof *r);
         r->offered = p->level;
@@ -279,18 +302,18 @@ static int weigh(struct plan *p, const struct sandbox_spec *spec, const struct p
 static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const struct probe *h)
 {
     if (spec->work != SANDBOX_WORK_TEMP)
-        add(p, DO_WORKSPACE, spec->workspace, NULL, 0);
+        plan_add(p, DO_WORKSPACE, spec->workspace, NULL, 0);
     if (h->limits.kind != LIMITS_NONE)
-        add(p, DO_GROUPS, limits_kind_name(h->limits.kind), NULL, 0);
-    add(p, DO_SOURCES, NULL, NULL, 0);
-    add(p, DO_CLONE, NULL, NULL, 0)->n1 =
+        plan_add(p, DO_GROUPS, limits_kind_name(h->limits.kind), NULL, 0);
+    plan_add(p, DO_SOURCES, NULL, NULL, 0);
+    plan_add(p, DO_CLONE, NULL, NULL, 0)->n1 =
         NAMESPACES | (spec->net == SANDBOX_NET_HOST ? 0u : (unsigned)CLONE_NEWNET);
-    struct plan_step *ids = add(p, DO_IDMAP, NULL, NULL, 0);
+    struct plan_step *ids = plan_add(p, DO_IDMAP, NULL, NULL, 0);
     ids->n1 = h->root ? h->uid_base : h->uid;
     ids->n2 = h->root ? h->uid_count : 1;
-    add(p, DO_BECOME, NULL, NULL, 0);
-    add(p, DO_PRIVATE, NULL, NULL, 0);
-    struct plan_step *root = add(p, DO_ROOT, NULL, NULL, 0);
+    plan_add(p, DO_BECOME, NULL, NULL, 0);
+    plan_add(p, DO_PRIVATE, NULL, NULL, 0);
+    struct plan_step *root = plan_add(p, DO_ROOT, NULL, NULL, 0);
     root->n1 = 1 << 20;
     root->n2 = 400;
     plan_system(p, h);
@@ -298,20 +321,20 @@ static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const str
     plan_dev_proc(p, spec, h);
     plan_workspace(p, spec);
     plan_binds(p, spec, h);
-    add(p, DO_HOSTNAME, "cell", NULL, 0);
+    plan_add(p, DO_HOSTNAME, "cell", NULL, 0);
     if (spec->net != SANDBOX_NET_HOST)
-        add(p, DO_LOOPBACK, NULL, NULL, 0);
+        plan_add(p, DO_LOOPBACK, NULL, NULL, 0);
     if (spec->net == SANDBOX_NET_PROXY)
-        add(p, DO_LISTEN, NULL, NULL, 0)->n1 = SANDBOX_PROXY_PORT;
-    add(p, DO_RLIMITS, NULL, NULL, 0)->n1 = h->limits.kind == LIMITS_NONE;
-    add(p, DO_PIVOT, NULL, NULL, 0);
-    add(p, DO_SEAL, "/", NULL, 0);
-    add(p, DO_LOCK, NULL, NULL, 0);
-    add(p, DO_FILTER, NULL, NULL, 0);
-    add(p, DO_USER, NULL, NULL, 0)->n1 = p->uid;
+        plan_add(p, DO_LISTEN, NULL, NULL, 0)->n1 = SANDBOX_PROXY_PORT;
+    plan_add(p, DO_RLIMITS, NULL, NULL, 0)->n1 = h->limits.kind == LIMITS_NONE;
+    plan_add(p, DO_PIVOT, NULL, NULL, 0);
+    plan_add(p, DO_SEAL, "/", NULL, 0);
+    plan_add(p, DO_LOCK, NULL, NULL, 0);
+    plan_add(p, DO_FILTER, NULL, NULL, 0);
+    plan_add(p, DO_USER, NULL, NULL, 0)->n1 = p->uid;
     if (p->landlock)
-        add(p, DO_LANDLOCK, NULL, NULL, 0)->n1 = (uint64_t)p->landlock;
-    add(p, DO_EXEC, NULL, NULL, 0);
+        plan_add(p, DO_LANDLOCK, NULL, NULL, 0)->n1 = (uint64_t)p->landlock;
+    plan_add(p, DO_EXEC, NULL, NULL, 0);
 }
 
 int plan_build(struct plan *p, const struct sandbox_spec *spec, const struct probe *h,
@@ -320,11 +343,13 @@ int plan_build(struct plan *p, const struct sandbox_spec *spec, const struct pro
     memset(p, 0, sizeof *p);
     arena_init(&p->mem, 0);
     p->two_ids = h->root;
-    p->uid = 1000;
+    p->uid = p->gid = 1000;
     p->tcp_forbidden = spec->profile == SANDBOX_PROFILE_STRICT;
     p->scoped = true;
     int rc = weigh(p, spec, h, r, err);
-    if (rc == 0) {
+    if (rc == 0 && p->level == SANDBOX_LANDLOCK) {
+        rc = bare_plan(p, spec, h, r, err);
+    } else if (rc == 0) {
         plan_cell(p, spec, h);
         plan_landlock(p, spec);
     }
@@ -369,7 +394,15 @@ static void print_step(const struct plan *p, const struct plan_step *s, struct b
     buf_printf(out, "%-8s %-10s", phases[plan_phase(s->what)], plan_name(s->what));
     switch (s->what) {
     case DO_CLONE:
+        if (s->n1 == 0)
+            buf_puts(out, " without namespaces");
         print_namespaces(s->n1, out);
+        break;
+    case DO_SCRATCH:
+        buf_printf(out, " %s stands for /tmp", s->a);
+        break;
+    case DO_REAPER:
+        buf_puts(out, " adopts what its children leave, to end it");
         break;
     case DO_IDMAP:
         buf_printf(out, p->two_ids ? " 0-%llu inside are %llu-%llu outside" : " 1000 inside is",
@@ -415,6 +448,8 @@ static void print_step(const struct plan *p, const struct plan_step *s, struct b
 void plan_print(const struct plan *p, struct buf *out)
 {
     buf_printf(out, "level    %s\n", sandbox_level_name(p->level));
+    for (unsigned i = 0; p->level == SANDBOX_LANDLOCK && bare_weaker[i]; i++)
+        buf_printf(out, "weaker   %s\n", bare_weaker[i]);
     for (unsigned i = 0; i < p->n; i++)
         print_step(p, &p->step[i], out);
     for (unsigned i = 0; p->landlock && i < p->n_rules; i++) {

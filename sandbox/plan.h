@@ -20,9 +20,10 @@ enum plan_phase {
 
 enum plan_do {
     /* outside */
-    DO_WORKSPACE, DO_GROUPS, DO_SOURCES, DO_CLONE, DO_IDMAP,
+    DO_WORKSPACE, DO_SCRATCH, DO_GROUPS, DO_SOURCES, DO_CLONE, DO_IDMAP,
     /* inside */
-    DO_BECOME, DO_PRIVATE, DO_ROOT, DO_DIR, DO_LINK, DO_FILE, DO_BIND, DO_TMPFS, DO_OVERLAY,
+    DO_REAPER, DO_BECOME, DO_PRIVATE, DO_ROOT, DO_DIR, DO_LINK, DO_FILE, DO_BIND, DO_TMPFS,
+    DO_OVERLAY,
     DO_PROC, DO_QUOTA, DO_SOCKETS, DO_SHADOW, DO_READONLY, DO_HOSTNAME, DO_LOOPBACK,
     DO_LISTEN, DO_RLIMITS,
     /* lock */
@@ -52,7 +53,12 @@ struct plan_step {
 
 #define PLAN_EMPTY "/var/empty" /* shadows the folders below /proc that nobody shall see */
 
-enum { PLAN_STEPS_MAX = 160, PLAN_RULES_MAX = 48 };
+enum { PLAN_STEPS_MAX = 160, PLAN_RULES_MAX = 72, PLAN_PLACES_MAX = 32 };
+
+/* Level landlock has no tree of its own: where a place of the tree inside is to be found. */
+struct plan_place {
+    const char *inside, *host;
+};
 
 struct plan {
     struct arena mem;
@@ -60,9 +66,11 @@ struct plan {
     unsigned n;
     struct landlock_rule rule[PLAN_RULES_MAX];
     unsigned n_rules;
+    struct plan_place place[PLAN_PLACES_MAX]; /* level landlock alone */
+    unsigned n_places;
     enum sandbox_level level; /* what this plan gives once it has worked */
     bool two_ids;             /* pid 1 and payload have different uids */
-    uint32_t uid;             /* inner uid of the payload */
+    uint32_t uid, gid;        /* of the payload, inside */
     int landlock;             /* ABI used, 0 = none */
     bool tcp_forbidden, scoped;
     bool failed;              /* out of memory or room */
@@ -72,6 +80,20 @@ struct plan {
 NODISCARD int plan_build(struct plan *p, const struct sandbox_spec *spec,
                         const struct probe *host, struct sandbox_refusal *r, struct err *err);
 void plan_drop(struct plan *p);
+
+/* For the two builders, plan.c and bare.c; text is copied. */
+struct plan_step *plan_add(struct plan *p, enum plan_do what, const char *a, const char *b,
+                           unsigned flags);
+void plan_rule(struct plan *p, const char *path, unsigned may);
+int plan_refuse(const struct probe *h, enum plan_do what, int sys, struct sandbox_refusal *r,
+                struct err *err);
+/* bare.c: the plan of level landlock. */
+NODISCARD int bare_plan(struct plan *p, const struct sandbox_spec *spec, const struct probe *h,
+                        struct sandbox_refusal *r, struct err *err);
+/* What level landlock does not keep, a line each; ends with NULL. */
+extern const char *const bare_weaker[];
+/* Where this path of the tree inside is at level landlock: into buf, or the path itself. */
+const char *bare_place(const struct plan *p, const char *path, char *buf, size_t cap);
 
 const char *plan_name(enum plan_do what); /* "bind", "clone": as in refusals */
 enum plan_phase plan_phase(enum plan_do what);

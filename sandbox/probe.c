@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+#include <sys/wait.h>
 
 #include "base/io.h"
+#include "sandbox/build.h"
 #include "sandbox/landlock.h"
+#include "sandbox/sys.h"
 
 const char *const probe_links[PROBE_LINKS] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
 const char *const probe_shadows[PROBE_SHADOWS] = {
@@ -16,8 +18,9 @@ const char *const probe_shadows[PROBE_SHADOWS] = {
     "/proc/irq",           "/proc/bus",   "/proc/fs",   "/proc/scsi",       "/proc/acpi",
     "/proc/sched_debug",   "/proc/key-users", "/proc/pressure"};
 
-/* In a user namespace "root" may own no id but its own; our range must be mapped to be used. */
-static bool range_mapped(uint64_t first, uint64_t count)
+/* In a user namespace "root" may own no id but its own; our range must be mapped to be used.
+ * *outer: what uid 0 is one namespace further out. */
+static bool range_mapped(uint64_t first, uint64_t count, uint64_t *outer)
 {
     struct buf b;
     struct err err = {0};
@@ -33,6 +36,8 @@ static bool range_mapped(uint64_t first, uint64_t count)
                 if (word.n && str_to_u64(word, &v[n]))
                     n++;
             hit = n == 3 && v[0] <= first && first + count <= v[0] + v[2];
+            if (n == 3 && v[0] == 0)
+                *outer = v[1];
         }
     }
     buf_done(&b);
@@ -48,7 +53,9 @@ void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32
     p->landlock = landlock_abi();
     p->uid_base = uid_base ? uid_base : 700000;
     p->uid_count = 2000;
-    p->root = p->uid == 0 && range_mapped(p->uid_base, p->uid_count);
+    uint64_t outer = 0;
+    p->root = p->uid == 0 && range_mapped(p->uid_base, p->uid_count, &outer);
+    p->is_root = p->uid == 0 && !p->root && outer == 0;
     limits_probe(&p->limits, adopt);
     for (unsigned i = 0; i < PROBE_LINKS; i++) {
         char path[16];
@@ -66,8 +73,79 @@ void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32
     snprintf(p->state_dir, sizeof p->state_dir, "%s", state_dir ? state_dir : "");
 }
 
+bool probe_has_landlock(const struct probe *p)
+{
+    return p->landlock >= 3;
+}
+
+bool probe_is_bare(const char *step, int sys)
+{
+    static const char *const inside[] = {"become", "private", "root", "tmpfs", "bind", "proc",
+                                         "hostname", "loopback"};
+    if (strcmp(step, "clone") == 0 || strcmp(step, "idmap") == 0)
+        return true;
+    if (strcmp(step, "sources") == 0) /* other errors are about the path */
+        return sys == EPERM || sys == ENOSYS;
+    for (unsigned i = 0; i < ARRAY_LEN(inside); i++)
+        if (strcmp(step, inside[i]) == 0)
+            return sys == EPERM || sys == EACCES || sys == ENOSYS || sys == EINVAL;
+    return false;
+}
+
+/* In the child: what a cell needs first of its namespaces. */
+static _Noreturn void try_namespaces(int go)
+{
+    char c;
+    if (read(go, &c, 1) != 1)
+        _exit(0);
+    errno = 0;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        _exit(errno & 127);
+    int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ||
+        fsmount(fs, FSMOUNT_CLOEXEC, 0) < 0 || sethostname("cell", 4) < 0)
+        _exit(errno & 127);
+    _exit(0);
+}
+
+void probe_namespaces(struct probe *p)
+{
+    static const char step[][8] = {"clone", "idmap", "private"};
+    const struct plan_step ids = {.n1 = p->root ? p->uid_base : p->uid,
+                                  .n2 = p->root ? p->uid_count : 1};
+    int go[2], pidfd = -1, status = 0, failed = 0;
+    if (pipe2(go, O_CLOEXEC) < 0)
+        return;
+    long pid = ns_clone(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                            CLONE_NEWCGROUP | CLONE_NEWNET, -1, &pidfd);
+    if (pid == 0) {
+        close(go[1]);
+        try_namespaces(go[0]);
+    }
+    failed = pid < 0 ? errno : 0;
+    unsigned at = 0;
+    if (pid > 0 && ns_write_maps((pid_t)pid, &ids, p->root) < 0) {
+        failed = errno;
+        at = 1;
+    }
+    (void)!write(go[1], "x", failed == 0);
+    close(go[0]);
+    close(go[1]);
+    io_close(&pidfd);
+    while (pid > 0 && waitpid((pid_t)pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!failed && WIFEXITED(status) && WEXITSTATUS(status)) {
+        failed = WEXITSTATUS(status);
+        at = 2;
+    }
+    if (failed)
+        probe_explain(p, step[at], failed, &p->bare);
+}
+
 enum sandbox_level probe_level(const struct probe *p)
 {
+    if (p->bare.step[0])
+        return probe_has_landlock(p) ? SANDBOX_LANDLOCK : SANDBOX_NONE;
     return p->limits.kind == LIMITS_NONE ? SANDBOX_NOLIMITS : SANDBOX_FULL;
 }
 
@@ -143,6 +221,10 @@ static const struct advice advices[] = {
      "inside could speak to", "name a folder without them"},
     {"sockets", 0, "the sockets of services in the workspace cannot be covered",
      "end these services, or name a folder without them"},
+    {"user", 0, "without user namespaces what runs inside would be root, because the workspace "
+     "belongs to root", "give the workspace to a plain user (chown -R), or run the daemon as one"},
+    {"scratch", 0, "the folder that stands for /tmp inside could not be made",
+     "make /tmp writable for the daemon"},
     {"filter", 0, "the system call filter could not be loaded",
      "use a kernel with CONFIG_SECCOMP_FILTER"},
 };
@@ -169,4 +251,6 @@ void probe_explain(const struct probe *p, const char *step, int sys,
     bool namespaces = strcmp(step, "workspace") != 0 && strcmp(step, "groups") != 0;
     if (!namespaces)
         r->offered = probe_level(p);
+    else if (probe_is_bare(step, sys) && probe_has_landlock(p))
+        r->offered = SANDBOX_LANDLOCK;
 }

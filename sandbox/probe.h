@@ -23,6 +23,12 @@ struct probe {
     bool shadow[PROBE_SHADOWS];   /* which of plan's /proc entries exist */
     char tool[SANDBOX_PATH_MAX];  /* agentd-tool on the host; "" = none to show */
     char state_dir[SANDBOX_PATH_MAX]; /* the daemon's; "" = none */
+    /* Level landlock, once a cell with namespaces was tried in vain. */
+    struct sandbox_refusal bare; /* why: step "" = not tried, or it works */
+    bool is_root;                /* uid 0 with no other id to give away */
+    uid_t payload_uid;           /* as root: who runs inside, never 0 */
+    gid_t payload_gid;
+    char scratch[SANDBOX_PATH_MAX]; /* the cell's own folder in place of /tmp */
 };
 
 extern const char *const probe_links[PROBE_LINKS];
@@ -38,6 +44,13 @@ void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32
  */
 void probe_explain(const struct probe *p, const char *step, int sys,
                    struct sandbox_refusal *r);
+
+/* Whether namespaces work, by making them all and one mount; the answer goes into p->bare. */
+void probe_namespaces(struct probe *p);
+/* Whether a failed step means that this host has no namespaces for us. */
+bool probe_is_bare(const char *step, int sys);
+/* Whether level landlock can be given: Landlock 3 at least. */
+bool probe_has_landlock(const struct probe *p);
 
 /* Highest level that the probe does not already exclude; a real cell must still prove it. */
 enum sandbox_level probe_level(const struct probe *p);

@@ -32,6 +32,8 @@ enum {
     SANDBOX_BINDS_MAX = 24,  /* paths a policy may add */
     SANDBOX_ENV_MAX = 32,    /* variables a policy may add */
     SANDBOX_ENV_BYTES = 512, /* NAME=value, its NUL included */
+    SANDBOX_CALLS_MAX = 16,  /* system calls a policy may add */
+    SANDBOX_CALL_BYTES = 32, /* of a name, its NUL included */
 };
 
 enum sandbox_net { SANDBOX_NET_NONE, SANDBOX_NET_PROXY, SANDBOX_NET_HOST };
@@ -86,6 +88,9 @@ struct sandbox_spec {
     uint32_t n_binds, n_env;
     struct sandbox_bind bind[SANDBOX_BINDS_MAX];
     char env[SANDBOX_ENV_MAX][SANDBOX_ENV_BYTES];
+    bool log_calls; /* refused system calls are reported by name */
+    uint32_t n_calls;
+    char call[SANDBOX_CALLS_MAX][SANDBOX_CALL_BYTES]; /* allowed though the filter would not */
     char policy_hash[72]; /* for the record: which policy this came from */
 };
 

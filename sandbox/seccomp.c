@@ -10,7 +10,9 @@
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,13 +31,23 @@ static const char *const files[] = {
     "statx", "statfs", "fstatfs", "access", "faccessat", "faccessat2", "lseek", "getdents",
     "getdents64", "mkdir", "mkdirat", "rmdir", "link", "linkat", "symlink", "symlinkat",
     "unlink", "unlinkat", "rename", "renameat", "renameat2", "readlink", "readlinkat",
-    "getcwd", "chdir", "fchdir", "chown", "fchown", "lchown", "fchownat", "utime", "utimes",
-    "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "getxattr", "lgetxattr",
-    "fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr", "lremovexattr",
-    "fremovexattr", "truncate", "ftruncate", "flock", "fsync", "fdatasync", "sync", "syncfs",
+    "getcwd", "chdir", "fchdir", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr",
+    "flistxattr", "truncate", "ftruncate", "flock", "fsync", "fdatasync", "sync", "syncfs",
     "sync_file_range", "copy_file_range", "splice", "tee", "sendfile", "fadvise64",
-    "readahead", "inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch",
-    "dup", "dup2", "dup3", "pipe", "pipe2", "umask", NULL};
+    "readahead", "dup", "dup2", "dup3", "pipe", "pipe2", "umask", NULL};
+
+/* They act on a path or a file that is only read: Landlock does not look at them, so they are
+ * for cells whose tree holds nothing of others'. */
+static const char *const by_path[] = {
+    "chown", "lchown", "fchownat", "utime", "utimes", "futimesat", "fchown", "inotify_init",
+    "inotify_init1", "inotify_add_watch", "inotify_rm_watch", NULL};
+
+/* The same; programs know file systems without attributes and go on. */
+static const char *const attributes[] = {"setxattr",    "lsetxattr",    "fsetxattr",
+                                         "removexattr", "lremovexattr", "fremovexattr", NULL};
+
+/* Of these only clerk.c can say whether the file is one of the cell's own. */
+static const char *const by_clerk[] = {"chmod", "fchmod", "fchmodat", "utimensat", NULL};
 
 static const char *const memory[] = {
     "munmap", "mprotect", "mremap", "brk", "madvise", "msync", "mincore", "mlock",
@@ -43,7 +55,7 @@ static const char *const memory[] = {
     "pkey_mprotect", "membarrier", NULL};
 
 static const char *const processes[] = {
-    "execve", "execveat", "fork", "vfork", "exit", "exit_group", "wait4", "waitid", "kill",
+    "execve", "execveat", "fork", "vfork", "exit", "exit_group", "wait4", "waitid",
     "tkill", "tgkill", "pidfd_open", "pidfd_send_signal", "rt_sigaction", "rt_sigprocmask",
     "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "rt_sigqueueinfo",
     "rt_tgsigqueueinfo", "rt_sigsuspend", "sigaltstack", "pause", "alarm", "getitimer",
@@ -54,10 +66,9 @@ static const char *const processes[] = {
     "nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday", "time",
     "times", "futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq",
     "arch_prctl", "set_tid_address", "set_thread_area", "get_thread_area", "restart_syscall",
-    "sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam",
-    "sched_setparam", "sched_getscheduler", "sched_setscheduler", "sched_getattr",
-    "sched_setattr", "sched_get_priority_max", "sched_get_priority_min",
-    "sched_rr_get_interval", "getpriority", "setpriority", "ioprio_get", "ioprio_set",
+    "sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler",
+    "sched_getattr", "sched_get_priority_max", "sched_get_priority_min",
+    "sched_rr_get_interval", "getpriority", "ioprio_get",
     "getcpu", "getpid", "getppid", "gettid", "getuid", "geteuid", "getgid", "getegid",
     "getresuid", "getresgid", "getgroups", "getpgid", "getpgrp", "getsid", "setuid", "setgid",
     "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
@@ -67,7 +78,7 @@ static const char *const processes[] = {
 
 /* Talking over descriptors that one already has. */
 static const char *const talk[] = {
-    "socketpair", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg",
+    "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg",
     "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt", NULL};
 
 static const char *const network[] = {"bind", "connect", "listen", "accept", "accept4", NULL};
@@ -97,10 +108,12 @@ static const char *const refused[] = {
 static const char *const by_argument[] = {
     "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "chmod",
     "fchmod", "fchmodat", "creat", "mknod", "mknodat", "open", "openat", "fallocate",
-    "ptrace", "fcntl", "mmap", "memfd_create", "shmget", NULL};
+    "ptrace", "fcntl", "mmap", "memfd_create", "shmget", "kill", "socketpair",
+    "sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr",
+    "setpriority", "ioprio_set", "utimensat", NULL};
 
-static const char *const *const all_tables[] = {files, memory, processes, talk, network, ipc,
-                                                refused, by_argument};
+static const char *const *const all_tables[] = {files, by_path, attributes, memory, processes, talk,
+                                                network, ipc, refused, by_argument};
 
 static const uint32_t ioctls[] = {
     0x5401 /* TCGETS */, 0x5402, 0x5403, 0x5404 /* TCSETS* */, 0x5409 /* TCSBRK */,
@@ -114,6 +127,10 @@ static const uint32_t ioctls[] = {
     0x8905 /* SIOCATMARK */, 0x8910 /* SIOCGIFNAME */, 0x8912 /* SIOCGIFCONF */,
     0x8913 /* SIOCGIFFLAGS */, 0x8915 /* SIOCGIFADDR */, 0x891b /* SIOCGIFNETMASK */,
     0x8921 /* SIOCGIFMTU */, 0x8933 /* SIOCGIFINDEX */};
+
+/* What the clerk does with its listener: receive, answer, ask whether the caller still waits. */
+static const uint32_t notices[] = {SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND,
+                                   SECCOMP_IOCTL_NOTIF_ID_VALID};
 
 /* linux/prctl.h by number, because the oldest headers lack the newest names. Left out on
  * purpose: PR_SET_MM (35), PR_SET_PTRACER (0x59616d61), PR_SET_SECUREBITS (28). */
@@ -131,6 +148,7 @@ static const uint32_t set_id[] = {S_ISUID, S_ISGID};
 
 struct builder {
     scmp_filter_ctx ctx;
+    bool report; /* refusals become notifications: what is left over */
     uint32_t arch; /* libseccomp's token */
     int rc;        /* first failure, negative errno */
     const char *at;
@@ -147,6 +165,8 @@ static void rule(struct builder *b, uint32_t action, const char *name, unsigned 
 {
     if (b->rc < 0 || !known(b, name))
         return;
+    if (b->report && action != SCMP_ACT_ALLOW)
+        return; /* what no rule allows is a notification already */
     /* Rules take the numbers of the machine that compiles; libseccomp translates them. */
     int nr = seccomp_syscall_resolve_name(name);
     int rc = seccomp_rule_add_array(b->ctx, action, nr, n, cmp);
@@ -242,20 +262,25 @@ static void rules_memory(struct builder *b, const struct seccomp_opts *o)
 {
     rule_huge(b, "mmap", 3, 0x40000 /* MAP_HUGETLB */);
     rule_huge(b, "memfd_create", 1, 4 /* MFD_HUGETLB */);
-    if (o->profile == SANDBOX_PROFILE_STRICT)
+    if (o->profile == SANDBOX_PROFILE_STRICT || o->shared)
         rule(b, SCMP_ACT_ERRNO(EPERM), "shmget", 0, NULL);
     else
         rule_huge(b, "shmget", 2, 04000 /* SHM_HUGETLB */);
 }
 
-static void rules_files(struct builder *b)
+static void rules_files(struct builder *b, const struct seccomp_opts *o)
 {
     rule_fcntl(b);
     rule_open(b, "open", 1, 2);
     rule_open(b, "openat", 2, 3);
-    forbid_bits(b, "chmod", 1, S_ISUID | S_ISGID);
-    forbid_bits(b, "fchmod", 1, S_ISUID | S_ISGID);
-    forbid_bits(b, "fchmodat", 2, S_ISUID | S_ISGID);
+    if (o->shared && !o->clerk) {
+        table(b, SCMP_ACT_NOTIFY, by_clerk);
+    } else {
+        forbid_bits(b, "chmod", 1, S_ISUID | S_ISGID);
+        forbid_bits(b, "fchmod", 1, S_ISUID | S_ISGID);
+        forbid_bits(b, "fchmodat", 2, S_ISUID | S_ISGID);
+        rule(b, SCMP_ACT_ALLOW, "utimensat", 0, NULL);
+    }
     forbid_bits(b, "creat", 1, S_ISUID | S_ISGID);
     rule_mknod(b, "mknod", 1);
     rule_mknod(b, "mknodat", 2);
@@ -264,10 +289,42 @@ static void rules_files(struct builder *b)
     rule(b, SCMP_ACT_ERRNO(EOPNOTSUPP), "fallocate", 0, NULL);
     for (unsigned i = 0; i < ARRAY_LEN(ioctls); i++)
         allow_value(b, "ioctl", 1, ioctls[i]);
+    if (o->clerk) /* to resolve a path without being led through /proc */
+        rule(b, SCMP_ACT_ALLOW, "openat2", 0, NULL);
+    for (unsigned i = 0; o->clerk && i < ARRAY_LEN(notices); i++)
+        allow_value(b, "ioctl", 1, notices[i]);
+}
+
+/* Who shares the host's processes changes nobody's class or place in line but its own. */
+static void rules_others(struct builder *b, const struct seccomp_opts *o)
+{
+    static const char *const own[] = {"sched_setaffinity", "sched_setparam", "sched_setscheduler",
+                                      "sched_setattr"};
+    static const char *const by_kind[] = {"setpriority", "ioprio_set"};
+    for (unsigned i = 0; i < ARRAY_LEN(own); i++) {
+        if (!o->shared)
+            rule(b, SCMP_ACT_ALLOW, own[i], 0, NULL);
+        else
+            allow_value(b, own[i], 0, 0);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(by_kind); i++) {
+        /* kind "process" is 0 for the one and 1 for the other */
+        struct scmp_arg_cmp self[2] = {masked(0, LOW32, i), masked(1, LOW32, 0)};
+        rule(b, SCMP_ACT_ALLOW, by_kind[i], o->shared ? 2 : 0, o->shared ? self : NULL);
+    }
+    if (o->unscoped) { /* the signals that would reach many at once: -1 and groups */
+        struct scmp_arg_cmp one = masked(0, 0x80000000u, 0);
+        struct scmp_arg_cmp many = masked(0, 0x80000000u, 0x80000000u);
+        rule(b, SCMP_ACT_ERRNO(EPERM), "kill", 1, &many);
+        rule(b, SCMP_ACT_ALLOW, "kill", 1, &one);
+    } else {
+        rule(b, SCMP_ACT_ALLOW, "kill", 0, NULL);
+    }
 }
 
 static void rules_processes(struct builder *b, const struct seccomp_opts *o)
 {
+    rules_others(b, o);
     /* NEWTIME NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID NEWNET */
     forbid_bits(b, "clone", 0, 0x7e020080);
     for (unsigned i = 0; i < ARRAY_LEN(prctls); i++)
@@ -292,9 +349,23 @@ static void rules_processes(struct builder *b, const struct seccomp_opts *o)
     }
 }
 
+/* A pair of datagram sockets can send to any other by name, so without a network namespace
+ * pairs are streams alone. */
+static void rules_pairs(struct builder *b, const struct seccomp_opts *o)
+{
+    static const uint32_t kinds[] = {1 /* SOCK_STREAM */, 5 /* SOCK_SEQPACKET */};
+    if (!o->shared)
+        rule(b, SCMP_ACT_ALLOW, "socketpair", 0, NULL);
+    for (unsigned i = 0; o->shared && i < ARRAY_LEN(kinds); i++) {
+        struct scmp_arg_cmp c[2] = {masked(0, LOW32, 1 /* AF_UNIX */), masked(1, 15, kinds[i])};
+        rule(b, SCMP_ACT_ALLOW, "socketpair", 2, c);
+    }
+}
+
 static void rules_network(struct builder *b, const struct seccomp_opts *o)
 {
-    if (o->profile == SANDBOX_PROFILE_STRICT || o->no_socket) {
+    rules_pairs(b, o);
+    if (o->profile == SANDBOX_PROFILE_STRICT || o->shared) {
         rule(b, SCMP_ACT_ERRNO(EPERM), "socket", 0, NULL);
         table(b, SCMP_ACT_ERRNO(EPERM), network);
         return;
@@ -310,16 +381,20 @@ static void rules_network(struct builder *b, const struct seccomp_opts *o)
 
 static void build(struct builder *b, const struct seccomp_opts *o)
 {
+    for (uint32_t i = 0; i < o->n_calls; i++) /* first: a later rule for the same call is void */
+        rule(b, SCMP_ACT_ALLOW, o->call[i], 0, NULL);
     table(b, SCMP_ACT_ALLOW, files);
+    table(b, o->shared ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_ALLOW, by_path);
+    table(b, o->shared ? SCMP_ACT_ERRNO(EOPNOTSUPP) : SCMP_ACT_ALLOW, attributes);
     table(b, SCMP_ACT_ALLOW, memory);
     table(b, SCMP_ACT_ALLOW, processes);
     table(b, SCMP_ACT_ALLOW, talk);
-    if (o->profile == SANDBOX_PROFILE_STRICT)
+    if (o->profile == SANDBOX_PROFILE_STRICT || o->shared)
         table(b, SCMP_ACT_ERRNO(EPERM), ipc);
     else
         table(b, SCMP_ACT_ALLOW, ipc);
     table(b, SCMP_ACT_ERRNO(EPERM), refused);
-    rules_files(b);
+    rules_files(b, o);
     rules_memory(b, o);
     rules_processes(b, o);
     rules_network(b, o);
@@ -381,7 +456,8 @@ static int export_bpf(struct seccomp_prog *out, scmp_filter_ctx ctx, struct err 
 
 int filter_compile(struct seccomp_prog *out, const struct seccomp_opts *o, struct err *err)
 {
-    struct builder b = {.ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS)), .arch = token(o->arch)};
+    uint32_t rest = o->report ? SCMP_ACT_NOTIFY : SCMP_ACT_ERRNO(ENOSYS);
+    struct builder b = {.ctx = seccomp_init(rest), .report = o->report, .arch = token(o->arch)};
     if (!b.ctx)
         return err_nomem(err);
     uint32_t native = seccomp_arch_native();
@@ -412,6 +488,84 @@ int filter_load(const struct seccomp_prog *prog)
     struct sock_fprog p = {.len = prog->n,
                            .filter = (struct sock_filter *)(void *)prog->code};
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &p);
+}
+
+int filter_load_listener(const struct seccomp_prog *prog)
+{
+    enum { LISTENER = 8 };
+    struct sock_fprog p = {.len = prog->n,
+                           .filter = (struct sock_filter *)(void *)prog->code};
+    /* Waiting ends with any signal, so that whoever waits can be stopped between calls. */
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, LISTENER, &p);
+}
+
+/* The instructions that libseccomp makes; anything else refuses. */
+uint32_t filter_ask(const struct seccomp_prog *prog, const struct seccomp_data *call)
+{
+    const struct sock_filter *code = (const struct sock_filter *)(const void *)prog->code;
+    uint32_t a = 0;
+    for (size_t pc = 0; pc < prog->n; pc++) {
+        struct sock_filter i;
+        memcpy(&i, code + pc, sizeof i);
+        bool jump = false;
+        switch (i.code) {
+        case BPF_LD | BPF_W | BPF_ABS:
+            if (i.k > sizeof *call - sizeof a)
+                return SECCOMP_RET_ERRNO | ENOSYS;
+            memcpy(&a, (const char *)call + i.k, sizeof a);
+            continue;
+        case BPF_ALU | BPF_AND | BPF_K:
+            a &= i.k;
+            continue;
+        case BPF_JMP | BPF_JA:
+            pc += i.k;
+            continue;
+        case BPF_RET | BPF_K:
+            return i.k;
+        case BPF_JMP | BPF_JEQ | BPF_K:
+            jump = a == i.k;
+            break;
+        case BPF_JMP | BPF_JGT | BPF_K:
+            jump = a > i.k;
+            break;
+        case BPF_JMP | BPF_JGE | BPF_K:
+            jump = a >= i.k;
+            break;
+        case BPF_JMP | BPF_JSET | BPF_K:
+            jump = (a & i.k) != 0;
+            break;
+        default:
+            return SECCOMP_RET_ERRNO | ENOSYS;
+        }
+        pc += jump ? i.jt : i.jf;
+    }
+    return SECCOMP_RET_ERRNO | ENOSYS;
+}
+
+bool filter_may_allow(const char *name, const char **why)
+{
+    int nr = seccomp_syscall_resolve_name(name);
+    *why = "is no system call that libseccomp knows";
+    if (nr == __NR_SCMP_ERROR)
+        return false;
+    *why = "has rules on its arguments and cannot be allowed as a whole";
+    for (const char *const *n = by_argument; *n; n++)
+        if (strcmp(*n, name) == 0)
+            return false;
+    *why = "would let code inside answer for the filter or leave it";
+    return strcmp(name, "clone3") != 0 && strcmp(name, "io_uring_enter") != 0 &&
+           strcmp(name, "io_uring_setup") != 0 && strcmp(name, "io_uring_register") != 0;
+}
+
+const char *filter_call_name(int nr, char *buf, size_t cap)
+{
+    char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, nr);
+    if (name)
+        snprintf(buf, cap, "%s", name);
+    else
+        snprintf(buf, cap, "call %d", nr);
+    free(name);
+    return buf;
 }
 
 const char *filter_name_at(unsigned i)

@@ -28,7 +28,10 @@ struct sandbox {
     int proc;                  /* the cell's own /proc: lists its processes alone */
     int workspace;             /* O_PATH of a dir workspace, -1 */
     int listener, upper;       /* proxy's listener, copy's upper directory; -1 */
+    int scratch_fd;                 /* -1 */
+    struct sandbox *next_bare;      /* in the host's list */
     int slot;                  /* holds the range of ids, -1 */
+    char scratch[SANDBOX_PATH_MAX]; /* level landlock: in place of /tmp; "" = none */
     uint32_t uid_base;
     enum sandbox_level level;
     struct limits_group group;
@@ -45,6 +48,9 @@ NODISCARD int sandbox_open(struct sandbox **out, struct sandbox_host *h,
                            struct err *err);
 /* Kills everything in it, waits, removes its control groups. Takes NULL. */
 void sandbox_close(struct sandbox *s);
+
+/* Everything in it is to die now; sandbox_close() then waits for less. */
+void sandbox_kill(struct sandbox *s);
 
 /* Sum of proportional memory of all processes inside, and how many there are. Never blocks
  * on the cell. */

@@ -1,6 +1,8 @@
 /* spec.c - defaults and validation of what a cell may be; nothing here touches the kernel. */
 #include "sandbox/spec.h"
 
+#include "sandbox/seccomp.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -167,6 +169,20 @@ static int check_enums(const struct sandbox_spec *s, struct err *err)
     return 0;
 }
 
+static int check_calls(const struct sandbox_spec *s, struct err *err)
+{
+    const char *why;
+    if (s->n_calls > SANDBOX_CALLS_MAX)
+        return err_set(err, ERR_LIMIT, "more than %d system calls are added", SANDBOX_CALLS_MAX);
+    for (uint32_t i = 0; i < s->n_calls; i++) {
+        if (!ends(s->call[i], SANDBOX_CALL_BYTES))
+            return err_set(err, ERR_PARSE, "the name of a system call does not end");
+        if (!filter_may_allow(s->call[i], &why))
+            return err_set(err, ERR_PARSE, "unsafe_allow: '%s' %s", s->call[i], why);
+    }
+    return 0;
+}
+
 int spec_check(struct sandbox_spec *s, struct err *err)
 {
     int rc = check_enums(s, err);
@@ -182,6 +198,8 @@ int spec_check(struct sandbox_spec *s, struct err *err)
     if (rc == 0 && (s->n_binds > SANDBOX_BINDS_MAX || s->n_env > SANDBOX_ENV_MAX))
         rc = err_set(err, ERR_LIMIT, "more than %d paths or %d variables", SANDBOX_BINDS_MAX,
                      SANDBOX_ENV_MAX);
+    if (rc == 0)
+        rc = check_calls(s, err);
     for (uint32_t i = 0; rc == 0 && i < s->n_binds; i++)
         rc = check_bind(&s->bind[i], err);
     for (uint32_t i = 0; rc == 0 && i < s->n_env; i++)
@@ -209,6 +227,10 @@ void spec_text(const struct sandbox_spec *s, struct buf *out)
                    s->bind[i].optional ? " if present" : "");
     for (uint32_t i = 0; i < s->n_env; i++)
         buf_printf(out, "env %.*s\n", (int)strcspn(s->env[i], "="), s->env[i]);
+    for (uint32_t i = 0; i < s->n_calls; i++)
+        buf_printf(out, "unsafe: system call %s is allowed\n", s->call[i]);
+    if (s->log_calls)
+        buf_puts(out, "refused system calls are reported\n");
 }
 
 const char *sandbox_limits_text(uint32_t limits, char *buf, unsigned cap)

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "sandbox/spawn.h"
 #include "sandbox/sys.h"
+#include "sandbox/tree.h"
 
 static uint64_t pss_of(int proc, const char *pid)
 {
@@ -35,10 +36,24 @@ static uint64_t pss_of(int proc, const char *pid)
     return 0;
 }
 
+static uint64_t of_pid(int proc, pid_t pid, uint64_t (*measure)(int, const char *))
+{
+    char name[16];
+    snprintf(name, sizeof name, "%d", (int)pid);
+    return measure(proc, name);
+}
+
 uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes)
 {
     uint64_t sum = 0;
     *processes = 0;
+    if (s->level == SANDBOX_LANDLOCK) {
+        static pid_t below[TREE_MAX];
+        *processes = tree_below(s->proc, s->pid, below, TREE_MAX);
+        for (unsigned i = 0; i < *processes; i++)
+            sum += of_pid(s->proc, below[i], pss_of);
+        return sum;
+    }
     int fd = openat(s->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     if (!d)
@@ -73,6 +88,13 @@ static uint64_t written_by(int proc, const char *pid)
 uint64_t sandbox_written(const struct sandbox *s)
 {
     uint64_t sum = 0;
+    if (s->level == SANDBOX_LANDLOCK) {
+        static pid_t below[TREE_MAX];
+        unsigned n = tree_below(s->proc, s->pid, below, TREE_MAX);
+        for (unsigned i = 0; i < n; i++)
+            sum += of_pid(s->proc, below[i], written_by);
+        return sum;
+    }
     int fd = openat(s->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     for (struct dirent *e; d && (e = readdir(d));)

@@ -24,6 +24,7 @@ enum wire_kind {
     WIRE_FAULT,      /* a: errno, step; run 0 = the cell, b: the plan's step */
     WIRE_EXITED,     /* a: wait status, and the times */
     WIRE_ENDED,      /* a: killed, b: kept */
+    WIRE_REFUSED,    /* a system call: a: number, step: name, max_rss: how often by now */
 };
 
 enum { WIRE_BLOB_MAX = 128 * 1024, WIRE_FDS_MAX = 4 };

@@ -186,12 +186,14 @@ void toolbox_kill_strays(struct toolbox *t)
 
 static bool have_spill_dir(struct toolbox *t)
 {
-    char path[] = "/tmp/agentd-spill.XXXXXX";
+    const char *tmp = getenv("TMPDIR"); /* at level landlock /tmp is the host's */
+    char path[PATH_MAX];
     if (t->spill_dir)
         return true;
+    int n = snprintf(path, sizeof path, "%s/agentd-spill.XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
     if (t->opts.spill_dir)
         t->spill_dir = mem_strdup(str_c(t->opts.spill_dir));
-    else if (mkdtemp(path)) {
+    else if (n > 0 && n < (int)sizeof path && mkdtemp(path)) {
         t->spill_dir = mem_strdup(str_c(path));
         t->spill_is_ours = true;
     }

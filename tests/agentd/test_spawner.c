@@ -77,7 +77,7 @@ static void on_death(void *arg)
     ((struct world *)arg)->deaths++;
 }
 
-static const struct cell_cb callbacks = {on_opened, on_refused, on_gone};
+static const struct cell_cb callbacks = {on_opened, on_refused, on_gone, NULL};
 
 static void until(struct world *w, const unsigned *counter, unsigned want)
 {

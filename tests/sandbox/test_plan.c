@@ -1,6 +1,8 @@
 /* test_plan.c - spec to steps without privilege: order, promises, refusals, bad specs. */
 #include "test.h"
 
+#include <errno.h>
+
 #include "sandbox/plan.h"
 #include "sandbox/spec.h"
 
@@ -150,6 +152,67 @@ static void printing_is_stable(void **state)
     free(p);
 }
 
+static struct probe bare(bool root)
+{
+    struct probe h = host(root, LIMITS_NONE);
+    probe_explain(&h, "clone", EPERM, &h.bare);
+    snprintf(h.scratch, sizeof h.scratch, "/tmp/agentd-tmp-1");
+    snprintf(h.tool, sizeof h.tool, "/opt/agentd/agentd-tool");
+    h.payload_uid = h.payload_gid = root ? 4321 : 0;
+    return h;
+}
+
+/* Without namespaces: never unless the policy says so, never with a mount, never as root. */
+static void the_bare_level_is_named_or_refused(void **state)
+{
+    (void)state;
+    struct plan *p = calloc(1, sizeof *p);
+    struct probe h = bare(false);
+    struct sandbox_spec s = dir_spec();
+    struct sandbox_refusal r;
+    struct err err = {0};
+    for (int need = SANDBOX_NOLIMITS; need <= SANDBOX_FULL; need++) {
+        s.require = (enum sandbox_level)need;
+        ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "require: landlock");
+        assert_int_equal(r.offered, SANDBOX_LANDLOCK);
+    }
+    s.require = SANDBOX_LANDLOCK;
+    ASSERT_OK(plan_build(p, &s, &h, &r, &err), &err);
+    assert_int_equal(p->level, SANDBOX_LANDLOCK);
+    assert_int_equal(p->uid, 1234);
+    assert_int_equal(p->step[at(p, DO_CLONE, NULL)].n1, 0);
+    for (unsigned i = 0; i < p->n; i++)
+        assert_true(p->step[i].what != DO_BIND && p->step[i].what != DO_PROC);
+    for (unsigned i = 0; i < p->n_rules; i++) {
+        bool ours = strcmp(p->rule[i].path, "/srv/work") == 0 ||
+                    strcmp(p->rule[i].path, h.scratch) == 0;
+        assert_int_equal((p->rule[i].may & LANDLOCK_WRITE) != 0, ours);
+        assert_true(strcmp(p->rule[i].path, "/") != 0 && strcmp(p->rule[i].path, "/etc") != 0);
+    }
+    char buf[SANDBOX_PATH_MAX];
+    assert_string_equal(bare_place(p, "/workspace/a/b", buf, sizeof buf), "/srv/work/a/b");
+    assert_string_equal(bare_place(p, "/workspaces", buf, sizeof buf), "/workspaces");
+    assert_string_equal(bare_place(p, SANDBOX_HOME, buf, sizeof buf), "/tmp/agentd-tmp-1/home");
+    assert_string_equal(bare_place(p, SANDBOX_TOOL, buf, sizeof buf), h.tool);
+    plan_drop(p);
+    h.landlock = 2;
+    ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "ABI 3");
+    assert_int_equal(r.offered, SANDBOX_NONE);
+    h = bare(true);
+    ASSERT_OK(plan_build(p, &s, &h, &r, &err), &err);
+    assert_int_equal(p->uid, 4321);
+    plan_drop(p);
+    h.payload_uid = 0;
+    ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "would be root");
+    h = bare(false);
+    s.net = SANDBOX_NET_PROXY;
+    ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "mode: none");
+    s.net = SANDBOX_NET_NONE;
+    s.work = SANDBOX_WORK_COPY;
+    ASSERT_ERR(plan_build(p, &s, &h, &r, &err), ERR_DENIED, &err, "workspace: dir");
+    free(p);
+}
+
 static void refuses(struct sandbox_spec *s, const char *needle)
 {
     struct err err = {0};
@@ -206,6 +269,7 @@ int main(void)
         cmocka_unit_test(a_host_without_groups_is_refused_or_named),
         cmocka_unit_test(the_daemons_state_is_never_shown),
         cmocka_unit_test(printing_is_stable),
+        cmocka_unit_test(the_bare_level_is_named_or_refused),
         cmocka_unit_test(bad_specs_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

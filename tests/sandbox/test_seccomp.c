@@ -45,11 +45,12 @@ static uint32_t evaluate(const struct seccomp_prog *p, const struct seccomp_data
 }
 
 static struct seccomp_prog compile(enum seccomp_arch arch, enum sandbox_profile profile,
-                                   bool one_id, bool no_socket)
+                                   bool one_id, bool shared)
 {
     struct seccomp_prog p = {0};
     struct err err = {0};
-    struct seccomp_opts o = {arch, profile, one_id, no_socket};
+    struct seccomp_opts o = {.arch = arch, .profile = profile, .one_id = one_id,
+                             .shared = shared};
     ASSERT_OK(filter_compile(&p, &o, &err), &err);
     return p;
 }
@@ -142,13 +143,76 @@ static void profiles_differ_where_they_say(void **state)
                                 {29, {0}, REFUSE(EPERM)} /* shmget */, {46, {0}, ALLOW}};
     const struct attempt d[] = {{101, {16}, ALLOW}, {135, {0x40000}, ALLOW}};
     const struct attempt o[] = {{302, {0}, ALLOW}, {302, {1}, REFUSE(ENOSYS)},
-                                {41, {1}, REFUSE(EPERM)}, {53, {1}, ALLOW} /* socketpair */};
+                                {41, {1}, REFUSE(EPERM)}, {53, {1, 1}, ALLOW} /* socketpair */};
     try_all(&strict, AUDIT_ARCH_X86_64, s, ARRAY_LEN(s));
     try_all(&debug, AUDIT_ARCH_X86_64, d, ARRAY_LEN(d));
     try_all(&one, AUDIT_ARCH_X86_64, o, ARRAY_LEN(o));
     mem_free(strict.code);
     mem_free(debug.code);
     mem_free(one.code);
+}
+
+/* Without namespaces what acts on others is refused, and modes are somebody else's to judge. */
+static void without_namespaces_less_is_allowed(void **state)
+{
+    (void)state;
+    struct seccomp_prog p = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, true, true);
+    const struct attempt rows[] = {
+        {53, {1, 1}, ALLOW} /* a pair of streams */, {53, {1, 5}, ALLOW},
+        {53, {1, 2}, REFUSE(ENOSYS)} /* datagrams can be sent to anybody */,
+        {53, {1, 3}, REFUSE(ENOSYS)}, {53, {30, 1}, REFUSE(ENOSYS)} /* TIPC */,
+        {53, {1, 0x80001}, ALLOW} /* close-on-exec */,
+        {90, {0, 0755}, SECCOMP_RET_USER_NOTIF}, {91, {3, 0755}, SECCOMP_RET_USER_NOTIF},
+        {268, {0, 0, 0755}, SECCOMP_RET_USER_NOTIF}, {280, {0}, SECCOMP_RET_USER_NOTIF},
+        {92, {0}, REFUSE(EPERM)} /* chown */, {93, {3}, REFUSE(EPERM)}, {132, {0}, REFUSE(EPERM)},
+        {188, {0}, REFUSE(EOPNOTSUPP)} /* setxattr */, {254, {3}, REFUSE(EPERM)} /* inotify */,
+        {29, {0}, REFUSE(EPERM)} /* shmget */, {68, {0}, REFUSE(EPERM)} /* msgget */,
+        {141, {0, 0}, ALLOW} /* setpriority of itself */, {141, {0, 77}, REFUSE(ENOSYS)},
+        {141, {2, 0}, REFUSE(ENOSYS)} /* of a user */, {251, {1, 0}, ALLOW} /* ioprio_set */,
+        {251, {3, 0}, REFUSE(ENOSYS)}, {203, {0}, ALLOW}, {203, {77}, REFUSE(ENOSYS)},
+        {62, {77, 15}, ALLOW}, {62, {0xffffffff, 9}, ALLOW} /* scoped by Landlock */,
+    };
+    try_all(&p, AUDIT_ARCH_X86_64, rows, ARRAY_LEN(rows));
+    mem_free(p.code);
+    struct err err = {0};
+    struct seccomp_opts o = {.arch = SECCOMP_X86_64, .shared = true, .unscoped = true};
+    ASSERT_OK(filter_compile(&p, &o, &err), &err);
+    const struct attempt old[] = {{62, {77, 15}, ALLOW}, {62, {0xffffffff, 9}, REFUSE(EPERM)},
+                                  {62, {0xffffffb3, 9}, REFUSE(EPERM)} /* a group */};
+    try_all(&p, AUDIT_ARCH_X86_64, old, ARRAY_LEN(old));
+    mem_free(p.code);
+}
+
+/* What reports refuses the same calls; what a policy adds is allowed, and nothing beside it. */
+static void reports_and_additions(void **state)
+{
+    (void)state;
+    static const char add[][SANDBOX_CALL_BYTES] = {"chroot", "quotactl"};
+    struct seccomp_opts o = {.arch = SECCOMP_X86_64, .report = true, .n_calls = 2, .call = add};
+    struct seccomp_prog p, plain = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, false, false);
+    struct err err = {0};
+    const char *why;
+    ASSERT_OK(filter_compile(&p, &o, &err), &err);
+    const struct attempt rows[] = {
+        {161, {0}, ALLOW} /* chroot */, {179, {0}, ALLOW}, {165, {0}, SECCOMP_RET_USER_NOTIF},
+        {0, {0}, ALLOW}, {90, {0, 04755}, SECCOMP_RET_USER_NOTIF}, {90, {0, 0755}, ALLOW},
+        {56, {0x10000011}, SECCOMP_RET_USER_NOTIF}, {999, {0}, SECCOMP_RET_USER_NOTIF},
+        {0x40000027, {0}, SECCOMP_RET_KILL_PROCESS},
+    };
+    try_all(&p, AUDIT_ARCH_X86_64, rows, ARRAY_LEN(rows));
+    for (int nr = 0; nr < 470; nr++) { /* allowed by both or by neither, but for what was added */
+        struct seccomp_data d = {.nr = nr, .arch = AUDIT_ARCH_X86_64};
+        bool a = filter_ask(&p, &d) == ALLOW, b = filter_ask(&plain, &d) == ALLOW;
+        assert_int_equal(evaluate(&plain, &d), filter_ask(&plain, &d));
+        assert_true(a == b || nr == 161 || nr == 179);
+    }
+    mem_free(p.code);
+    mem_free(plain.code);
+    static const char *const never[] = {"socket", "clone", "clone3", "ioctl", "io_uring_setup",
+                                        "nosuchcall", ""};
+    for (unsigned i = 0; i < ARRAY_LEN(never); i++)
+        assert_false(filter_may_allow(never[i], &why));
+    assert_true(filter_may_allow("chroot", &why));
 }
 
 static void equal_options_give_equal_bytes(void **state)
@@ -169,6 +233,8 @@ int main(void)
         cmocka_unit_test(x86_64_by_argument),
         cmocka_unit_test(aarch64_has_the_same_rules),
         cmocka_unit_test(profiles_differ_where_they_say),
+        cmocka_unit_test(without_namespaces_less_is_allowed),
+        cmocka_unit_test(reports_and_additions),
         cmocka_unit_test(equal_options_give_equal_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
