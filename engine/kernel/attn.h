@@ -83,6 +83,8 @@ struct attn_ops {
 extern const struct attn_ops attn_ref;
 #if defined(__x86_64__)
 extern const struct attn_ops attn_avx2, attn_avx512;
+#elif defined(__aarch64__)
+extern const struct attn_ops attn_neon;
 #endif
 
 /* The table that goes with a kernel_ops of this name; attn_ref where there is none. */

@@ -149,6 +149,9 @@ const struct attn_ops *attn_ops(const char *name)
         return &attn_avx512;
     if (strcmp(name, attn_avx2.name) == 0)
         return &attn_avx2;
+#elif defined(__aarch64__)
+    if (strcmp(name, attn_neon.name) == 0)
+        return &attn_neon;
 #else
     (void)name;
 #endif

@@ -1,6 +1,6 @@
 /*
  * attn_simd.h - blocks of cached rows in vectors, written once and compiled for each
- * instruction set (avx2_attn.c, avx512_attn.c), which includes this file and names the
+ * instruction set (avx2_attn.c, avx512_attn.c, neon_attn.c), which includes this file and names the
  * table.
  *
  * Products with rows that lie side by side in memory (`dots`) add in LANES lanes, folded at
@@ -8,7 +8,11 @@
  * outputs is that many chains at once, enough to hide the latency of an addition; edges of
  * a block run the same chains with rows repeated, and keep what is theirs.
  */
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,8 +24,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* QS x 4 outputs of `dots`, MR rows x NV vectors of `mix` and `index` fill the registers. */
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 enum { LANES = 16, QS = 4, MR = 8, NV = 2 };
+#elif defined(__aarch64__)
+enum { LANES = 4, QS = 4, MR = 8, NV = 2 };
 #else
 enum { LANES = 8, QS = 2, MR = 4, NV = 2 };
 #endif
@@ -33,7 +39,11 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 
 #define LOAD(p) (*(const vec *)(p))
 #define STORE(p, v) (*(vec *)(p) = (v))
-#ifdef __AVX512F__
+#if defined(__aarch64__)
+/* As x86 has them: the second where the first is not a number. */
+#define MAX(a, b) SELECT((a) > (b), a, b)
+#define MIN(a, b) SELECT((a) < (b), a, b)
+#elif defined(__AVX512F__)
 #define MAX(a, b) ((vec)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define MIN(a, b) ((vec)_mm512_min_ps((__m512)(a), (__m512)(b)))
 #else
@@ -46,7 +56,19 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 
 /* --- dots ------------------------------------------------------------------------------ */
 
-#ifdef __AVX512F__
+#if defined(__aarch64__)
+INLINE void fold_tile(float *z, size_t ldz, uint32_t n_q, uint32_t n_k, const vec *acc)
+{
+    for (uint32_t a = 0; a < n_q; a++) {
+        const vec *v = acc + a * KS;
+        float32x4_t lo = vpaddq_f32((float32x4_t)v[0], (float32x4_t)v[1]);
+        float32x4_t hi = vpaddq_f32((float32x4_t)v[2], (float32x4_t)v[3]);
+        float out[KS];
+        vst1q_f32(out, vpaddq_f32(lo, hi));
+        memcpy(z + a * ldz, out, n_k * sizeof *z);
+    }
+}
+#elif defined(__AVX512F__)
 INLINE __m512 fold_pair(__m512 a, __m512 b)
 {
     return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -276,7 +298,22 @@ static void simd_index(float *out, const float *q, const float *w, uint32_t n_he
 
 /* --- index in whole numbers -------------------------------------------------------------- */
 
-/* sum_c (k[c] - 128) * q[c] of four heads' bytes at a time; q . 128 comes off beforehand. */
+/* sum_c (k[c] - 128) * q[c] of four heads' bytes at a time; q . 128 comes off beforehand, but
+ * where the bytes are made signed on the way. */
+#if defined(__aarch64__)
+INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
+{
+    (void)q, (void)dim;
+    return 0;
+}
+
+#define DOT4(acc, k, q)                                                                  \
+    ((ivec)vdotq_s32((int32x4_t)(acc),                                                   \
+                     vreinterpretq_s8_u8(veorq_u8((uint8x16_t)(k), vdupq_n_u8(128))),    \
+                     (int8x16_t)(q)))
+#define FLOATS(v) __builtin_convertvector(v, vec)
+#define POSITIVE(v) ((ivec)vmaxq_s32((int32x4_t)(v), vdupq_n_s32(0)))
+#else
 INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
 {
     int32_t sum = 0;
@@ -284,12 +321,13 @@ INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
         sum -= q[c];
     return sum * 128;
 }
+#endif
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 #define DOT4(acc, k, q) ((ivec)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(k), (__m512i)(q)))
 #define FLOATS(v) ((vec)_mm512_cvtepi32_ps((__m512i)(v)))
 #define POSITIVE(v) ((ivec)_mm512_max_epi32((__m512i)(v), _mm512_setzero_si512()))
-#else
+#elif !defined(__aarch64__)
 /* Without an instruction for it: 16-bit pairs, which cannot overflow, then their sums. */
 INLINE ivec dot4(ivec acc, ivec k, ivec q)
 {
@@ -497,7 +535,11 @@ static void simd_above(uint32_t *out, const float *scores, uint32_t n, uint32_t 
 /* No compress here: whole vectors without a hit are skipped, the others go one by one. */
 INLINE int any_lane(uvec mask)
 {
+#if defined(__aarch64__)
+    return vmaxvq_u32((uint32x4_t)mask) != 0;
+#else
     return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#endif
 }
 
 static uint32_t simd_within(float *out, const float *scores, uint32_t n, uint32_t lo,

@@ -8,6 +8,7 @@
  */
 #include "engine/kernel/int8.h"
 
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 

@@ -83,6 +83,9 @@ void int8_pack_avx512(uint32_t type, const float *x, uint64_t cols, void *out);
 void int8_pack_avx2(uint32_t type, const float *x, uint64_t cols, void *out);
 uint64_t int8_mac_avx512(uint64_t rounds);
 uint64_t int8_mac_avx2(uint64_t rounds);
+#elif defined(__aarch64__)
+int8_matmul_fn int8_matmul_neon;
+uint64_t int8_mac_neon(uint64_t rounds);
 #endif
 
 #endif

@@ -5,8 +5,6 @@
 #ifndef ENGINE_KERNEL_INT8_SOURCE_H
 #define ENGINE_KERNEL_INT8_SOURCE_H
 
-#include <immintrin.h>
-
 #include "engine/kernel/int8.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -26,7 +24,7 @@ enum {
     LINE = 64,     /* bytes of a cache line */
     AHEAD = 16384, /* bytes between what is read and what is asked for */
 };
-#define FETCH(w) (_mm_prefetch((const char *)(w)->ahead, _MM_HINT_T0), (w)->ahead += LINE)
+#define FETCH(w) (__builtin_prefetch((w)->ahead), (w)->ahead += LINE)
 
 /* Where the parts of a packed row begin, and the block in them to start from. */
 struct offsets {

@@ -7,6 +7,8 @@
 #include <assert.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 #include <stdbool.h>
 #include <stdlib.h>
@@ -68,6 +70,8 @@ uint32_t kernel_cpu(void)
     has |= __builtin_cpu_supports("avx512vl") ? KERNEL_AVX512VL : 0u;
     has |= __builtin_cpu_supports("avx512dq") ? KERNEL_AVX512DQ : 0u;
     has |= __builtin_cpu_supports("avx512vnni") ? KERNEL_AVX512VNNI : 0u;
+#elif defined(__aarch64__)
+    has |= getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? KERNEL_DOTPROD : 0u;
 #endif
     return has;
 }
@@ -81,6 +85,8 @@ static const struct {
     {&kernel_avx512, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F | KERNEL_AVX512BW |
                          KERNEL_AVX512VL | KERNEL_AVX512DQ | KERNEL_AVX512VNNI},
     {&kernel_avx2, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C},
+#elif defined(__aarch64__)
+    {&kernel_neon, KERNEL_DOTPROD},
 #endif
     {&kernel_ref, 0},
     {&kernel_exact, 0},

@@ -1,13 +1,17 @@
 /*
  * simd.h - the kernels in vectors of floats, written once and compiled for each
- * instruction set (avx2.c, avx512.c), which includes this file and names the table, its
+ * instruction set (avx2.c, avx512.c, neon.c), which includes this file and names the table, its
  * PACK, INT8_MATMUL and MAC_INT8: packed rows are multiplied as int8.h says.
  *
  * Every sum is one chain of fused multiply-adds in LANES lanes, folded at the end; a tile
  * of outputs is that many chains side by side. So one row and many rows, alone or in a
  * batch, give the same bits.
  */
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,9 +22,11 @@
 #include "engine/quant/half.h"
 #include "engine/quant/quant.h"
 
-/* Tiles fill the registers: 32 of 64 bytes, or 16 of 32. */
-#ifdef __AVX512F__
+/* Tiles fill the registers: 32 of 64 or 16 bytes, or 16 of 32. */
+#if defined(__AVX512F__)
 enum { LANES = 16, TILE_W = 4, TILE_X = 4, WIDE = 8 };
+#elif defined(__aarch64__)
+enum { LANES = 4, TILE_W = 4, TILE_X = 4, WIDE = 8 };
 #else
 enum { LANES = 8, TILE_W = 4, TILE_X = 2, WIDE = 8 };
 #endif
@@ -29,10 +35,16 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
 
-/* LANES floats, int8 or f16 at any address as floats. Macros: vectors by value are no
- * part of an ABI. */
+/* LANES floats, int8 or f16 at any address as floats; one f16 as a float. Macros: vectors by
+ * value are no part of an ABI. */
 #define LOAD(p) (*(const vec *)(p))
-#ifdef __AVX512F__
+#if defined(__aarch64__)
+typedef int8_t codes __attribute__((vector_size(LANES), aligned(1), may_alias));
+#define LOAD_I8(p) __builtin_convertvector(*(const codes *)(p), vec)
+#define LOAD_F16(p) ((vec)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))))
+#define ONE_F16(bits) f16_to_f32(bits)
+#define KEEP(v) __asm__ volatile("" : "+w"(v))
+#elif defined(__AVX512F__)
 #define LOAD_I8(p)                                                                       \
     ((vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p)))))
 #define LOAD_F16(p) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
@@ -41,8 +53,19 @@ typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(1), may_a
     ((vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p)))))
 #define LOAD_F16(p) ((vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p))))
 #endif
+#ifndef KEEP
+#define ONE_F16(bits) _cvtsh_ss(bits)
+#define KEEP(v) __asm__ volatile("" : "+v"(v)) /* in a register, whatever it is for */
+#endif
 
 /* Halves onto halves, down to one. */
+#if defined(__aarch64__)
+static inline float fold(const vec *v)
+{
+    vec x = *v;
+    return (x[0] + x[2]) + (x[1] + x[3]);
+}
+#else
 static inline float fold(const vec *v)
 {
 #ifdef __AVX512F__
@@ -55,6 +78,7 @@ static inline float fold(const vec *v)
     q = _mm_add_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
+#endif
 
 /* The last n < LANES elements, zeros behind them. */
 static inline void load_tail(vec *v, const float *p, size_t n)
@@ -130,7 +154,7 @@ static void simd_swiglu(float *g, const float *u, size_t n)
 static inline void fetch(const uint8_t *p, size_t n)
 {
     for (size_t at = 0; at < n; at += 64)
-        _mm_prefetch((const char *)p + at, _MM_HINT_T0);
+        __builtin_prefetch(p + at);
 }
 
 /* Far enough ahead that a page's first lines are asked for before its turn. */
@@ -158,7 +182,7 @@ static uint64_t simd_mac_f32(uint64_t rounds)
     for (uint64_t i = 0; i < rounds; i++)
         for (int k = 0; k < CHAINS; k++) {
             acc[k] += a * a;
-            __asm__ volatile("" : "+v"(acc[k]));
+            KEEP(acc[k]);
         }
     return rounds * CHAINS * LANES;
 }
@@ -190,7 +214,7 @@ static void widen_f16(float *y, const uint8_t *x, size_t n)
 static void widen_q8_0(float *y, const uint8_t *x, size_t n)
 {
     for (size_t i = 0; i < n; i += 32, x += 34) {
-        float d = _cvtsh_ss(load_u16(x));
+        float d = ONE_F16(load_u16(x));
         for (size_t j = 0; j < 32; j += LANES)
             *(vec *)(y + i + j) = LOAD_I8(x + 2 + j) * d;
     }
@@ -241,7 +265,7 @@ static inline __attribute__((always_inline)) void tile_q8(const uint8_t *const *
         acc[i] = (vec){0};
     for (size_t c = 0, at = 0; c < cols; c += 32, at += 34)
         for (int a = 0; a < n_w; a++) {
-            float d = _cvtsh_ss(load_u16(w[a] + at));
+            float d = ONE_F16(load_u16(w[a] + at));
             for (size_t j = 0; j < 32; j += LANES) {
                 vec wv = LOAD_I8(w[a] + at + 2 + j) * d;
                 for (int b = 0; b < n_x; b++)

@@ -191,6 +191,8 @@ static void masked_features_hide_tables(void **state)
                        KERNEL_AVX512BW | KERNEL_AVX512VL | KERNEL_AVX512DQ |
                        KERNEL_AVX512VNNI},
         {"avx2", KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C},
+#elif defined(__aarch64__)
+        {"neon", KERNEL_DOTPROD},
 #endif
         {"ref", 0},
         {"exact", 0},
