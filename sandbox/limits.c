@@ -324,6 +324,9 @@ static int write_limits(const struct limits_group *g, const struct sandbox_limit
         put_number(dir, "memory.limit_in_bytes", l->memory_bytes) < 0)
         return -1;
     (void)!put_number(dir, "memory.memsw.limit_in_bytes", l->memory_bytes);
+    /* What sockets of the internet families hold is counted apart here, and only once there is
+     * a limit; the files are absent on kernels without that count. */
+    (void)!put_number(dir, "memory.kmem.tcp.limit_in_bytes", l->memory_bytes / 8);
     if (!folder(g, LIMITS_PIDS, dir) || put_number(dir, "pids.max", l->tasks) < 0)
         return -1;
     if (folder(g, LIMITS_CPU, dir))

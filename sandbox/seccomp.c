@@ -325,8 +325,9 @@ static void rules_others(struct builder *b, const struct seccomp_opts *o)
 static void rules_processes(struct builder *b, const struct seccomp_opts *o)
 {
     rules_others(b, o);
-    /* NEWTIME NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID NEWNET */
-    forbid_bits(b, "clone", 0, 0x7e020080);
+    /* NEWTIME NEWNS NEWCGROUP NEWUTS NEWIPC NEWUSER NEWPID NEWNET; and PARENT, which would make
+     * a child of the tool's that outlives its call as the interpreter does */
+    forbid_bits(b, "clone", 0, 0x7e020080 | 0x8000);
     for (unsigned i = 0; i < ARRAY_LEN(prctls); i++)
         allow_value(b, "prctl", 0, prctls[i]);
     allow_value(b, "personality", 0, 0);
