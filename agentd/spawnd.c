@@ -46,7 +46,9 @@ struct scell {
     uint32_t number;
     struct sandbox *box; /* owned */
     struct srun run[RUNS_MAX];
-    bool active;   /* between begin and end */
+    bool active;   /* watched: between begin and end, and after it while a job goes on */
+    bool unfrozen; /* the end that was asked for leaves what is kept running */
+    bool between;  /* active, but no call is */
     uint32_t hits; /* limits that the watchers saw */
     int64_t next_disk, next_memory, next_scratch;
     int64_t overdue; /* pid 1 should have killed by then */
@@ -221,18 +223,16 @@ static void watch_memory(struct scell *c, int64_t now)
 
 /* ---- calls ---- */
 
-static void begin(struct scell *c)
+static void start_watch(struct scell *c)
 {
-    if (c->active)
-        return;
     c->active = true;
-    c->hits = 0;
     if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
         c->base_free = c->base_files = 0;
     c->next_disk = c->next_memory = c->next_scratch = io_mono_ns() + 10 * MS;
 }
 
-static void end(struct scell *c)
+/* What was written since the watch began is no longer to be had. */
+static void stop_watch(struct scell *c)
 {
     uint64_t bytes, files;
     if (c->active && watches_disk(c) && space(c, &bytes, &files)) {
@@ -242,6 +242,24 @@ static void end(struct scell *c)
             c->disk_left = c->box->limits.disk_bytes;
     }
     c->active = false;
+}
+
+static void begin(struct scell *c)
+{
+    if (c->active && !c->between)
+        return;
+    stop_watch(c);
+    c->between = false;
+    c->hits = 0;
+    start_watch(c);
+}
+
+static void end(struct scell *c)
+{
+    stop_watch(c);
+    c->between = c->unfrozen;
+    if (c->between)
+        start_watch(c);
 }
 
 static struct srun *find_run(struct scell *c, uint32_t id)
@@ -431,11 +449,12 @@ static void to_cell(struct spawnd *d, unsigned i, struct spawn_msg *m, size_t n_
         ask(c, WIRE_BEGIN, 0, 0, 0);
         break;
     case SPAWN_END:
+        c->unfrozen = m->w.a == 0;
         ask(c, WIRE_END, 0, m->w.a, 0);
         c->overdue = io_mono_ns() + 15000 * MS;
         break;
     case SPAWN_KEEP:
-        ask(c, WIRE_KEEP, m->w.run, m->w.a, 0);
+        ask(c, WIRE_KEEP, m->w.run, m->w.a, m->w.b);
         break;
     case SPAWN_SIGNAL:
         ask(c, WIRE_SIGNAL, m->w.run, m->w.a, m->w.b);

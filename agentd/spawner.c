@@ -672,9 +672,10 @@ int cell_begin(struct cell *c, struct err *err)
     return simple(c, SPAWN_BEGIN, 0, 0, 0, err);
 }
 
-int cell_keep(struct cell *c, uint32_t run_id, enum sandbox_keep keep, struct err *err)
+int cell_keep(struct cell *c, uint32_t run_id, enum sandbox_keep keep, pid_t leaf,
+              struct err *err)
 {
-    return simple(c, SPAWN_KEEP, run_id, (int32_t)keep, 0, err);
+    return simple(c, SPAWN_KEEP, run_id, (int32_t)keep, leaf, err);
 }
 
 int cell_signal(struct cell *c, uint32_t run_id, int signo, bool tree, struct err *err)

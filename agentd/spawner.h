@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "agentd/ev.h"
 #include "base/err.h"
@@ -99,8 +100,9 @@ NODISCARD int cell_start(struct cell *c, const struct cell_run *run, uint32_t *r
                          struct err *err);
 /* Wakes kept drivers and starts the call's watchers. Requests keep their order. */
 NODISCARD int cell_begin(struct cell *c, struct err *err);
-/* Changes what stays of a run at the end of a call (a command that turned into a job). */
-NODISCARD int cell_keep(struct cell *c, uint32_t run_id, enum sandbox_keep keep,
+/* Changes what stays of a run at the end of a call (a command that turned into a job). Of a
+ * tree, what the process `leaf` started goes nevertheless (a number inside; 0 = none). */
+NODISCARD int cell_keep(struct cell *c, uint32_t run_id, enum sandbox_keep keep, pid_t leaf,
                         struct err *err);
 /* Signals the run's own process, or with `tree` also its descendants. */
 NODISCARD int cell_signal(struct cell *c, uint32_t run_id, int signo, bool tree,

@@ -398,7 +398,7 @@ static void on_ended(void *arg, const struct cell_ended *e)
     d->cb->ended(d->arg, e);
 }
 
-void tooldriver_end(struct tooldriver *d, bool jobs)
+void tooldriver_end(struct tooldriver *d, bool jobs, pid_t interp)
 {
     struct err err = {0};
     if (d->state != CALLING && d->state != READY)
@@ -409,7 +409,8 @@ void tooldriver_end(struct tooldriver *d, bool jobs)
         ev_timer_start(d->soon, 0, 0);
         return;
     }
-    int rc = cell_keep(d->cell, d->run, jobs ? SANDBOX_KEEP_TREE : SANDBOX_KEEP_CHILDREN, &err);
+    int rc = cell_keep(d->cell, d->run, jobs ? SANDBOX_KEEP_TREE : SANDBOX_KEEP_CHILDREN, interp,
+                       &err);
     if (rc == 0)
         rc = cell_end(d->cell, !jobs, on_ended, d, &err);
     if (rc < 0)

@@ -46,8 +46,9 @@ void tooldriver_free(struct tooldriver *d);
 void tooldriver_begin(struct tooldriver *d);
 /* One request; takes nothing. Only between ready() and end(). */
 void tooldriver_send(struct tooldriver *d, const json_t *o);
-/* Ends the call; `jobs`: commands go on in the background, keep them running. */
-void tooldriver_end(struct tooldriver *d, bool jobs);
+/* Ends the call; `jobs`: commands go on in the background, keep them running, but nothing
+ * that the process `interp` (0 = none) started. */
+void tooldriver_end(struct tooldriver *d, bool jobs, pid_t interp);
 /* Kills the tool at once (it did not keep its time); down() follows. */
 void tooldriver_kill(struct tooldriver *d);
 

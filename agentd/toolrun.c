@@ -258,7 +258,7 @@ static void send_request(struct place *p, bool first)
         c->answer.status = TOOL_CANCELLED;
         envelope_status(&c->answer.text, "cancelled before it started");
         c->state = ENDING;
-        tooldriver_end(p->driver, t->jobs > 0);
+        tooldriver_end(p->driver, t->jobs > 0, t->interp);
         return;
     }
     const struct toolplace_times times = toolplace_times(t->o.policy, c->tool->name,
@@ -319,6 +319,7 @@ static void take_answer(struct toolrun *t, struct toolrun_call *c, const json_t 
     a->state_lost |= json_is_true(json_object_get(o, "state_lost"));
     a->undo = json_incref(json_object_get(o, "undo"));
     t->jobs = json_integer_value(jobs) > 0 ? (unsigned)(json_integer_value(jobs) & 0xff) : 0;
+    t->interp = (pid_t)(json_integer_value(json_object_get(o, "interp")) & 0x7fffffff);
     if (t->notices.len < 8192)
         envelope_clean(&t->notices, notices);
 }
@@ -358,7 +359,7 @@ static void on_line(void *arg, const json_t *o)
         return;
     }
     c->state = ENDING;
-    tooldriver_end(p->driver, p == &t->work && t->jobs > 0);
+    tooldriver_end(p->driver, p == &t->work && t->jobs > 0, t->interp);
 }
 
 static void start_in_place(struct toolrun_call *c);
@@ -644,7 +645,7 @@ static void on_kick(void *arg)
     run_next(t);
     if (t->web.held) { /* the call that it was held for did not come to it */
         t->web.held = false;
-        tooldriver_end(t->web.driver, false);
+        tooldriver_end(t->web.driver, false, 0);
     }
 }
 

@@ -60,6 +60,7 @@ struct toolrun {
     struct toolnotes_shown shown;
     struct buf notices;
     unsigned jobs, finish_tries, undos;
+    pid_t interp; /* inside: what it started is no job; 0 = none */
     int64_t next_request;
     bool closing;
 };

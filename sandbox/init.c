@@ -38,6 +38,7 @@ struct run {
     uint32_t id; /* 0 = free */
     pid_t pid;
     uint32_t keep;
+    pid_t leaf; /* of a tree: itself kept, what it started is not; 0 = none */
 };
 
 struct proc {
@@ -174,7 +175,8 @@ static bool is_kept(const struct init *in, const struct proc *p)
         if (r->id == 0 || r->keep == SANDBOX_KEEP_NONE)
             continue;
         if (p->pid == r->pid || (r->keep >= SANDBOX_KEEP_CHILDREN && p->parent == r->pid) ||
-            (r->keep == SANDBOX_KEEP_TREE && descends(in, p, r->pid)))
+            (r->keep == SANDBOX_KEEP_TREE && descends(in, p, r->pid) &&
+             !(r->leaf && p->pid != r->leaf && descends(in, p, r->leaf))))
             return true;
     }
     return false;
@@ -520,7 +522,7 @@ static void start_run(struct init *in, const struct wire *w, const int *fds)
         return;
     }
     (void)setpgid(pid, pid); /* both sides, so that neither races */
-    *slot = (struct run){w->run, pid, w->keep};
+    *slot = (struct run){w->run, pid, w->keep, 0};
 }
 
 static void handle(struct init *in, const struct wire *w, const int *fds)
@@ -538,7 +540,7 @@ static void handle(struct init *in, const struct wire *w, const int *fds)
     case WIRE_KEEP:
         for (unsigned i = 0; i < RUNS_MAX; i++)
             if (in->run[i].id == w->run && w->run)
-                in->run[i].keep = (uint32_t)w->a;
+                in->run[i].keep = (uint32_t)w->a, in->run[i].leaf = w->b;
         break;
     case WIRE_SIGNAL:
         signal_run(in, w);

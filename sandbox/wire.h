@@ -15,7 +15,7 @@ enum wire_kind {
     WIRE_RUN,    /* descriptors; blob: cwd, argv..., env..., each with its NUL */
     WIRE_BEGIN,  /* continue what is stopped */
     WIRE_END,    /* a: freeze; run: if not 0 no longer kept */
-    WIRE_KEEP,   /* a: enum sandbox_keep */
+    WIRE_KEEP,   /* a: enum sandbox_keep, b: a process below which nobody is kept */
     WIRE_SIGNAL, /* a: signal, b: the tree */
     WIRE_STOP,   /* stops everything where it is */
     WIRE_KILL,   /* everything but pid 1 */

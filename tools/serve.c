@@ -84,6 +84,8 @@ static void send_answer(struct serve *s, int64_t id, const struct answer *a, int
         json_object_set(o, "undo", a->undo);
     if (o && toolbox_jobs(s->box))
         json_object_set_new(o, "jobs", json_integer(toolbox_jobs(s->box)));
+    if (o && toolbox_interp(s->box) > 0)
+        json_object_set_new(o, "interp", json_integer(toolbox_interp(s->box)));
     buf_init(&notices, 4096);
     toolbox_notices(s->box, &notices);
     if (o && notices.len)

@@ -276,6 +276,11 @@ unsigned toolbox_jobs(const struct toolbox *t)
     return shell_jobs(t->shell);
 }
 
+pid_t toolbox_interp(const struct toolbox *t)
+{
+    return t->interp ? interp_pid(t->interp) : 0;
+}
+
 void toolbox_notices(struct toolbox *t, struct buf *out)
 {
     shell_notices(t->shell, out);

@@ -78,6 +78,8 @@ void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct ans
 void toolbox_wait(struct toolbox *t, int fd);
 /* Jobs still running. */
 unsigned toolbox_jobs(const struct toolbox *t);
+/* The kept interpreter's process; 0 without. */
+pid_t toolbox_interp(const struct toolbox *t);
 /* One line per job that ended since last asked; for the next result. */
 void toolbox_notices(struct toolbox *t, struct buf *out);
 

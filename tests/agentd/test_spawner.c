@@ -383,7 +383,7 @@ static void a_job_runs_on(void **state)
     uint32_t id = start(&w, "sleep 0.3; (sleep 0.3; echo inner); echo outer", p[1],
                         SANDBOX_KEEP_NONE, 0);
     close(p[1]);
-    ASSERT_OK(cell_keep(w.cell, id, SANDBOX_KEEP_TREE, &err), &err);
+    ASSERT_OK(cell_keep(w.cell, id, SANDBOX_KEEP_TREE, 0, &err), &err);
     end(&w, false);
     assert_true(w.last.kept >= 1);
     until(&w, &w.exits, 1);

@@ -127,6 +127,31 @@ def t11_outliving(w):
     name = f"agentd-odd-{os.getpid()}"
     r = d.bash(shlex.join([PYTHON, "-I", "-c", odd, name]))
     w.check("T11 processes without a main thread", not processes(name), str(r))
+    # A process that makes itself a sibling: of the shell or the interpreter, which are kept.
+    sibling = ("import ctypes, os\n"
+               "if ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) == 0:\n"
+               "  os.setsid(); os.execv('/bin/sleep', [{name!r}, '4000'])\n"
+               "import time; time.sleep(0.2)\n")
+    name = f"agentd-sibling-{os.getpid()}"
+    if os.uname().machine == "x86_64":
+        for tool in ("bash", "python"):
+            code = sibling.format(name=name)
+            r = d.bash("exec " + shlex.join([PYTHON, "-I", "-c", code])) if tool == "bash" else d.python(code)
+            w.check(f"T11 a child of its tool's, by {tool}", not r["isError"] and not processes(name), str(r))
+        subprocess.run([PYTHON, "-I", "-c", sibling.format(name=name)])
+        w.check("T11 control: without a cell it is made", bool(processes(name)), "no sibling")
+        kill_all(processes(name))
+    # While a job is allowed to go on, nothing else is.
+    s, job, name = d.new_session(), f"4002.{os.getpid()}", f"agentd-beside-{os.getpid()}"
+    d.bash(f"exec sleep {job}", session=s, background=True)
+    r = d.python("import ctypes, os, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"
+                 "for again in (0, 1):\n  if os.fork() == 0:\n    if again and os.fork(): os._exit(0)\n"
+                 f"    os.setsid(); os.execv('/bin/sleep', [{name!r}, '4000'])\n"
+                 "time.sleep(0.2)", session=s)
+    w.check("T11 beside a job of the session what python started still goes", not r["isError"] and
+            not processes(name) and len(processes("sleep\0" + job)) == 1, f"{processes(name)} {r}")
+    d.rpc("session.close", sessionId=s)
+    w.check("T11 and with the session the job", wait_for(lambda: not processes("sleep\0" + job), 5), "it is there")
 
 
 @threat("T12")
@@ -218,6 +243,21 @@ def t13_memory(w):
                  "  except BlockingIOError: pass\n"
                  "raise SystemExit(n < 200 << 20)", policy=small,
                  control=True if w.is_root else "the kernel limits the pipes of a plain user")
+        for name, kind in (("TCP", "s = socket.socket(); s.connect(l.getsockname()); k.append(l.accept()[0])"),
+                           ("UDP", "s = socket.socket(2, 2); s.connect(l.getsockname())")):
+            w.attack(f"T13 kernel buffers: {name} on the cell's own loopback",
+                     "import re, socket, sys, time\n"
+                     "k = []\n"
+                     "for _ in range(60):\n"
+                     f"  l = socket.socket(2, {1 + (name == 'UDP')}); l.bind(('127.0.0.1', 0))\n"
+                     f"  l.setsockopt(1, 8, 4 << 20); l.listen(9) if {name == 'TCP'} else 0\n"
+                     f"  {kind}\n"
+                     "  k += [l, s]; s.setsockopt(1, 7, 4 << 20); s.setblocking(False)\n"
+                     "  try:\n"
+                     "    for _ in range(150): s.send(b'x' * 60000)\n"
+                     "  except OSError: pass\n"
+                     f"m = int(re.search('{name}: .* mem (\\d+)', open('/proc/net/sockstat').read())[1])\n"
+                     "sys.exit(0 if m * 4096 > 48 << 20 else 1)\n", policy=small)
         w.attack("T13 System V shared memory", "import ctypes\n"
                  "l = ctypes.CDLL(None); l.shmat.restype = ctypes.c_void_p\n"
                  "i = l.shmget(0, 300 << 20, 0o1600); p = l.shmat(i, 0, 0); l.shmctl(i, 0, 0)\n"
@@ -351,6 +391,18 @@ def t15_disk(w):
              "except OSError: ok = False\n"
              "shutil.rmtree(d)\n"
              "sys.exit(0 if ok else 1)\n", [w.outside], policy=small)
+    # A job writes while no call is looking.
+    job = w.policy("background: true\nlimits: {disk: 32M, tmp: 8M, disk_inodes: 300}\n")
+    for off in (False, True):
+        d = w.daemon(job, off)
+        s = d.new_session()
+        d.bash(f"cd {w.work if off else '/workspace'}; sleep 0.3; head -c 300M /dev/zero >big; exec sleep 4003",
+               session=s, background=True)
+        done = wait_for(too_big, 3 if not off else 20)
+        w.check("T15 control: without a cell a job writes them" if off else
+                "T15 three hundred megabytes by a job after its call", done == off, str(done))
+        d.rpc("session.close", sessionId=s)
+        clear()
     r = w.daemon(small).bash("rm -rf /workspace/big; echo freed")
     w.check("T15 the session can still delete", r["text"] == "freed\n[exit code: 0]", str(r))
 
