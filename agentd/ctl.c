@@ -14,6 +14,7 @@ static const struct ctl_command commands[] = {
     {"attach", ctl_follow, "Replay a session and stay with it."},
     {"tail", ctl_follow, "Watch events as they come."},
     {"approve", ctl_ask, "Answer a question of an agent; without one, list them."},
+    {"changes", ctl_changes, "Show, take over or drop what a session changed in a copy."},
     {"cancel", ctl_ask, "Interrupt a turn."},
     {"fork", ctl_ask, "Make a session with the same history, or a part of it."},
     {"export", ctl_ask, "Print every event with the sampled token ids."},

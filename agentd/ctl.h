@@ -10,6 +10,7 @@ int ctl_run(int argc, char **argv);
 int ctl_chat(int argc, char **argv);
 int ctl_ask(int argc, char **argv); /* sessions, show, ...: argv[0] says which */
 int ctl_follow(int argc, char **argv); /* attach, tail */
+int ctl_changes(int argc, char **argv);
 int ctl_cache(int argc, char **argv);
 int ctl_encode(int argc, char **argv);
 int ctl_parse(int argc, char **argv);

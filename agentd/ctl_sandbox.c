@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "agentd/ctl.h"
+#include "agentd/ctl_changes.h"
+#include "agentd/layer.h"
 #include "base/json.h"
 #include "sandbox/spawn.h"
 #include "sandbox/spec.h"
@@ -21,7 +23,7 @@ enum { EXIT_REFUSED = 120, EXIT_LIMIT = 124, EXIT_NOT_RUN = 127 };
 
 struct common {
     const char *policy, *workspace;
-    bool json;
+    bool json, apply;
 };
 
 static int load(const struct common *c, struct policy **p, struct sandbox_spec *spec,
@@ -96,7 +98,7 @@ static json_t *connections_json(const struct buf *b)
 }
 
 /* The result of the program goes to stderr, so that its own output stays clean. */
-static void print_result(const struct relay_result *r)
+static void print_result(const struct relay_result *r, json_t *changes)
 {
     const struct sandbox_exit *x = &r->exit;
     json_t *o = json_object();
@@ -117,6 +119,7 @@ static void print_result(const struct relay_result *r)
     json_object_set_new(o, "connections", connections_json(&r->connections));
     if (json_object_size(r->calls))
         json_object_set(o, "refused_calls", r->calls);
+    json_object_update(o, changes);
     if (x->failed) {
         json_object_set_new(o, "failed_step", json_text(str_c(x->step)));
         json_object_set_new(o, "failed_errno", json_integer(x->sys));
@@ -140,13 +143,13 @@ static void print_calls(json_t *calls)
                 (long long)json_integer_value(times));
 }
 
-static int outcome(const struct relay_result *r, const char *program, bool json)
+static int outcome(const struct relay_result *r, const char *program, bool json, json_t *changes)
 {
     const struct sandbox_exit *x = &r->exit;
     char limits[64];
     sandbox_limits_text(x->limits | r->ended.limits, limits, sizeof limits);
     if (json)
-        print_result(r);
+        print_result(r, changes);
     else
         print_calls(r->calls);
     if (x->failed) {
@@ -169,7 +172,28 @@ static const char run_more[] =
     "passes through pipes; input too, unless it is a terminal.\n"
     "Exit status: the program's own; 128+N when signal N ended it; 120 refused by policy or\n"
     "host; 124 a limit was reached; 127 the program could not be started; 2 usage.\n"
+    "With workspace: copy its changes are listed on stderr and then forgotten, unless --apply\n"
+    "takes them over; what could not be makes the status 1.\n"
     "With --json one line about the outcome follows on stderr.";
+
+/* Of a copy workspace: what the program changed; with --apply taken over, if it went well. */
+static json_t *take_changes(const struct common *c, const struct sandbox_spec *spec,
+                            const struct relay_result *r, struct err *err)
+{
+    if (r->layer < 0)
+        return NULL;
+    json_t *o = layer_list(r->layer, spec->workspace, 0, err);
+    if (o && c->apply && r->exit.code == 0) {
+        json_t *taken = layer_apply(r->layer, spec->workspace, 0, NULL, false, err);
+        if (!taken) {
+            json_decref(o);
+            return NULL;
+        }
+        json_object_update(o, taken);
+        json_decref(taken);
+    }
+    return o;
+}
 
 static int run_or_shell(const struct common *c, const struct relay_opts *o)
 {
@@ -184,8 +208,17 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
         with.policy = p;
         rc = relay_run(spec, &with, r, &err);
     }
+    json_t *changes = rc == 0 ? take_changes(c, spec, r, &err) : NULL;
     if (rc == 0) {
-        code = outcome(r, o->argv[0], c->json);
+        code = outcome(r, o->argv[0], c->json, changes);
+        if (r->layer >= 0 && !changes)
+            code = ctl_fail(&err);
+        else if (changes && !c->json)
+            changes_print(stderr, changes);
+        if (changes && !c->json && c->apply)
+            (void)changes_print_taken(stderr, changes);
+        if (code == EXIT_OK && json_array_size(json_object_get(changes, "failed")))
+            code = EXIT_FAIL;
     } else if (rc == -ERR_DENIED && r->refusal.reason[0]) {
         print_refusal(&r->refusal, c->json);
         code = EXIT_REFUSED;
@@ -193,6 +226,7 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
         code = ctl_fail(&err);
     }
     policy_free(p);
+    json_decref(changes);
     relay_result_done(r);
     mem_free(spec);
     mem_free(r);
@@ -207,6 +241,8 @@ static int sandbox_run(int argc, char **argv)
         {"policy", 'p', OPT_STR, &c.policy, "P", "name or file of the policy (coding)"},
         {"workspace", 'w', OPT_STR, &c.workspace, "DIR", "the directory (the current one)"},
         {"timeout-ms", 't', OPT_INT, &timeout_ms, "MS", "kill everything after this time"},
+        {"apply", 0, OPT_FLAG, &c.apply, NULL,
+         "with workspace: copy, take its changes over if it exits with 0"},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "one line about the outcome on stderr"},
     };
     const struct opt_cmd cmd = {"sandbox run", "-- PROGRAM [ARGUMENTS]",

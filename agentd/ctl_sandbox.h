@@ -26,6 +26,7 @@ struct relay_result {
     int64_t open_ns;   /* from the request to the open cell */
     char record[4096];
     struct buf connections; /* of the proxy, a JSON object a line; owned */
+    int layer;              /* of a copy workspace: what was written; owned, -1 without */
     json_t *calls;          /* refused system calls by name, with log_calls: how often; owned */
 };
 enum { RELAY_CALLS_MAX = 256 };

@@ -5,7 +5,9 @@
 
 #include "agentd/client.h"
 #include "agentd/ctl.h"
+#include "agentd/ctl_changes.h"
 #include "agentd/ctl_view.h"
+#include "agentd/layer.h"
 #include "agentd/policy.h"
 #include "agentd/spawner.h"
 #include "agentd/toollua.h"
@@ -102,7 +104,9 @@ static int tool_list(int argc, char **argv)
 
 struct called {
     struct ev *ev;
-    bool json;
+    struct toolrun *t; /* of a call alone */
+    const char *workspace;
+    bool json, apply;
     int exit_code;
 };
 
@@ -116,6 +120,32 @@ static int exit_code_of(struct str status)
     return str_is(status, "denied") || str_is(status, "unavailable") ? EXIT_REFUSED : EXIT_FAIL;
 }
 
+/* What the call wrote above a copy workspace, which ends with it: listed, or taken over. */
+static void take_changes(struct called *c, json_t *result)
+{
+    struct err err = {0};
+    int64_t since;
+    int layer = toolrun_layer(c->t, &since);
+    if (layer < 0)
+        return;
+    json_t *o = layer_list(layer, c->workspace, since, &err);
+    json_t *taken = o && c->apply && c->exit_code == EXIT_OK
+                        ? layer_apply(layer, c->workspace, since, NULL, false, &err)
+                        : NULL;
+    if (!c->json && o)
+        changes_print(stderr, o);
+    if (!c->json && taken)
+        (void)changes_print_taken(stderr, taken);
+    if (err.code)
+        (void)ctl_fail(&err);
+    if (err.code || json_array_size(json_object_get(taken, "failed")))
+        c->exit_code = EXIT_FAIL;
+    json_object_update(result, o);
+    json_object_update(result, taken);
+    json_decref(o);
+    json_decref(taken);
+}
+
 static void on_done(void *arg, const struct tool_result *r)
 {
     struct called *c = arg;
@@ -127,12 +157,13 @@ static void on_done(void *arg, const struct tool_result *r)
                           (json_int_t)r->cut_bytes, "state_lost", r->state_lost);
     if (o && r->exit_code >= 0)
         json_object_set_new(o, "exit_code", json_integer(r->exit_code));
+    c->exit_code = exit_code_of(str_c(tool_status_name(r->status)));
+    if (!c->json)
+        printf("%.*s\n", STR_ARG(r->text));
+    take_changes(c, o);
     if (c->json)
         view_json(o);
-    else
-        printf("%.*s\n", STR_ARG(r->text));
     json_decref(o);
-    c->exit_code = exit_code_of(str_c(tool_status_name(r->status)));
     ev_stop(c->ev);
 }
 
@@ -165,6 +196,7 @@ static int run_call(const char *name, struct str args, struct toolrun_opts *o,
     o->spawner = spawner;
     if (rc == 0)
         rc = toolrun_open(&t, o, err);
+    c->t = t;
     if (rc == 0 && !toolrun_call(t, "1", name, args, true, &cbs))
         rc = err_nomem(err);
     if (rc == 0)
@@ -182,7 +214,7 @@ static int call_alone(const char *name, struct str args, struct toolrun_opts *o,
     struct spawner *spawner = NULL;
     char real[4096];
     o->session = "call";
-    o->workspace = realpath(workspace, real);
+    o->workspace = c->workspace = realpath(workspace, real);
     int rc = o->workspace ? 0 : err_sys(err, "workspace '%s'", workspace);
     if (rc == 0)
         rc = policy_load(&policy, policy_name, NULL, err);
@@ -239,6 +271,7 @@ static int tool_call(int argc, char **argv)
         {"cassette", 0, OPT_STR, &o.cassette, "record:FILE|replay:FILE",
          "Keep what search and open fetch, or answer from it."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
+        {"apply", 0, OPT_FLAG, &c.apply, NULL, "With workspace: copy, take its changes over."},
         {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},
         {"socket", 0, OPT_STR, &socket, "PATH", "The daemon's socket, with --session."},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
@@ -249,6 +282,8 @@ static int tool_call(int argc, char **argv)
         .summary = "Carry out one tool call, as the agent loop would.",
         .more = "The arguments are a JSON object, or - to read it from stdin. What a policy\n"
                 "would ask about counts as approved: you are the one who asks.\n"
+                "With workspace: copy what it changed is listed on stderr (in --json as changes)\n"
+                "and forgotten, unless --apply takes it over.\n"
                 "With --session the session's profile, policy and workspace hold, and its\n"
                 "shell and interpreter are kept from call to call.\n"
                 "Exit status: 0 done; 1 the tool failed; 2 bad arguments; 3 denied, or the\n"

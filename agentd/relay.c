@@ -236,6 +236,8 @@ static void on_opened(void *arg, const struct cell_info *info)
     struct relay *r = arg;
     r->out->open_ns = io_mono_ns() - r->asked_ns;
     r->out->level = info->level;
+    if (info->layer_fd >= 0)
+        r->out->layer = fcntl(info->layer_fd, F_DUPFD_CLOEXEC, 3);
     strncpy(r->out->record, info->record, sizeof r->out->record - 1);
     if (info->proxy_fd >= 0 && open_proxy(r, info->proxy_fd) < 0) {
         r->rc = -r->err->code;
@@ -340,6 +342,8 @@ void relay_result_done(struct relay_result *r)
     if (!r)
         return;
     buf_done(&r->connections);
+    if (r->layer > 0) /* 0 is a result never used */
+        io_close(&r->layer);
     json_decref(r->calls);
     r->calls = NULL;
 }
@@ -354,6 +358,7 @@ int relay_run(const struct sandbox_spec *spec, const struct relay_opts *o,
     memset(out, 0, sizeof *out);
     buf_init(&out->connections, 1 << 20);
     out->calls = json_object();
+    out->layer = -1;
     int rc = spawner_start(&r.s, &so, err);
     if (rc == 0)
         rc = ev_new(&r.ev, err);

@@ -112,6 +112,7 @@ int rpc_session_update(struct rpc_call *c);
 int rpc_session_close(struct rpc_call *c);
 int rpc_session_delete(struct rpc_call *c);
 int rpc_session_fork(struct rpc_call *c);
+int rpc_session_changes(struct rpc_call *c);
 int rpc_session_export(struct rpc_call *c);
 int rpc_session_subscribe(struct rpc_call *c);
 int rpc_session_unsubscribe(struct rpc_call *c);

@@ -398,8 +398,19 @@ static void on_open(struct spawnd *d, uint32_t number, size_t n_blob)
     struct spawn_msg m = {.cell = number, .w = {.kind = SPAWN_OPENED,
                                                 .a = (int32_t)c->box->level}};
     struct str record = buf_view(&c->box->record);
-    tell(&m, record.p, record.n, &c->box->listener, c->box->listener >= 0 ? 1 : 0);
+    int give[2];
+    unsigned n_give = 0;
+    if (c->box->listener >= 0) {
+        m.w.fds |= SPAWN_FD_LISTENER;
+        give[n_give++] = c->box->listener;
+    }
+    if (c->box->upper >= 0) {
+        m.w.fds |= SPAWN_FD_LAYER;
+        give[n_give++] = c->box->upper;
+    }
+    tell(&m, record.p, record.n, give, n_give);
     io_close(&c->box->listener);
+    io_close(&c->box->upper);
 }
 
 static void on_run(struct scell *c, struct spawn_msg *m, size_t n_blob, const char *blob,

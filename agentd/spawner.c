@@ -402,12 +402,15 @@ static void on_refused(struct cell *c, const char *blob, size_t n)
     c->cb.refused(c->arg, &r);
 }
 
-static void on_opened(struct cell *c, const struct spawn_msg *m, char *record, int *listener)
+static void on_opened(struct cell *c, const struct spawn_msg *m, char *record, int *fds)
 {
+    bool proxy = m->w.fds & SPAWN_FD_LISTENER, layer = m->w.fds & SPAWN_FD_LAYER;
     struct cell_info info = {.level = (enum sandbox_level)m->w.a, .record = record,
-                             .proxy_fd = *listener};
+                             .proxy_fd = proxy ? fds[0] : -1,
+                             .layer_fd = layer ? fds[proxy] : -1};
     c->state = CELL_OPEN;
-    *listener = -1; /* given */
+    if (proxy)
+        fds[0] = -1; /* given */
     c->cb.opened(c->arg, &info);
 }
 
@@ -422,7 +425,7 @@ static void dispatch(struct spawner *s, const struct spawn_msg *m, size_t n, int
     switch (m->w.kind) {
     case SPAWN_OPENED:
         if (!closing)
-            on_opened(c, m, s->buf, &fds[0]);
+            on_opened(c, m, s->buf, fds);
         break;
     case SPAWN_REFUSED:
         if (closing)

@@ -63,6 +63,8 @@ struct cell_info {
         *record;  /* one JSON object for the session's record; borrowed for the call */
     int proxy_fd; /* mode proxy: a listening TCP socket on the cell's loopback, given to
                      the callee (netproxy_add takes it); else -1 */
+    int layer_fd; /* workspace copy: the folder of what was written; borrowed for the call. It
+                     outlives the cell as long as somebody holds it; else -1 */
 };
 
 struct cell_cb {

@@ -21,7 +21,7 @@ enum spawn_kind {
     SPAWN_SIGNAL,     /* a: signal, b: tree */
     SPAWN_CLOSE,
     /* from the spawner */
-    SPAWN_OPENED = 96, /* a: level; blob: record; fds: the proxy's listener */
+    SPAWN_OPENED = 96, /* a: level; blob: record; fds: which of SPAWN_FD_* follow */
     SPAWN_REFUSED,     /* blob: struct sandbox_refusal */
     SPAWN_EXITED,      /* blob: struct sandbox_exit */
     SPAWN_ENDED,       /* blob: struct spawn_ended */
@@ -29,6 +29,8 @@ enum spawn_kind {
     SPAWN_CLOSED,
     SPAWN_CALL, /* a refused system call; blob: its name, max_rss: how often by now */
 };
+
+enum { SPAWN_FD_LISTENER = 1, SPAWN_FD_LAYER = 2 };
 
 struct spawn_hello {
     char tool[SANDBOX_PATH_MAX];

@@ -45,6 +45,7 @@ struct tooldriver {
     enum sandbox_level level;
     bool level_known;
     char *record; /* owned */
+    int layer;    /* owned; of the newest cell, -1 */
 };
 
 /* Without a cell nothing but the tool itself ends what it started: its socket is closed and
@@ -311,6 +312,9 @@ static void on_opened(void *arg, const struct cell_info *info)
     d->level_known = true;
     mem_free(d->record);
     d->record = mem_strdup(str_c(info->record));
+    io_close(&d->layer);
+    if (info->layer_fd >= 0)
+        d->layer = fcntl(info->layer_fd, F_DUPFD_CLOEXEC, 3);
     if (info->proxy_fd >= 0) {
         if (d->proxy)
             d->proxy(d->arg, info->proxy_fd);
@@ -432,7 +436,7 @@ int tooldriver_new(struct tooldriver **out, const struct tooldriver_opts *o, str
     d->proxy = o->proxy;
     d->cb = o->cb;
     d->arg = o->arg;
-    d->sock = -1;
+    d->sock = d->layer = -1;
     buf_init(&d->in, LIMIT_LINE_BYTES);
     buf_init(&d->out, LIMIT_LINE_BYTES);
     int rc = ev_timer_new(&d->soon, o->ev, on_soon, d, err);
@@ -472,12 +476,18 @@ void tooldriver_free(struct tooldriver *d)
     buf_done(&d->out);
     mem_free(d->spec);
     mem_free(d->record);
+    io_close(&d->layer);
     mem_free(d);
 }
 
 bool tooldriver_is_up(const struct tooldriver *d)
 {
     return d->state != DOWN && !d->closed;
+}
+
+int tooldriver_layer(const struct tooldriver *d)
+{
+    return d->layer;
 }
 
 const char *tooldriver_level(const struct tooldriver *d)

@@ -55,6 +55,8 @@ void tooldriver_kill(struct tooldriver *d);
 bool tooldriver_is_up(const struct tooldriver *d);
 /* "full", ..., "none"; "unknown" before the first cell. */
 const char *tooldriver_level(const struct tooldriver *d);
+/* What was written above a copy workspace, also when the cell is gone; borrowed, or -1. */
+int tooldriver_layer(const struct tooldriver *d);
 /* The cell's record as JSON text, or NULL. */
 const char *tooldriver_record(const struct tooldriver *d);
 

@@ -930,3 +930,28 @@ void toolrun_job_notices(struct toolrun *t, struct buf *out)
     buf_str(out, buf_view(&t->notices));
     buf_reset(&t->notices);
 }
+
+bool toolrun_busy(const struct toolrun *t)
+{
+    return t->queue || t->nested;
+}
+
+int toolrun_layer(const struct toolrun *t, int64_t *since)
+{
+    *since = t->taken_ns;
+    return t->work.driver ? tooldriver_layer(t->work.driver) : -1;
+}
+
+void toolrun_layer_taken(struct toolrun *t)
+{
+    t->taken_ns = (io_wall_ms() + 1) * 1000000; /* the file system's clock lags, not leads */
+}
+
+void toolrun_drop_layer(struct toolrun *t)
+{
+    tooldriver_free(t->work.driver);
+    netproxy_free(t->work.proxy);
+    t->work = (struct place){.t = t, .used = t->work.used};
+    t->jobs = 0;
+    t->taken_ns = 0;
+}

@@ -124,6 +124,16 @@ void toolrun_remind(const struct toolrun *t, bool bodies, size_t most, struct bu
 /* The steps that the model last set with `plan`: an array, borrowed; NULL when there is none. */
 const json_t *toolrun_plan(const struct toolrun *t);
 
+/* Whether a call is under way or waits. */
+bool toolrun_busy(const struct toolrun *t);
+/* What was written above a copy workspace: a folder's descriptor, borrowed; -1 before the first
+ * call and for other workspaces. *since: when something of it was last taken over, in ns since
+ * 1970, 0 = never. */
+int toolrun_layer(const struct toolrun *t, int64_t *since);
+void toolrun_layer_taken(struct toolrun *t); /* now */
+/* Ends the work cell, and with it the layer; the next call gets a new one. Not while busy. */
+void toolrun_drop_layer(struct toolrun *t);
+
 /* Jobs: commands that went on in the background. */
 unsigned toolrun_jobs(const struct toolrun *t);
 /* Appends one line per job that ended since last asked, for the next tool result. */

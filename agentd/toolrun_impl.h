@@ -57,6 +57,7 @@ struct toolrun {
     struct toolrun_call *ending; /* whose callback runs */
     struct ev_timer *kick, *guard;
     json_t *plan;
+    int64_t taken_ns; /* see toolrun_layer() */
     struct toolnotes_shown shown;
     struct buf notices;
     unsigned jobs, finish_tries, undos;

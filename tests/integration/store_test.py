@@ -295,7 +295,8 @@ def test_schema_is_printed():
     doc = json.loads(out)
     names = {m["name"] for m in doc["methods"]}
     want = """initialize ping session.create session.get session.list session.update session.close
-        session.delete session.fork session.export session.subscribe session.unsubscribe turn.start
+        session.delete session.fork session.export session.changes
+        session.subscribe session.unsubscribe turn.start
         turn.run turn.wait turn.get turn.steer turn.interrupt approval.list approval.respond tool.list
         mcp.status mcp.reload model.list engine.status prompt.render daemon.status daemon.drain
         $/cancel_request""".split()
