@@ -19,6 +19,12 @@ extern const struct ctl_choice ctl_cache_choices[];
 /* 0 and *out, or -1 after a sentence on stderr. */
 int ctl_choose(const struct ctl_choice *c, const char *option, const char *text,
                int *out);
+struct ctl_range {
+    const char *option;
+    double value, lo, hi;
+};
+/* The same for numbers: the first that is out of range, or no number, is named. */
+int ctl_ranges(const struct ctl_range *r, unsigned n);
 /* "1,2,3": ids are owned by the caller, on failure too. */
 NODISCARD int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n,
                             struct err *err);

@@ -251,16 +251,19 @@ int ctl_model_generate(int argc, char **argv)
     int code, c, at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
         return code;
-    if (!file == !tokens || ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 ||
-        n < 1 || n > 1 << 24 || threads < 0 || threads > 256 || top_k < 0 || ctx < 0 ||
-        ctx > 1 << 24 ||
-        memory < 0 || memory > 1 << 24 || !(temperature >= 0 && temperature <= 100) ||
-        !(top_p >= 0 && top_p <= 1) || !(min_p >= 0 && min_p <= 1)) {
-        fprintf(stderr, "agentctl: give --prompt-file or --tokens, and numbers in range "
-                        "(temperature 0 to 100, top-p and min-p 0 to 1, threads to 256); "
-                        "see --help\n");
+    const struct ctl_range ranges[] = {
+        {"count", (double)n, 1, 1 << 24},      {"threads", (double)threads, 0, 256},
+        {"top-k", (double)top_k, 0, 1 << 24},  {"context", (double)ctx, 0, 1 << 24},
+        {"memory", (double)memory, 0, 1 << 24}, {"temperature", temperature, 0, 100},
+        {"top-p", top_p, 0, 1},                {"min-p", min_p, 0, 1},
+    };
+    if (!file == !tokens) {
+        fprintf(stderr, "agentctl: give --prompt-file or --tokens, one of them; see --help\n");
         return EXIT_USAGE;
     }
+    if (ctl_choose(ctl_cache_choices, "cache", cache, &c) < 0 ||
+        ctl_ranges(ranges, ARRAY_LEN(ranges)) < 0)
+        return EXIT_USAGE;
     struct engine_opts o = {.path = argv[at],
                             .n_threads = (uint32_t)threads,
                             .mtp = drafts || always,

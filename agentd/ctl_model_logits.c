@@ -43,6 +43,17 @@ int ctl_choose(const struct ctl_choice *c, const char *option, const char *text,
     return -1;
 }
 
+int ctl_ranges(const struct ctl_range *r, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (!(r[i].value >= r[i].lo && r[i].value <= r[i].hi)) {
+            fprintf(stderr, "agentctl: --%s goes from %.0f to %.0f, not %.10g; see --help\n",
+                    r[i].option, r[i].lo, r[i].hi, r[i].value);
+            return -1;
+        }
+    return 0;
+}
+
 /* "1,2,3" into ids (owned). */
 int ctl_parse_ids(const char *text, int32_t **ids, uint32_t *n, struct err *err)
 {
@@ -256,10 +267,12 @@ int ctl_model_logits(int argc, char **argv)
         ctl_choose(form_choices, "form", form, &fo) < 0 ||
         ctl_choose(select_choices, "select", select, &se) < 0)
         return EXIT_USAGE;
-    if (chunk < 0 || chunk > 65536 || threads < 0 || threads > 256) {
-        fprintf(stderr, "agentctl: --chunk goes to 65536 and --threads to 256\n");
+    const struct ctl_range ranges[] = {
+        {"chunk", (double)chunk, 0, 65536},
+        {"threads", (double)threads, 0, 256},
+    };
+    if (ctl_ranges(ranges, ARRAY_LEN(ranges)) < 0)
         return EXIT_USAGE;
-    }
     struct engine_opts o = {.path = argv[at],
                             .n_threads = (uint32_t)threads,
                             .mtp = mtp,

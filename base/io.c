@@ -58,14 +58,30 @@ int io_read_all(int fd, struct buf *b, struct err *err)
     }
 }
 
-int io_read_file(const char *path, struct buf *b, struct err *err)
+static int read_path(const char *path, bool regular, struct buf *b, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    int rc, fd = open(path, O_RDONLY | O_CLOEXEC | (regular ? O_NONBLOCK : 0));
     if (fd < 0)
         return err_sys(err, "open '%s'", path);
-    int rc = io_read_all(fd, b, err);
+    if (regular && fstat(fd, &st) < 0)
+        rc = err_sys(err, "stat");
+    else if (regular && !S_ISREG(st.st_mode))
+        rc = err_set(err, ERR_UNSUPPORTED, "it is not a regular file");
+    else
+        rc = io_read_all(fd, b, err);
     close(fd);
     return rc < 0 ? err_prefix(err, "'%s'", path) : 0;
+}
+
+int io_read_file(const char *path, struct buf *b, struct err *err)
+{
+    return read_path(path, false, b, err);
+}
+
+int io_read_regular(const char *path, struct buf *b, struct err *err)
+{
+    return read_path(path, true, b, err);
 }
 
 /* The folder's entry must reach the disk too, or a crash brings the old name back. */

@@ -18,6 +18,8 @@ NODISCARD int io_write_full(int fd, const void *p, size_t n, struct err *err);
 /* To end of file, into `b` (whose cap applies). */
 NODISCARD int io_read_all(int fd, struct buf *b, struct err *err);
 NODISCARD int io_read_file(const char *path, struct buf *b, struct err *err);
+/* The same, but nothing else than a regular file: a pipe would make us wait, a device never end. */
+NODISCARD int io_read_regular(const char *path, struct buf *b, struct err *err);
 /* Temporary file, fsync, rename, fsync of the folder: old or new content, never half. */
 NODISCARD int io_write_file(const char *path, struct str data, mode_t mode, struct err *err);
 /* mkdir -p; existing folders are fine. */

@@ -147,7 +147,7 @@ static int check_indexer(const struct hparams *hp, struct err *err)
 static int check_numbers(const struct hparams *hp, struct err *err)
 {
     if (!(hp->rms_eps > 0 && hp->rms_eps < 1) || !(hp->latent_norm_eps > 0))
-        return err_set(err, ERR_PARSE, "rms_norm_eps is %g, outside 0 to 1",
+        return err_set(err, ERR_PARSE, "rms_norm_eps is %g; it must lie between 0 and 1",
                        (double)hp->rms_eps);
     if (!(hp->rope_theta > 1 && isfinite(hp->rope_theta)))
         return err_set(err, ERR_PARSE, "rope_theta is %g; it must exceed 1",

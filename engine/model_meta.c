@@ -141,7 +141,7 @@ static int put_chat(struct gguf_head *h, const struct weights *w, struct err *er
     buf_init(&text, LIMIT_JSON_BYTES);
     buf_printf(&path, "%s/tokenizer_config.json", w->path);
     /* Optional in every way: absent, or in a form that we do not need to understand. */
-    if (io_read_file(buf_cstr(&path), &text, &ignored) == 0 &&
+    if (io_read_regular(buf_cstr(&path), &text, &ignored) == 0 &&
         json_read(&root, buf_view(&text), &ignored) == 0) {
         add_bos = json_is_true(json_object_get(root, "add_bos_token"));
         template = json_view(json_object_get(root, "chat_template"));

@@ -347,12 +347,13 @@ static int open_all(struct safetensors *s, const char *folder, struct err *err)
     if (rc == 0 && access(buf_cstr(&path), F_OK) < 0 && errno == ENOENT) {
         rc = open_part(s, folder, "model.safetensors", err);
     } else if (rc == 0) {
-        rc = io_read_file(buf_cstr(&path), &text, err);
+        rc = io_read_regular(buf_cstr(&path), &text, err);
+        bool read = rc == 0;
         if (rc == 0)
             rc = json_read(&root, buf_view(&text), err);
         if (rc == 0)
             rc = open_shards(s, folder, json_object_get(root, "weight_map"), err);
-        if (rc < 0 && err->code != ERR_SYS)
+        if (rc < 0 && read && err->code != ERR_SYS)
             err_prefix(err, "'%s'", buf_cstr(&path));
     }
     json_decref(root);

@@ -205,14 +205,15 @@ int tokenizer_open(struct tokenizer **out, const char *path, struct err *err)
     struct draft d = {0};
     arena_init(&d.arena, 0);
     buf_init(&text, LIMIT_JSON_BYTES);
-    int rc = io_read_file(path, &text, err);
+    int rc = io_read_regular(path, &text, err);
+    bool read = rc == 0;
     if (rc == 0)
         rc = json_read(&root, buf_view(&text), err);
     if (rc == 0)
         rc = read_all(&d, root, err);
     if (rc == 0)
         rc = tokenizer_new(out, &d.v, err);
-    if (rc < 0 && err->code != ERR_SYS)
+    if (rc < 0 && read)
         err_prefix(err, "'%s'", path);
     mem_free(d.token);
     mem_free(d.type);

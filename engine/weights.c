@@ -251,12 +251,13 @@ static int read_json(const char *folder, const char *file, bool must, json_t **o
     buf_printf(&path, "%s/%s", folder, file);
     int rc = buf_check(&path, "path", err);
     if (rc == 0 && (must || stat(buf_cstr(&path), &st) == 0)) {
-        rc = io_read_file(buf_cstr(&path), &text, err);
+        rc = io_read_regular(buf_cstr(&path), &text, err);
+        bool read = rc == 0;
         if (rc == 0)
             rc = json_read(out, buf_view(&text), err);
         if (rc == 0 && !json_is_object(*out))
             rc = err_set(err, ERR_PARSE, "it is not a JSON object");
-        if (rc < 0 && err->code != ERR_SYS)
+        if (rc < 0 && read)
             err_prefix(err, "'%s'", buf_cstr(&path));
     }
     buf_done(&text);

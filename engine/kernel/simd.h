@@ -33,6 +33,7 @@ enum { LANES = 8, TILE_W = 4, TILE_X = 2, WIDE = 8 };
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
 
 /* LANES floats, int8 or f16 at any address as floats; one f16 as a float. Macros: vectors by
@@ -162,16 +163,16 @@ static uint64_t simd_read(const void *p, size_t n)
 {
     enum { AHEAD = 4096, STREAMS = 4 };
     const uint8_t *at = p;
-    ivec sum[STREAMS] = {{0}};
-    for (size_t i = 0; i + STREAMS * sizeof(ivec) <= n; i += STREAMS * sizeof(ivec)) {
-        fetch(at + i + AHEAD, STREAMS * sizeof(ivec));
+    uvec sum[STREAMS] = {{0}};
+    for (size_t i = 0; i + STREAMS * sizeof(uvec) <= n; i += STREAMS * sizeof(uvec)) {
+        fetch(at + i + AHEAD, STREAMS * sizeof(uvec));
         for (size_t k = 0; k < STREAMS; k++)
-            sum[k] += *(const ivec *)(const void *)(at + i + k * sizeof(ivec));
+            sum[k] += *(const uvec *)(const void *)(at + i + k * sizeof(uvec));
     }
     uint64_t all = 0;
     for (size_t k = 0; k < STREAMS; k++)
         for (size_t j = 0; j < LANES; j++)
-            all += (uint32_t)sum[k][j];
+            all += sum[k][j];
     return all;
 }
 

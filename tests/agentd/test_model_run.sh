@@ -94,6 +94,20 @@ refused 2 "does not know" logits "$tmp/v32" --tokens 1 --form mhq
 refused 1 "nowhere" logits "$tmp/nowhere" --tokens 1
 refused 2 "give --prompt-file" generate "$tmp/v32"
 refused 1 "holds no tokenizer" generate "$tmp/v32" -f /dev/null
+refused 2 "--chunk goes from 0 to 65536, not -1" logits "$tmp/v32" --tokens 1 --chunk -1
+refused 2 "--threads goes from 0 to 256, not 1000000000" logits "$tmp/v32" --tokens 1 \
+    --threads 1000000000
+refused 2 "--temperature goes from 0 to 100, not nan" generate "$tmp/v32" -t 1 --temperature nan
+refused 2 "--count goes from 1" generate "$tmp/v32" -t 1 -n 0
+refused 2 "one of them" generate "$tmp/v32" -t 1 -f /dev/null
+# A pipe where a file belongs must not be waited for.
+mkdir "$tmp/pipe"
+mkfifo "$tmp/pipe/config.json" "$tmp/pipe/tokenizer.json"
+refused 1 "pipe/config.json': it is not a regular file" info "$tmp/pipe"
+refused 1 "pipe/config.json': it is not a regular file" logits "$tmp/pipe" --tokens 1
+refused 1 "tokenizer.json': it is not a regular file" tokenize "$tmp/pipe/tokenizer.json" x
+refused 1 "not a regular file" logits "$tmp/pipe/config.json" --tokens 1
+refused 1 "not a regular file" logits /dev/zero --tokens 1
 head -c 100000 "$tmp/f32.gguf" >"$tmp/cut.gguf"
 refused 1 "cut.gguf" logits "$tmp/cut.gguf" --tokens 1
 echo "model logits and generate: ok"
