@@ -17,7 +17,7 @@
 const struct ctl_choice ctl_cache_choices[] = {
     {"auto", ENGINE_CACHE_AUTO}, {"f32", ENGINE_CACHE_F32}, {"f16", ENGINE_CACHE_F16},
     {"bf16", ENGINE_CACHE_BF16}, {"fp8", ENGINE_CACHE_FP8},
-    {"f16-i8", ENGINE_CACHE_F16_I8}, {NULL, 0},
+    {"f16-i8", ENGINE_CACHE_F16_I8}, {"bf16-i8", ENGINE_CACHE_BF16_I8}, {NULL, 0},
 };
 static const struct ctl_choice form_choices[] = {
     {"auto", ENGINE_FORM_AUTO},
@@ -229,7 +229,7 @@ int ctl_model_logits(int argc, char **argv)
         {"tokens", 't', OPT_STR, &tokens, "IDS", "the prompt, as ids: 1,2,3"},
         {"all", 'a', OPT_FLAG, &all, NULL, "every position; without it the last"},
         {"cache", 0, OPT_STR, &cache, "TYPE",
-         "KV storage: f32 (default), f16, bf16, fp8, f16-i8"},
+         "KV storage: f32 (default), f16, bf16, fp8, f16-i8, bf16-i8"},
         {"form", 0, OPT_STR, &form, "FORM", "attention: mha, mqa, auto (default)"},
         {"select", 0, OPT_STR, &select, "HOW",
          "indexer (default); dense and recent to compare"},

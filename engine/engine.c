@@ -84,6 +84,20 @@ static int open_buffers(struct engine *e, struct err *err)
     return ok ? 0 : err_nomem(err);
 }
 
+/* What AUTO means for these weights, as engine.h says. */
+static enum engine_cache choose_cache(const struct engine *e, enum engine_cache wanted)
+{
+    const struct hparams *hp = &e->w->hp;
+    const struct kernel_ops *ops = kernel_best();
+    const struct tensor *o = &e->w->layer[0].o;
+    if (wanted != ENGINE_CACHE_AUTO)
+        return wanted;
+    if (!ops->pack_bytes(o->type, o->ne[0]))
+        return ENGINE_CACHE_F16;
+    bool indexed = hp->index_topk && hp->index_head_dim % 4 == 0;
+    return indexed ? ENGINE_CACHE_BF16_I8 : ENGINE_CACHE_BF16;
+}
+
 static int open_parts(struct engine *e, const struct engine_opts *o, struct err *err)
 {
     const struct hparams *hp = &e->w->hp;
@@ -103,7 +117,7 @@ static int open_parts(struct engine *e, const struct engine_opts *o, struct err 
     if (rc < 0)
         return rc;
     tell(o, "buffers", 0.8);
-    struct kvcache_opts kv = {.type = o->cache,
+    struct kvcache_opts kv = {.type = choose_cache(e, o->cache),
                               .bytes = o->cache_bytes,
                               .n_ctx = n_ctx,
                               .mtp = o->mtp,

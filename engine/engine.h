@@ -24,7 +24,8 @@ struct engine_seq;
 
 enum engine_cache { ENGINE_CACHE_AUTO, ENGINE_CACHE_F32, ENGINE_CACHE_F16, ENGINE_CACHE_BF16,
                     ENGINE_CACHE_FP8,
-                    ENGINE_CACHE_F16_I8 /* index keys int8, rotated; latents f16 */ };
+                    ENGINE_CACHE_F16_I8, /* index keys int8, rotated; latents f16 */
+                    ENGINE_CACHE_BF16_I8 /* the same with latents bf16 */ };
 enum engine_form { ENGINE_FORM_AUTO, ENGINE_FORM_MHA, ENGINE_FORM_MQA };
 /* Which positions a query attends to; anything but INDEXER is for measurements. */
 enum engine_select { ENGINE_SELECT_INDEXER, ENGINE_SELECT_DENSE, ENGINE_SELECT_RECENT };
@@ -38,7 +39,10 @@ struct engine_opts {
     uint32_t n_ctx;          /* longest seq; 0 = the model's */
     uint32_t max_batch;      /* rows of one step; 0 = 512 */
     size_t cache_bytes;      /* all KV pages together; 0 = a quarter of memory */
-    enum engine_cache cache; /* AUTO = f16 */
+    /* AUTO: f16 for a model in floats; for a quantised one, whose products are made of
+     * rounded activations anyway, bf16 with int8 index keys where it has an indexer. Bf16
+     * latents are also multiplied as bf16. */
+    enum engine_cache cache;
     enum engine_form form;
     enum engine_select select;
     bool faithful_fp8;       /* round latents through e4m3 as the reference does */

@@ -93,6 +93,7 @@ static bool open_scratch(struct forward *f)
            rows(&f->cq, n, hp->q_lora_rank, 4) &&
            rows(&f->q, n, heads * (hp->qk_nope_head_dim + 2 * half), 4) &&
            rows(&f->qa, n, heads * (hp->kv_lora_rank + 2 * half), 4) &&
+           rows(&f->qb, f->bf16 ? n : 1, heads * (hp->kv_lora_rank + 2 * half), 2) &&
            rows(&f->parts, 1, mla_parts_floats(hp), 4) &&
            rows(&f->bits, n, pages, sizeof(uint64_t)) &&
            rows(&f->kv, n, hp->kv_lora_rank + 2 * half, 4) &&
@@ -125,6 +126,9 @@ int forward_open(struct forward **out, const struct weights *w, struct kernel *k
     f->o = *o;
     f->rotate = kvcache_rotates(kv);
     f->index_i8 = kvcache_index_i8(kv);
+    /* Two elements go together. */
+    f->bf16 = kvcache_bf16(kv) && f->hp->kv_lora_rank % 2 == 0 &&
+              f->hp->qk_nope_head_dim % 2 == 0;
     int rc = load_vectors(f, err);
     if (rc == 0 && !open_scratch(f))
         rc = err_nomem(err);
@@ -145,7 +149,7 @@ void forward_close(struct forward *f)
                      f->q,       f->qa,    f->kv,      f->o_in,    f->iq,     f->ik,
                      f->iw,      f->set,   f->n_set,   f->scores,  f->router, f->pick,
                      f->weight,  f->thread, f->bits, f->parts,
-                     f->iq8};
+                     f->iq8,     f->qb};
     for (unsigned i = 0; i < ARRAY_LEN(owned); i++)
         mem_free(owned[i]);
     mem_free(f);

@@ -59,6 +59,7 @@ struct forward {
     void *watch_arg;
     bool rotate;   /* the cache's index keys are Hadamard-rotated */
     bool index_i8; /* and int8 */
+    bool bf16;     /* the cache's rows are bf16, and so are the products with them */
 
     /* The batch. */
     const struct forward_run *run;
@@ -74,6 +75,7 @@ struct forward {
     float *q;    /* (n_heads, nope + rope) */
     float *qa;   /* (n_heads, kv_lora_rank + rope) absorbed queries, then in the first
                     kv_lora_rank of each the weighted latents */
+    uint16_t *qb; /* (n_heads, kv_lora_rank + rope) queries as bf16, where the cache is */
     float *kv;   /* (kv_lora_rank + rope) */
     float *o_in; /* (n_heads, v) */
     float *iq, *ik,

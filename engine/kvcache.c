@@ -36,6 +36,12 @@ struct kvcache {
 };
 _Static_assert((int)KV_PAGE == (int)ATTN_TILE, "a page is what the kernels take at a time");
 
+/* Index keys are bytes with a scale each, and lie by fours. */
+static bool is_i8(enum engine_cache type)
+{
+    return type == ENGINE_CACHE_F16_I8 || type == ENGINE_CACHE_BF16_I8;
+}
+
 static size_t f8_groups(size_t n)
 {
     return (n + F8_GROUP - 1) / F8_GROUP;
@@ -95,7 +101,7 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
         kv->latent_row = kv->rank + f8_groups(kv->rank) * sizeof(float) + kv->rope * 2;
         kv->index_row = kv->index_dim + sizeof(float);
     }
-    if (kv->type == ENGINE_CACHE_F16_I8)
+    if (is_i8(kv->type))
         kv->index_row = kv->index_dim + sizeof(float);
     bool f16 = kv->type == ENGINE_CACHE_F16 || kv->type == ENGINE_CACHE_F16_I8;
     kv->traits = quant_traits(kv->type == ENGINE_CACHE_F32 ? QUANT_F32
@@ -110,7 +116,7 @@ int kvcache_open(struct kvcache **out, const struct hparams *hp,
     kv->n_pages = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
     if (rc < 0)
         goto fail;
-    if (kv->type == ENGINE_CACHE_F16_I8 && kv->index_dim % 4) {
+    if (is_i8(kv->type) && kv->index_dim % 4) {
         rc = err_set(err, ERR_UNSUPPORTED,
                      "int8 index keys go by fours; this model's index_head_dim is %u",
                      kv->index_dim);
@@ -170,12 +176,17 @@ enum engine_cache kvcache_type(const struct kvcache *kv)
 
 bool kvcache_rotates(const struct kvcache *kv)
 {
-    return kv->type == ENGINE_CACHE_FP8 || kv->type == ENGINE_CACHE_F16_I8;
+    return kv->type == ENGINE_CACHE_FP8 || is_i8(kv->type);
 }
 
 bool kvcache_index_i8(const struct kvcache *kv)
 {
-    return kv->type == ENGINE_CACHE_F16_I8;
+    return is_i8(kv->type);
+}
+
+bool kvcache_bf16(const struct kvcache *kv)
+{
+    return kv->type == ENGINE_CACHE_BF16 || kv->type == ENGINE_CACHE_BF16_I8;
 }
 
 size_t kvcache_row_bytes(const struct kvcache *kv)
@@ -295,13 +306,13 @@ static uint8_t *index_at(const struct kvseq *s, uint32_t layer, uint32_t page)
 /* Bytes that lie together for one position of an index block, and how often they do. */
 static size_t index_size(const struct kvcache *kv)
 {
-    bool four = kv->type == ENGINE_CACHE_F32 || kv->type == ENGINE_CACHE_F16_I8;
+    bool four = kv->type == ENGINE_CACHE_F32 || is_i8(kv->type);
     return four ? 4 : kv->type == ENGINE_CACHE_FP8 ? 1 : 2;
 }
 
 static uint32_t index_runs(const struct kvcache *kv)
 {
-    return kv->type == ENGINE_CACHE_F16_I8 ? kv->index_dim / 4 : kv->index_dim;
+    return is_i8(kv->type) ? kv->index_dim / 4 : kv->index_dim;
 }
 
 static float abs_max(const float *x, size_t n)
@@ -376,7 +387,7 @@ void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float 
         return;
     }
     /* One scale for the whole head, however wide. */
-    bool i8 = kv->type == ENGINE_CACHE_F16_I8;
+    bool i8 = is_i8(kv->type);
     float scale = fmaxf(abs_max(ik, n), 1e-10f) / (i8 ? 127.0f : 448.0f);
     for (uint32_t i = 0; i < n; i++) {
         if (i8)

@@ -9,8 +9,9 @@
  * position per lane.
  *
  * Storage: f32, f16, bf16, or FP8 rows: e4m3 with one f32 scale per 128 latents, rotary
- * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding. Or f16
- * latents with int8 index keys, one scale each, rotated too, as attn.h's index_i8 takes them.
+ * key in bf16, index keys e4m3 with one scale, Hadamard-rotated before rounding. Or f16 or
+ * bf16 latents with int8 index keys, one scale each, rotated too, as attn.h's index_i8 takes
+ * them.
  */
 #ifndef ENGINE_KVCACHE_H
 #define ENGINE_KVCACHE_H
@@ -44,6 +45,8 @@ enum engine_cache kvcache_type(const struct kvcache *kv);
 bool kvcache_rotates(const struct kvcache *kv);
 /* Index keys are int8: queries must be, too. */
 bool kvcache_index_i8(const struct kvcache *kv);
+/* Rows are bf16 throughout: kvseq_next() names what attn.h's dots_b and mix_b take. */
+bool kvcache_bf16(const struct kvcache *kv);
 /* Bytes of one position in all layers. */
 size_t kvcache_row_bytes(const struct kvcache *kv);
 
@@ -71,7 +74,7 @@ void kvseq_put_index(struct kvseq *s, uint32_t layer, uint32_t pos, const float 
 /* Rows [latent, rotary key] of n positions: those of `set`, or first..first+n-1. */
 void kvseq_get(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
                uint32_t n, float *out);
-/* Where those rows lie, for kernels to ask for them in time. At most KV_PAGE. */
+/* Where those rows lie, for kernels to read, or to ask for in time. At most KV_PAGE. */
 void kvseq_next(const struct kvseq *s, uint32_t layer, const uint32_t *set, uint32_t first,
                 uint32_t n, struct attn_next *out);
 /* Index keys of a page, standing: out (index_head_dim, KV_PAGE). Positions that do not hold

@@ -15,6 +15,17 @@ void mla_absorbed(struct forward *f, uint32_t layer, uint32_t first, uint32_t n)
 /* f->o_in of one run's rows. */
 void mla_expanded(struct forward *f, uint32_t layer, const struct forward_run *run);
 
+/* What the expanded form works on, head by head. */
+struct mla_expanded_job {
+    struct forward *f;
+    uint32_t layer;
+    const struct forward_run *run;
+    uint32_t n_keys, n_tiles;
+};
+/* f->o_in of one head, where the cache's rows are bf16. */
+void mla_expanded_bf16_head(const struct mla_expanded_job *j, uint32_t thread, uint32_t h);
+size_t mla_expanded_bf16_floats(const struct hparams *hp, uint32_t max_rows);
+
 /* Floats of scratch per thread, and in all. */
 size_t mla_absorbed_floats(const struct hparams *hp);
 size_t mla_expanded_floats(const struct hparams *hp, uint32_t max_rows);

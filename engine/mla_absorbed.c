@@ -44,10 +44,15 @@ static struct part part_at(const struct hparams *hp, float *p)
     return (struct part){p, (void *)(p + (size_t)hp->n_heads * hp->kv_lora_rank)};
 }
 
+/* A tile as floats, its scores and those as bf16; then what parts make. */
+static size_t tile_floats(const struct hparams *hp)
+{
+    return (size_t)ATTN_TILE * row_width(hp) + (size_t)hp->n_heads * ATTN_TILE * 3 / 2;
+}
+
 size_t mla_absorbed_floats(const struct hparams *hp)
 {
-    return (size_t)ATTN_TILE * row_width(hp) + (size_t)hp->n_heads * ATTN_TILE +
-           2 * part_floats(hp);
+    return tile_floats(hp) + 2 * part_floats(hp);
 }
 
 size_t mla_parts_floats(const struct hparams *hp)
@@ -88,7 +93,22 @@ static uint32_t n_parts(const struct forward *f, uint32_t row)
 /* --- queries
  * ---------------------------------------------------------------------------- */
 
-/* f->qa = [UK^T q_nope, q_pe] of each row and head. */
+/* By the rows of UK, where the file has it so. */
+static void absorb_rows(struct absorbed_job *j, struct tensor uk, const float *q, size_t ldq,
+                        float *qa, size_t lda, float *row)
+{
+    const struct hparams *hp = j->f->hp;
+    uint32_t rank = hp->kv_lora_rank;
+    for (uint32_t i = 0; i < j->n; i++)
+        memset(qa + i * lda, 0, rank * sizeof *qa);
+    for (uint32_t d = 0; d < hp->qk_nope_head_dim; d++) {
+        kernel_row(&uk, d, row);
+        for (uint32_t i = 0; i < j->n; i++)
+            j->f->ops->axpy(qa + i * lda, q[i * ldq + d], row, rank);
+    }
+}
+
+/* f->qa = [UK^T q_nope, q_pe] of each row and head; and as bf16, where the cache is. */
 static void absorb_heads(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
     struct absorbed_job *j = arg;
@@ -107,16 +127,11 @@ static void absorb_heads(void *arg, uint32_t thread, uint64_t first, uint64_t la
         if (tensor_exists(&w->k_b)) {
             struct tensor k = tensor_rows(&w->k_b, h * rank, rank);
             kernel_matmul_local(f->k, thread, &k, q, ldq, j->n, qa, lda);
-            continue;
+        } else {
+            absorb_rows(j, mla_head_uk(hp, w, (uint32_t)h), q, ldq, qa, lda, row);
         }
-        struct tensor uk = mla_head_uk(hp, w, (uint32_t)h);
-        for (uint32_t i = 0; i < j->n; i++)
-            memset(qa + i * lda, 0, rank * sizeof *qa);
-        for (uint32_t d = 0; d < nope; d++) {
-            kernel_row(&uk, d, row);
-            for (uint32_t i = 0; i < j->n; i++)
-                f->ops->axpy(qa + i * lda, q[i * ldq + d], row, rank);
-        }
+        for (uint32_t i = 0; f->bf16 && i < j->n; i++)
+            f->attn->narrow(f->qb + (qa - f->qa) + i * lda, qa + i * lda, width);
     }
 }
 
@@ -168,6 +183,20 @@ static void tile_scores(struct absorbed_job *j, const struct kvseq *seq, const u
     }
 }
 
+/* The same of bf16 rows, which are read where they lie: `now` names them afterwards. */
+static void tile_scores_b(struct absorbed_job *j, const struct kvseq *seq, const uint32_t *set,
+                          uint32_t s, uint32_t m, uint32_t n, const uint16_t *q, float *z,
+                          struct attn_next *now)
+{
+    const struct hparams *hp = j->f->hp;
+    struct attn_next next;
+    uint32_t then = s + ATTN_TILE, left = n > then ? n - then : 0, width = row_width(hp);
+    kvseq_next(seq, j->layer, set ? set + s : NULL, s, m, now);
+    kvseq_next(seq, j->layer, set ? set + then : NULL, then,
+               left < ATTN_TILE ? left : ATTN_TILE, &next);
+    j->f->attn->dots_b(z, ATTN_TILE, q, width, hp->n_heads, now->at, m, width, &next);
+}
+
 /* Part p of a row's positions, all heads. */
 static void attend_part(struct absorbed_job *j, uint32_t thread, uint32_t row, uint32_t p,
                         struct part *out)
@@ -177,17 +206,22 @@ static void attend_part(struct absorbed_job *j, uint32_t thread, uint32_t row, u
     const struct attn_ops *ops = f->attn;
     uint32_t rank = hp->kv_lora_rank, width = row_width(hp), heads = hp->n_heads;
     float *tile = f->thread + thread * f->thread_floats, *z = tile + (size_t)ATTN_TILE * width;
-    const float *q = f->qa + (size_t)row * heads * width;
+    uint16_t *p_b = (void *)(z + (size_t)heads * ATTN_TILE);
+    size_t q = (size_t)row * heads * width;
     const struct kvseq *seq = f->run[f->row_run[row]].seq;
     const uint32_t *mask;
     uint32_t n, n_mask = 0, at = 0;
     const uint32_t *set = walk(f, row, &n, &mask, &n_mask);
+    struct attn_next now;
     uint32_t size = part_size(n), from = p * size, to = n - from < size ? n : from + size;
     for (uint32_t h = 0; h < heads; h++)
         out->soft[h] = (struct softmax){-INFINITY, 0};
     for (uint32_t s = from; s < to; s += ATTN_TILE) {
         uint32_t m = to - s < ATTN_TILE ? to - s : ATTN_TILE;
-        tile_scores(j, seq, set, s, m, n, q, tile, z);
+        if (f->bf16)
+            tile_scores_b(j, seq, set, s, m, n, f->qb + q, z, &now);
+        else
+            tile_scores(j, seq, set, s, m, n, f->qa + q, tile, z);
         uint64_t bits = mask ? mla_set_bits(mask, n_mask, &at, s, m) : low_bits(m);
         for (uint32_t h = 0; h < heads; h++) {
             float shrink =
@@ -195,7 +229,12 @@ static void attend_part(struct absorbed_job *j, uint32_t thread, uint32_t row, u
             if (s > from && shrink != 1)
                 ops->scale(out->acc + (size_t)h * rank, shrink, rank);
         }
-        ops->mix(out->acc, rank, z, ATTN_TILE, heads, tile, width, m, rank, s > from);
+        if (!f->bf16) {
+            ops->mix(out->acc, rank, z, ATTN_TILE, heads, tile, width, m, rank, s > from);
+            continue;
+        }
+        ops->narrow(p_b, z, (size_t)heads * ATTN_TILE);
+        ops->mix_b(out->acc, rank, p_b, ATTN_TILE, heads, now.at, m, rank, s > from);
     }
 }
 
@@ -233,8 +272,7 @@ static void whole_rows(void *arg, uint32_t thread, uint64_t first, uint64_t last
     struct absorbed_job *j = arg;
     struct forward *f = j->f;
     const struct hparams *hp = f->hp;
-    float *room = f->thread + thread * f->thread_floats +
-                  (size_t)ATTN_TILE * row_width(hp) + (size_t)hp->n_heads * ATTN_TILE;
+    float *room = f->thread + thread * f->thread_floats + tile_floats(hp);
     struct part all = part_at(hp, room), next = part_at(hp, room + part_floats(hp));
     for (uint64_t i = first; i < last; i++) {
         uint32_t row = j->first + (uint32_t)i, parts = n_parts(f, row);

@@ -13,13 +13,6 @@
 
 enum { QUERIES = 64 }; /* that go through a tile together */
 
-struct expanded_job {
-    struct forward *f;
-    uint32_t layer;
-    const struct forward_run *run;
-    uint32_t n_keys, n_tiles;
-};
-
 /* Scratch of one task, cut from the thread's floats. */
 struct expanded {
     float *uk, *uv; /* (nope, rank), (v, rank) */
@@ -56,7 +49,8 @@ static size_t cut(struct expanded *x, const struct hparams *hp, uint32_t rows, f
 size_t mla_expanded_floats(const struct hparams *hp, uint32_t max_rows)
 {
     struct expanded x;
-    return cut(&x, hp, max_rows, NULL);
+    size_t a = cut(&x, hp, max_rows, NULL), b = mla_expanded_bf16_floats(hp, max_rows);
+    return a > b ? a : b;
 }
 
 /* UK and UV of head h as floats; `row` has room for one row of either. */
@@ -100,7 +94,7 @@ static void expand_tile(const struct forward *f, struct expanded *x, uint32_t m)
 }
 
 /* Queries i..i+n-1 of the run against tile t, which has m positions. */
-static void attend_queries(struct expanded_job *j, struct expanded *x, uint32_t h, uint32_t i,
+static void attend_queries(const struct mla_expanded_job *j, struct expanded *x, uint32_t h, uint32_t i,
                            uint32_t n, uint32_t t, uint32_t m)
 {
     struct forward *f = j->f;
@@ -119,7 +113,7 @@ static void attend_queries(struct expanded_job *j, struct expanded *x, uint32_t 
     f->attn->mix(x->acc + (size_t)i * v, v, x->z, ATTN_TILE, n, x->values, v, m, v, true);
 }
 
-static void expanded_head(struct expanded_job *j, uint32_t thread, uint32_t h)
+static void expanded_head(const struct mla_expanded_job *j, uint32_t thread, uint32_t h)
 {
     struct forward *f = j->f;
     const struct hparams *hp = f->hp;
@@ -147,15 +141,16 @@ static void expanded_head(struct expanded_job *j, uint32_t thread, uint32_t h)
 
 static void expanded_heads(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
+    struct mla_expanded_job *j = arg;
     for (uint64_t h = first; h < last; h++)
-        expanded_head(arg, thread, (uint32_t)h);
+        (j->f->bf16 ? mla_expanded_bf16_head : expanded_head)(j, thread, (uint32_t)h);
 }
 
 /* Which positions each row reads, as bits; shared by all heads. */
 static void fill_bits(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 {
     (void)thread;
-    struct expanded_job *j = arg;
+    struct mla_expanded_job *j = arg;
     struct forward *f = j->f;
     for (uint64_t i = first; i < last; i++) {
         uint32_t row = j->run->first + (uint32_t)i, seen = f->row_pos[row] + 1, n, at = 0;
@@ -175,7 +170,7 @@ static void fill_bits(void *arg, uint32_t thread, uint64_t first, uint64_t last)
 
 void mla_expanded(struct forward *f, uint32_t layer, const struct forward_run *run)
 {
-    struct expanded_job j = {.f = f, .layer = layer, .run = run};
+    struct mla_expanded_job j = {.f = f, .layer = layer, .run = run};
     j.n_keys = run->pos + run->n;
     j.n_tiles = (j.n_keys + ATTN_TILE - 1) / ATTN_TILE;
     pool_run(f->pool, fill_bits, &j, run->n, 8);

@@ -68,6 +68,67 @@ static void ref_index_i8(float *out, const int8_t *q, const float *w, uint32_t n
     }
 }
 
+static void ref_dots_b(float *z, size_t ldz, const uint16_t *q, size_t ldq, uint32_t n_q,
+                       const uint8_t *const *k, uint32_t n_k, uint32_t width,
+                       const struct attn_next *next)
+{
+    (void)next;
+    for (uint32_t i = 0; i < n_q; i++)
+        for (uint32_t s = 0; s < n_k; s++) {
+            float sum = 0;
+            for (uint32_t c = 0; c < width; c++)
+                sum += bf16_to_f32(q[i * ldq + c]) * bf16_to_f32(load_u16(k[s] + 2 * c));
+            z[i * ldz + s] = sum;
+        }
+}
+
+static void ref_mix_b(float *y, size_t ldy, const uint16_t *p, size_t ldp, uint32_t n_p,
+                      const uint8_t *const *v, uint32_t n_v, uint32_t width, bool add)
+{
+    for (uint32_t i = 0; i < n_p; i++)
+        for (uint32_t c = 0; c < width; c++) {
+            float sum = add ? y[i * ldy + c] : 0;
+            for (uint32_t s = 0; s < n_v; s++)
+                sum += bf16_to_f32(p[i * ldp + s]) * bf16_to_f32(load_u16(v[s] + 2 * c));
+            y[i * ldy + c] = sum;
+        }
+}
+
+static void ref_mix_pairs(float *y, size_t ldy, const uint16_t *p, size_t ldp, uint32_t n_p,
+                          const uint16_t *v, uint32_t n_v, uint32_t width, bool add)
+{
+    for (uint32_t i = 0; i < n_p; i++)
+        for (uint32_t c = 0; c < width; c++) {
+            float sum = add ? y[i * ldy + c] : 0;
+            for (uint32_t s = 0; s < n_v; s++)
+                sum += bf16_to_f32(p[i * ldp + s]) *
+                       bf16_to_f32(v[((size_t)(s / 2) * width + c) * 2 + s % 2]);
+            y[i * ldy + c] = sum;
+        }
+}
+
+static void ref_narrow(uint16_t *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = f32_to_bf16(x[i]);
+}
+
+static void ref_pair(uint16_t *out, const float *x, size_t ldx, uint32_t n, uint32_t width)
+{
+    for (uint32_t s = 0; s < n + n % 2; s++)
+        for (uint32_t c = 0; c < width; c++)
+            out[((size_t)(s / 2) * width + c) * 2 + s % 2] =
+                s < n ? f32_to_bf16(x[s * ldx + c]) : 0;
+}
+
+static void ref_stand(uint16_t *out, const uint8_t *const *rows, uint32_t n, uint32_t width)
+{
+    for (uint32_t c = 0; c < width + width % 2; c++)
+        for (uint32_t s = 0; s < n; s++)
+            out[((size_t)(c / 2) * n + s) * 2 + c % 2] =
+                c < width ? load_u16(rows[s] + 2 * c) : 0;
+}
+
 static float ref_soften(struct softmax *x, float *z, uint64_t bits, float scale)
 {
     float max = x->max, shrink = 1;
@@ -140,11 +201,19 @@ const struct attn_ops attn_ref = {
     .within = ref_within,
     .above = ref_above,
     .widen_f8 = ref_widen_f8,
+    .dots_b = ref_dots_b,
+    .mix_b = ref_mix_b,
+    .mix_pairs = ref_mix_pairs,
+    .narrow = ref_narrow,
+    .pair = ref_pair,
+    .stand = ref_stand,
 };
 
 const struct attn_ops *attn_ops(const char *name)
 {
 #if defined(__x86_64__)
+    if (strcmp(name, attn_avx512bf16.name) == 0)
+        return &attn_avx512bf16;
     if (strcmp(name, attn_avx512.name) == 0)
         return &attn_avx512;
     if (strcmp(name, attn_avx2.name) == 0)

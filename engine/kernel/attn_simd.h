@@ -25,11 +25,11 @@
 
 /* QS x 4 outputs of `dots`, MR rows x NV vectors of `mix` and `index` fill the registers. */
 #if defined(__AVX512F__)
-enum { LANES = 16, QS = 4, MR = 8, NV = 2 };
+enum { LANES = 16, QS = 4, MR = 8, NV = 2, I8_HEADS = 4, I8_VECS = 4 };
 #elif defined(__aarch64__)
-enum { LANES = 4, QS = 4, MR = 8, NV = 2 };
+enum { LANES = 4, QS = 4, MR = 8, NV = 2, I8_HEADS = 4, I8_VECS = 4 };
 #else
-enum { LANES = 8, QS = 2, MR = 4, NV = 2 };
+enum { LANES = 8, QS = 2, MR = 4, NV = 2, I8_HEADS = 4, I8_VECS = 2 };
 #endif
 enum { KS = 4, VECS = ATTN_TILE / LANES };
 
@@ -51,6 +51,7 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 #define MIN(a, b) ((vec)_mm256_min_ps((__m256)(a), (__m256)(b)))
 #endif
 #define ALL(x) ((vec){0} + (x))
+#define ALL_WORDS(x) ((ivec){0} + (x))
 /* a where the lane's mask is all ones, else b */
 #define SELECT(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
 
@@ -344,29 +345,32 @@ INLINE ivec dot4(ivec acc, ivec k, ivec q)
 #define POSITIVE(v) ((ivec)_mm256_max_epi32((__m256i)(v), _mm256_setzero_si256()))
 #endif
 
+/* Four heads at a time over all of a page. */
 INLINE void index_i8_heads(vec *sum, const int8_t *q, const float *w, int heads,
                            const uint8_t *k, uint32_t dim, struct wish *next)
 {
-    ivec acc[MR * NV];
-    for (int a = 0; a < heads; a++)
-        for (int b = 0; b < NV; b++)
-            acc[a * NV + b] = (ivec){0} + less_offset(q + (size_t)a * dim, dim);
+    ivec acc[I8_HEADS * I8_VECS];
+    for (int a = 0; a < heads; a++) {
+        ivec from = ALL_WORDS(less_offset(q + (size_t)a * dim, dim));
+        for (int b = 0; b < I8_VECS; b++)
+            acc[a * I8_VECS + b] = from;
+    }
     for (uint32_t c = 0; c < dim; c += 4, k += ATTN_TILE * 4) {
-        ivec x[NV];
+        ivec x[I8_VECS];
         wish_line(next);
-        for (int b = 0; b < NV; b++)
+        for (int b = 0; b < I8_VECS; b++)
             x[b] = *(const ivec *)(const void *)(k + b * LANES * 4);
         for (int a = 0; a < heads; a++) {
             int32_t four;
             memcpy(&four, q + (size_t)a * dim + c, sizeof four);
-            ivec all = (ivec){0} + four;
-            for (int b = 0; b < NV; b++)
-                acc[a * NV + b] = DOT4(acc[a * NV + b], x[b], all);
+            ivec all = ALL_WORDS(four);
+            for (int b = 0; b < I8_VECS; b++)
+                acc[a * I8_VECS + b] = DOT4(acc[a * I8_VECS + b], x[b], all);
         }
     }
     for (int a = 0; a < heads; a++)
-        for (int b = 0; b < NV; b++)
-            sum[b] += w[a] * FLOATS(POSITIVE(acc[a * NV + b]));
+        for (int b = 0; b < I8_VECS; b++)
+            sum[b] += w[a] * FLOATS(POSITIVE(acc[a * I8_VECS + b]));
 }
 
 static void simd_index_i8(float *out, const int8_t *q, const float *w, uint32_t n_heads,
@@ -378,16 +382,16 @@ static void simd_index_i8(float *out, const int8_t *q, const float *w, uint32_t 
         wish.at = next->at[0];
         wish.end = wish.at + next->bytes;
     }
-    for (int s = 0; s < ATTN_TILE; s += NV * LANES) {
-        vec sum[NV];
-        for (int b = 0; b < NV; b++)
+    for (int s = 0; s < ATTN_TILE; s += I8_VECS * LANES) {
+        vec sum[I8_VECS];
+        for (int b = 0; b < I8_VECS; b++)
             sum[b] = (vec){0};
         uint32_t h = 0;
-        for (; h + MR <= n_heads; h += MR)
-            index_i8_heads(sum, q + (size_t)h * dim, w + h, MR, k + s * 4, dim, &wish);
+        for (; h + I8_HEADS <= n_heads; h += I8_HEADS)
+            index_i8_heads(sum, q + (size_t)h * dim, w + h, I8_HEADS, k + s * 4, dim, &wish);
         for (; h < n_heads; h++)
             index_i8_heads(sum, q + (size_t)h * dim, w + h, 1, k + s * 4, dim, &wish);
-        for (int b = 0; b < NV; b++)
+        for (int b = 0; b < I8_VECS; b++)
             STORE(out + s + b * LANES, sum[b] * LOAD(scale + s + b * LANES));
     }
 }
@@ -414,6 +418,13 @@ INLINE vec exp_vec(vec x)
     return p * (vec)bits;
 }
 
+#ifdef __AVX512F__
+#define fold_max(v) _mm512_reduce_max_ps((__m512)(v))
+#define fold_sum(v) _mm512_reduce_add_ps((__m512)(v)) /* halves onto halves, as below */
+/* x where the lane's bit is set, else b */
+#define BLEND(bits, x, b) \
+    ((vec)_mm512_mask_blend_ps((__mmask16)(bits), (__m512)(b), (__m512)(x)))
+#else
 INLINE float fold_max(vec v)
 {
     float t[LANES], max;
@@ -444,6 +455,8 @@ INLINE ivec lanes_of(uint64_t bits)
     ivec all = (ivec){0} + (int32_t)(bits & ((1u << LANES) - 1));
     return (all & lane) != 0;
 }
+#define BLEND(bits, x, b) SELECT(lanes_of(bits), x, b)
+#endif
 
 static float simd_soften(struct softmax *x, float *z, uint64_t bits, float scale)
 {
@@ -452,7 +465,7 @@ static float simd_soften(struct softmax *x, float *z, uint64_t bits, float scale
     for (int i = 0; i < VECS; i++) {
         zv[i] = LOAD(z + i * LANES) * scale;
         if (bits != UINT64_MAX)
-            zv[i] = SELECT(lanes_of(bits >> (i * LANES)), zv[i], none);
+            zv[i] = BLEND(bits >> (i * LANES), zv[i], none);
         top = MAX(zv[i], top);
     }
     float max = fold_max(top), shrink = 1;
@@ -464,7 +477,12 @@ static float simd_soften(struct softmax *x, float *z, uint64_t bits, float scale
     vec sum = {0};
     for (int i = 0; i < VECS; i++) {
         vec e = exp_vec(zv[i] - x->max);
+#ifdef __AVX512F__
+        e = (vec)_mm512_maskz_mov_ps(
+            _mm512_cmp_ps_mask((__m512)zv[i], (__m512)none, _CMP_NEQ_UQ), (__m512)e);
+#else
         e = SELECT((ivec)(zv[i] != none), e, (vec){0});
+#endif
         STORE(z + i * LANES, e);
         sum += e;
     }
@@ -593,10 +611,14 @@ static void simd_widen_f8(float *y, const uint8_t *code, const float *scale, uin
     }
 }
 
+#include "engine/kernel/attn_bf16.h"
+
 #define ATTN_TABLE(label)                                                                \
     {                                                                                    \
         .name = label, .dots = simd_dots, .mix = simd_mix, .index = simd_index,          \
         .index_i8 = simd_index_i8,                                                       \
         .soften = simd_soften, .scale = simd_scale, .within = simd_within,               \
-        .above = simd_above, .widen_f8 = simd_widen_f8,                                  \
+        .above = simd_above, .widen_f8 = simd_widen_f8, .dots_b = simd_dots_b,           \
+        .mix_b = simd_mix_b, .mix_pairs = simd_mix_pairs, .narrow = simd_narrow,         \
+        .pair = simd_pair, .stand = simd_stand,                                          \
     }

@@ -4,4 +4,6 @@
 #define MAC_INT8 int8_mac_avx512
 #include "engine/kernel/simd.h"
 
+/* They differ in attention alone: attn_ops() goes by the name. */
+const struct kernel_ops kernel_avx512bf16 = SIMD_TABLE("avx512bf16");
 const struct kernel_ops kernel_avx512 = SIMD_TABLE("avx512");

@@ -70,11 +70,17 @@ uint32_t kernel_cpu(void)
     has |= __builtin_cpu_supports("avx512vl") ? KERNEL_AVX512VL : 0u;
     has |= __builtin_cpu_supports("avx512dq") ? KERNEL_AVX512DQ : 0u;
     has |= __builtin_cpu_supports("avx512vnni") ? KERNEL_AVX512VNNI : 0u;
+    has |= __builtin_cpu_supports("avx512bf16") ? KERNEL_AVX512BF16 : 0u;
 #elif defined(__aarch64__)
     has |= getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? KERNEL_DOTPROD : 0u;
 #endif
     return has;
 }
+
+enum {
+    NEEDS_AVX512 = KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F | KERNEL_AVX512BW |
+                   KERNEL_AVX512VL | KERNEL_AVX512DQ | KERNEL_AVX512VNNI,
+};
 
 /* Best first; `needs` is what engine/CMakeLists.txt lets the compiler use in its file. */
 static const struct {
@@ -82,8 +88,8 @@ static const struct {
     uint32_t needs;
 } tables[] = {
 #if defined(__x86_64__)
-    {&kernel_avx512, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F | KERNEL_AVX512BW |
-                         KERNEL_AVX512VL | KERNEL_AVX512DQ | KERNEL_AVX512VNNI},
+    {&kernel_avx512bf16, NEEDS_AVX512 | KERNEL_AVX512BF16},
+    {&kernel_avx512, NEEDS_AVX512},
     {&kernel_avx2, KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C},
 #elif defined(__aarch64__)
     {&kernel_neon, KERNEL_DOTPROD},

@@ -42,7 +42,7 @@ struct acts {
  * meaning, and tests hold the others to it.
  */
 struct kernel_ops {
-    const char *name; /* "exact", "ref", "neon", "avx2", "avx512" */
+    const char *name; /* "exact", "ref", "neon", "avx2", "avx512", "avx512bf16" */
 
     /* sum_i a[i] * b[i] */
     float (*dot)(const float *a, const float *b, size_t n);
@@ -79,14 +79,14 @@ struct kernel_ops {
 #define KERNEL_WORK(cols) ((((size_t)(cols) + 15) & ~(size_t)15) * 8 * sizeof(float) + 8192)
 
 /*
- * The table for this machine; AGENTD_KERNEL=exact|ref|neon|avx2|avx512 in the environment
- * overrides. "exact" is ref without the rounding of activations: what weights of any type
- * give in plain floats.
+ * The table for this machine; AGENTD_KERNEL=exact|ref|neon|avx2|avx512|avx512bf16
+ * in the environment overrides. "exact" is ref without the rounding of activations: what
+ * weights of any type give in plain floats.
  */
 const struct kernel_ops *kernel_best(void);
 extern const struct kernel_ops kernel_ref, kernel_exact;
 #if defined(__x86_64__)
-extern const struct kernel_ops kernel_avx2, kernel_avx512;
+extern const struct kernel_ops kernel_avx2, kernel_avx512, kernel_avx512bf16;
 #elif defined(__aarch64__)
 extern const struct kernel_ops kernel_neon;
 #endif
@@ -103,8 +103,9 @@ enum {
     KERNEL_AVX512VL = 32,
     KERNEL_AVX512DQ = 64,
     KERNEL_AVX512VNNI = 128,
-    KERNEL_DOTPROD = 256,
-    KERNEL_CPU_ALL = 511
+    KERNEL_AVX512BF16 = 256,
+    KERNEL_DOTPROD = 512,
+    KERNEL_CPU_ALL = 1023
 };
 uint32_t kernel_cpu(void);
 /* The i-th table of that name (NULL: any) which a CPU with these bits can run, or NULL. */

@@ -108,6 +108,116 @@ static void products_agree_with_ref(void **state)
                 }
 }
 
+static uint16_t *random_bf16(size_t n)
+{
+    uint16_t *p = mem_alloc(n * sizeof *p + 2);
+    for (size_t i = 0; i < n; i++)
+        p[i] = f32_to_bf16(random_float());
+    return p;
+}
+
+/* Rows of bf16 that lie anywhere, at odd places too. */
+static void one_bf16(const struct attn_ops *o, uint32_t n_q, uint32_t n_k, uint32_t width)
+{
+    uint32_t ld = width + 3, ldp = n_k + n_k % 2, ldz = n_k + 2, ldy = width + 5;
+    uint16_t *q = random_bf16((size_t)n_q * ld), *v = random_bf16((size_t)n_k * ld);
+    uint16_t *p = random_bf16((size_t)n_q * ldp);
+    uint16_t *pairs = mem_alloc((size_t)ldp * width * 2), *twin = mem_alloc((size_t)ldp * width * 2);
+    float *a = random_rows((size_t)n_q * ldz), *b = random_rows((size_t)n_q * ldz), one;
+    float *y = random_rows((size_t)n_q * ldy), *y_twin = random_rows((size_t)n_q * ldy);
+    float *y_pairs = random_rows((size_t)n_q * ldy), *floats = random_rows((size_t)n_k * width);
+    const uint8_t *row[TILE];
+    for (uint32_t s = 0; s < n_k; s++) { /* in no order */
+        row[s] = (const uint8_t *)(v + (size_t)((s * 7 + 3) % n_k) * ld);
+        for (uint32_t c = 0; c < width; c++)
+            floats[(size_t)s * width + c] = bf16_to_f32(load_u16(row[s] + 2 * c));
+    }
+    for (uint32_t i = 0; n_k % 2 && i < n_q; i++)
+        p[i * ldp + n_k] = 0;
+    memcpy(b, a, (size_t)n_q * ldz * sizeof *a);
+    struct attn_next next = {.at = {(const uint8_t *)q}, .n = 1, .bytes = 64};
+    o->dots_b(a, ldz, q, ld, n_q, row, n_k, width, &next);
+    attn_ref.dots_b(b, ldz, q, ld, n_q, row, n_k, width, NULL);
+    for (size_t i = 0; i < (size_t)n_q * ldz; i++)
+        assert_true(near(a[i], b[i], sqrt(width)));
+    for (uint32_t i = 0; i < n_q; i++)
+        for (uint32_t s = 0; s < n_k; s++) {
+            o->dots_b(&one, 1, q + i * ld, ld, 1, &row[s], 1, width, NULL);
+            assert_memory_equal(&one, a + i * ldz + s, sizeof one);
+        }
+    o->pair(pairs, floats, width, n_k, width);
+    attn_ref.pair(twin, floats, width, n_k, width);
+    assert_memory_equal(pairs, twin, (size_t)ldp * width * 2);
+    for (int add = 0; add < 2; add++) {
+        memcpy(y_twin, y, (size_t)n_q * ldy * sizeof *y);
+        memcpy(y_pairs, y, (size_t)n_q * ldy * sizeof *y);
+        float *before = mem_alloc((size_t)n_q * ldy * sizeof *y), *alone = random_rows(width);
+        memcpy(before, y, (size_t)n_q * ldy * sizeof *y);
+        o->mix_b(y, ldy, p, ldp, n_q, row, n_k, width, add);
+        attn_ref.mix_b(y_twin, ldy, p, ldp, n_q, row, n_k, width, add);
+        o->mix_pairs(y_pairs, ldy, p, ldp, n_q, pairs, n_k, width, add);
+        for (size_t i = 0; i < (size_t)n_q * ldy; i++) {
+            assert_true(near(y[i], y_twin[i], sqrt(n_k) + 2));
+            assert_true(near(y_pairs[i], y_twin[i], sqrt(n_k) + 2));
+        }
+        for (uint32_t i = 0; i < n_q; i++) {
+            memcpy(alone, before + i * ldy, width * sizeof *alone);
+            o->mix_b(alone, width, p + i * ldp, ldp, 1, row, n_k, width, add);
+            assert_memory_equal(alone, y + i * ldy, width * sizeof *alone);
+            memcpy(alone, before + i * ldy, width * sizeof *alone);
+            o->mix_pairs(alone, width, p + i * ldp, ldp, 1, pairs, n_k, width, add);
+            assert_memory_equal(alone, y_pairs + i * ldy, width * sizeof *alone);
+        }
+        attn_ref.mix_pairs(y_pairs, ldy, p, ldp, n_q, pairs, n_k, width, false);
+        attn_ref.mix_b(y_twin, ldy, p, ldp, n_q, row, n_k, width, false);
+        for (uint32_t i = 0; i < n_q; i++)
+            assert_memory_equal(y_pairs + i * ldy, y_twin + i * ldy, width * sizeof *y);
+        mem_free(before);
+        mem_free(alone);
+    }
+    uint32_t even = width + width % 2;
+    uint16_t *up = mem_alloc((size_t)n_k * even * 2), *up_twin = mem_alloc((size_t)n_k * even * 2);
+    o->stand(up, row, n_k, width);
+    attn_ref.stand(up_twin, row, n_k, width);
+    assert_memory_equal(up, up_twin, (size_t)n_k * even * 2);
+    void *owned[] = {q, v, p, pairs, twin, a, b, y, y_twin, y_pairs, floats, up, up_twin};
+    for (unsigned i = 0; i < ARRAY_LEN(owned); i++)
+        mem_free(owned[i]);
+}
+
+static void bf16_agrees_with_ref(void **state)
+{
+    (void)state;
+    static const uint32_t rows[] = {1, 2, 3, 7, 8, 16, 33}, keys[] = {1, 2, 5, 16, 17, 63, 64};
+    static const uint32_t widths[] = {2, 7, 16, 31, 32, 33, 64, 100, 576};
+    const struct attn_ops *o;
+    for (unsigned t = 0; (o = table(t)); t++)
+        for (unsigned r = 0; r < ARRAY_LEN(rows); r++)
+            for (unsigned k = 0; k < ARRAY_LEN(keys); k++)
+                for (unsigned w = 0; w < ARRAY_LEN(widths); w++)
+                    one_bf16(o, rows[r], keys[k], widths[w]);
+}
+
+static void bf16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    static const uint32_t edge[] = {0,          0x80000000, 0x3f800000, 0x3f808000, 0x3f818000,
+                                    0x3f808001, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7f800001,
+                                    0x7fc00000, 0xffffffff, 0x7f7f8000, 0x00800000, 0x3f80ffff};
+    const struct attn_ops *o;
+    for (unsigned t = 0; (o = table(t)); t++)
+        for (size_t n = 0; n < 70; n++) {
+            float x[70];
+            uint16_t got[71], want[71];
+            for (size_t i = 0; i < n; i++)
+                x[i] = i < ARRAY_LEN(edge) ? bits_float(edge[i]) : random_float();
+            got[n] = want[n] = 0xdead;
+            o->narrow(got, x, n);
+            attn_ref.narrow(want, x, n);
+            assert_memory_equal(got, want, (n + 1) * sizeof *got);
+        }
+}
+
 static void index_agrees_with_ref(void **state)
 {
     (void)state;
@@ -271,7 +381,8 @@ static void small_ops_agree(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_agree_with_ref), cmocka_unit_test(index_agrees_with_ref),
+        cmocka_unit_test(products_agree_with_ref), cmocka_unit_test(bf16_agrees_with_ref),
+        cmocka_unit_test(bf16_rounds_to_nearest_even), cmocka_unit_test(index_agrees_with_ref),
         cmocka_unit_test(index_i8_is_exact), cmocka_unit_test(softmax_is_right),        cmocka_unit_test(ranking_is_exact),
         cmocka_unit_test(small_ops_agree),
     };

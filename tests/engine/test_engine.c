@@ -384,7 +384,7 @@ static void snapshots_round_trip(void **state)
     struct err err = {0};
     float want[512];
     tiny_prompt(tok, 96);
-    for (int cache = ENGINE_CACHE_F32; cache <= ENGINE_CACHE_F16_I8; cache++)
+    for (int cache = ENGINE_CACHE_F32; cache <= ENGINE_CACHE_BF16_I8; cache++)
         for (uint32_t n = 0; n <= 96; n += 32) {
             struct engine *e =
                 open_with(v32, (struct engine_opts){.cache = cache, .mtp = n > 32});

@@ -337,6 +337,7 @@ static void cache_storage_errors(void **state)
                    {"bf16", ENGINE_CACHE_BF16, false, 0.3},
                    {"fp8", ENGINE_CACHE_FP8, false, 0.5},
                    {"f16, int8 index", ENGINE_CACHE_F16_I8, false, 0.5},
+                   {"bf16, int8 index", ENGINE_CACHE_BF16_I8, false, 0.5},
                    {"f32, faithful fp8 latents", ENGINE_CACHE_F32, true, 0.5}};
     int32_t tok[N];
     float *want = mem_array(N * 512, sizeof *want),

@@ -187,6 +187,9 @@ static void masked_features_hide_tables(void **state)
         uint32_t needs;
     } want[] = {
 #if defined(__x86_64__)
+        {"avx512bf16", KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F |
+                           KERNEL_AVX512BW | KERNEL_AVX512VL | KERNEL_AVX512DQ |
+                           KERNEL_AVX512VNNI | KERNEL_AVX512BF16},
         {"avx512", KERNEL_AVX2 | KERNEL_FMA | KERNEL_F16C | KERNEL_AVX512F |
                        KERNEL_AVX512BW | KERNEL_AVX512VL | KERNEL_AVX512DQ |
                        KERNEL_AVX512VNNI},
