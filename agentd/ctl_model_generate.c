@@ -231,7 +231,7 @@ int ctl_model_generate(int argc, char **argv)
          "guess ahead with the MTP layer while it pays; same output"},
         {"drafts-always", 0, OPT_FLAG, &always, NULL, "guess ahead at every token"},
         {"cache", 0, OPT_STR, &cache, "TYPE",
-         "KV storage: auto (default: f16, and bf16-i8 for quantised models), f32, f16, bf16, fp8, f16-i8, bf16-i8"},
+         "KV storage: auto (default), f32, f16, bf16, fp8, f16-i8, bf16-i8"},
         {"context", 0, OPT_INT, &ctx, "N", "positions (default: the model's)"},
         {"threads", 0, OPT_INT, &threads, "N", "default: every core"},
         {"memory", 0, OPT_INT, &memory, "MIB", "for weights; a larger model's experts are read "

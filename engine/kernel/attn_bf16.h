@@ -270,7 +270,7 @@ INLINE uvec rounded(vec x)
 static void simd_narrow(uint16_t *out, const float *x, size_t n)
 {
     size_t i = 0;
-#ifdef __AVX512F__
+#ifdef __AVX512F__ /* not the instruction for it: that one takes subnormals for zero */
     for (; i + LANES <= n; i += LANES)
         _mm256_storeu_si256((__m256i *)(void *)(out + i),
                             _mm512_cvtepi32_epi16((__m512i)rounded(LOAD(x + i))));

@@ -299,8 +299,8 @@ static void simd_index(float *out, const float *q, const float *w, uint32_t n_he
 
 /* --- index in whole numbers -------------------------------------------------------------- */
 
-/* sum_c (k[c] - 128) * q[c] of four heads' bytes at a time; q . 128 comes off beforehand, but
- * where the bytes are made signed on the way. */
+/* What the offset of the keys' bytes adds, -128 sum_c q[c]: nothing where they are made
+ * signed on the way. */
 #if defined(__aarch64__)
 INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
 {
@@ -318,9 +318,16 @@ INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
 INLINE int32_t less_offset(const int8_t *q, uint32_t dim)
 {
     int32_t sum = 0;
-    for (uint32_t c = 0; c < dim; c++)
-        sum -= q[c];
-    return sum * 128;
+    uint32_t c = 0;
+#ifdef __AVX512F__
+    __m512i all = _mm512_setzero_si512();
+    for (; c + 64 <= dim; c += 64)
+        all = _mm512_dpbusd_epi32(all, _mm512_set1_epi8(1), _mm512_loadu_si512(q + c));
+    sum = _mm512_reduce_add_epi32(all);
+#endif
+    for (; c < dim; c++)
+        sum += q[c];
+    return sum * -128;
 }
 #endif
 
