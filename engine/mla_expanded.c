@@ -94,8 +94,8 @@ static void expand_tile(const struct forward *f, struct expanded *x, uint32_t m)
 }
 
 /* Queries i..i+n-1 of the run against tile t, which has m positions. */
-static void attend_queries(const struct mla_expanded_job *j, struct expanded *x, uint32_t h, uint32_t i,
-                           uint32_t n, uint32_t t, uint32_t m)
+static void attend_queries(const struct mla_expanded_job *j, struct expanded *x, uint32_t h,
+                           uint32_t i, uint32_t n, uint32_t t, uint32_t m)
 {
     struct forward *f = j->f;
     const struct hparams *hp = f->hp;
