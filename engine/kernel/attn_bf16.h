@@ -270,7 +270,10 @@ INLINE uvec rounded(vec x)
 static void simd_narrow(uint16_t *out, const float *x, size_t n)
 {
     size_t i = 0;
-#ifdef __AVX512F__ /* not the instruction for it: that one takes subnormals for zero */
+#if defined(__aarch64__)
+    for (; i + LANES <= n; i += LANES)
+        vst1_u16(out + i, vmovn_u32((uint32x4_t)rounded(LOAD(x + i))));
+#elif defined(__AVX512F__) /* not the instruction for it, which takes subnormals for zero */
     for (; i + LANES <= n; i += LANES)
         _mm256_storeu_si256((__m256i *)(void *)(out + i),
                             _mm512_cvtepi32_epi16((__m512i)rounded(LOAD(x + i))));
