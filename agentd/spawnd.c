@@ -50,7 +50,7 @@ struct scell {
     bool unfrozen; /* the end that was asked for leaves what is kept running */
     bool between;  /* active, but no call is */
     uint32_t hits; /* limits that the watchers saw */
-    int64_t next_disk, next_memory, next_scratch;
+    int64_t next_disk, next_memory, next_scratch, next_sockets;
     int64_t overdue; /* pid 1 should have killed by then */
     uint64_t base_free, base_files, disk_left; /* at begin; what the session may still add */
     uint64_t base_bytes, base_entries;         /* of the workspace when the cell was made */
@@ -223,9 +223,18 @@ static void watch_memory(struct scell *c, int64_t now)
 
 /* ---- calls ---- */
 
+/* A service outside bound a socket where the cell sees it: it is covered, or nobody runs on. */
+static void watch_sockets(struct scell *c, int64_t now)
+{
+    c->next_sockets = now + 20 * MS;
+    if (sandbox_cover(c->box) < 0)
+        ask(c, WIRE_KILL, 0, 0, 0);
+}
+
 static void start_watch(struct scell *c)
 {
     c->active = true;
+    watch_sockets(c, io_mono_ns());
     if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
         c->base_free = c->base_files = 0;
     c->next_disk = c->next_memory = c->next_scratch = io_mono_ns() + 10 * MS;
@@ -530,6 +539,8 @@ static int64_t next_event(const struct spawnd *d)
     for (unsigned i = 0; i < d->n; i++) {
         const struct scell *c = d->cell[i];
         sooner(&next, c->overdue);
+        if (c->active)
+            sooner(&next, c->next_sockets);
         if (c->active && watches_disk(c))
             sooner(&next, c->next_disk);
         if (c->active && watches_memory(c))
@@ -555,6 +566,8 @@ static void tick(struct spawnd *d, int64_t now)
             ask(c, WIRE_END, r->id, 0, 0);
             c->overdue = now + 15000 * MS;
         }
+        if (c->active && now >= c->next_sockets)
+            watch_sockets(c, now);
         if (c->active && watches_disk(c) && now >= c->next_disk)
             watch_disk(c, now);
         if (c->active && watches_memory(c) && now >= c->next_memory)

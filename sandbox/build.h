@@ -8,8 +8,7 @@
 
 #include "sandbox/plan.h"
 #include "sandbox/seccomp.h"
-
-enum { BUILD_SOCKETS_MAX = 32 };
+#include "sandbox/sockets.h"
 
 struct build {
     const struct sandbox_spec *spec;
@@ -27,8 +26,7 @@ struct build {
     int root;     /* the new root while it is being filled */
     const char *root_at; /* where it stands in the old tree */
     int proc, upper, listener;
-    char socket[BUILD_SOCKETS_MAX][SANDBOX_PATH_MAX]; /* below the workspace, to be covered */
-    unsigned n_sockets;
+    struct sockets_found sockets; /* to be covered */
     unsigned at; /* the step under way, for the refusal */
 };
 
@@ -47,10 +45,6 @@ NODISCARD int mounts_workspace(struct build *b); /* opens and checks it */
 NODISCARD int mounts_sources(struct build *b);
 void mounts_close(struct build *b);
 NODISCARD int mounts_step(struct build *b, unsigned i); /* DO_PRIVATE ... DO_PIVOT */
-
-/* sockets.c */
-NODISCARD int sockets_find(struct build *b);                /* outside, after mounts_workspace */
-NODISCARD int sockets_cover(struct build *b, int workspace); /* inside, once it is attached */
 
 /* scratch.c */
 #define SCRATCH_ROOT "/tmp"

@@ -737,10 +737,12 @@ static void carry_out(struct init *in, enum plan_phase phase)
 static void say_ready(struct build *b)
 {
     struct wire ready = {.kind = WIRE_READY};
-    int give[3];
+    int give[4];
     unsigned n_give = 0;
-    const int have[3] = {b->proc, b->listener, b->upper};
-    for (unsigned i = 0; i < 3; i++) {
+    int mounts = b->plan->level == SANDBOX_LANDLOCK
+                     ? -1 : openat(b->proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    const int have[4] = {b->proc, b->listener, b->upper, mounts};
+    for (unsigned i = 0; i < ARRAY_LEN(have); i++) {
         if (have[i] < 0)
             continue;
         ready.fds |= 1u << i;
@@ -748,6 +750,7 @@ static void say_ready(struct build *b)
     }
     if (wire_send(b->ctl, &ready, NULL, give, n_give) < 0)
         _exit(SPENT);
+    io_close(&mounts);
     io_close(&b->listener);
     io_close(&b->upper);
 }

@@ -336,20 +336,6 @@ static int step_quota(struct build *b, const struct plan_step *s)
     return 0;
 }
 
-static int step_sockets(struct build *b, const char *place)
-{
-    if (b->n_sockets == 0)
-        return 0;
-    int fd = openat(b->root, place, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int rc = sockets_cover(b, fd);
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return rc;
-}
-
 static int step_shadow(struct build *b, const char *place)
 {
     struct stat st;
@@ -452,7 +438,7 @@ int mounts_step(struct build *b, unsigned i)
     case DO_QUOTA:
         return step_quota(b, s);
     case DO_SOCKETS:
-        return step_sockets(b, place);
+        return sockets_cover(&b->sockets, b->root);
     case DO_SHADOW:
         return step_shadow(b, place);
     case DO_READONLY:

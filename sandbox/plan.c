@@ -192,8 +192,6 @@ static void plan_workspace(struct plan *p, const struct sandbox_spec *spec)
         add_tmpfs(p, SANDBOX_WORKSPACE, l->tmp_bytes, l->tmp_inodes, 0755, PLAN_OWNED);
         break;
     }
-    if (spec->work != SANDBOX_WORK_TEMP)
-        plan_add(p, DO_SOCKETS, SANDBOX_WORKSPACE, NULL, 0);
 }
 
 static void plan_binds(struct plan *p, const struct sandbox_spec *spec, const struct probe *h)
@@ -321,6 +319,7 @@ static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const str
     plan_dev_proc(p, spec, h);
     plan_workspace(p, spec);
     plan_binds(p, spec, h);
+    plan_add(p, DO_SOCKETS, "/", NULL, 0);
     plan_add(p, DO_HOSTNAME, "cell", NULL, 0);
     if (spec->net != SANDBOX_NET_HOST)
         plan_add(p, DO_LOOPBACK, NULL, NULL, 0);

@@ -217,9 +217,9 @@ static const struct advice advices[] = {
     {"workspace", EINVAL, "this directory must not become a workspace: it is /, a home "
      "directory itself, a system directory, or holds the daemon's state",
      "name a project directory below it"},
-    {"sockets", ENOBUFS, "the workspace holds the sockets of more than 32 services, which code "
-     "inside could speak to", "name a folder without them"},
-    {"sockets", 0, "the sockets of services in the workspace cannot be covered",
+    {"sockets", ENOBUFS, "the workspace and the folders shown hold the sockets of more than 32 "
+     "services, which code inside could speak to", "name a folder without them"},
+    {"sockets", 0, "the sockets of services in what is shown cannot be covered",
      "end these services, or name a folder without them"},
     {"user", 0, "without user namespaces what runs inside would be root, because the workspace "
      "belongs to root", "give the workspace to a plain user (chown -R), or run the daemon as one"},

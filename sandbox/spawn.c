@@ -303,8 +303,6 @@ static int prepare(struct attempt *a)
     if (find_step(&a->plan, DO_WORKSPACE)) {
         if (mounts_workspace(b) < 0)
             return refuse(a, plan_name(DO_WORKSPACE), errno);
-        if (!bare && sockets_find(b) < 0)
-            return refuse(a, plan_name(DO_SOCKETS), errno);
         if (bare && other_owner(a))
             return refuse(a, plan_name(DO_WORKSPACE), ESTALE);
         if (a->host.root && !bare) {
@@ -313,6 +311,10 @@ static int prepare(struct attempt *a)
                 return refuse(a, plan_name(DO_CLONE), errno);
         }
     }
+    if (!bare && (rc = sockets_init(&s->sockets, &a->plan, b->workspace, a->err)) < 0)
+        return rc;
+    if (!bare && sockets_find(&s->sockets, &b->sockets) < 0)
+        return refuse(a, plan_name(DO_SOCKETS), errno);
     if (bare && scratch_make(b) < 0)
         return refuse(a, plan_name(DO_SCRATCH), errno);
     if (bare)
@@ -388,8 +390,8 @@ static int await_ready(struct attempt *a)
     }
     if (w.kind != WIRE_READY || n == 0)
         return refuse(a, "init", EPROTO);
-    int *to[3] = {&s->proc, &s->listener, &s->upper};
-    for (unsigned i = 0; i < 3 && at < n; i++)
+    int *to[] = {&s->proc, &s->listener, &s->upper, &s->sockets.mounts};
+    for (unsigned i = 0; i < ARRAY_LEN(to) && at < n; i++)
         if (w.fds & (1u << i))
             *to[i] = fds[at++];
     return 0;
@@ -468,7 +470,7 @@ static int open_as(struct sandbox **out, struct sandbox_host *h, const struct sa
     memset(r, 0, sizeof *r);
     s->host = h;
     s->pidfd = s->ctl = s->proc = s->workspace = s->listener = s->upper = s->slot = -1;
-    s->scratch_fd = -1;
+    s->scratch_fd = s->sockets.mounts = s->sockets.workspace = -1;
     buf_init(&s->record, 8192);
     a->s = s;
     a->r = r;
@@ -521,6 +523,11 @@ void sandbox_kill(struct sandbox *s)
         io_close(&s->ctl);
     else if (s->pid > 0 && (s->pidfd < 0 || sys_pidfd_signal(s->pidfd, SIGKILL) < 0))
         kill(s->pid, SIGKILL);
+}
+
+int sandbox_cover(struct sandbox *s)
+{
+    return s->scratch[0] ? 0 : sockets_again(&s->sockets);
 }
 
 static bool is_reaper(const struct sandbox *list, pid_t pid)
@@ -592,6 +599,7 @@ void sandbox_close(struct sandbox *s)
     io_close(&s->scratch_fd);
     io_close(&s->listener);
     io_close(&s->upper);
+    sockets_done(&s->sockets);
     if (s->group.made)
         limits_remove(&s->group);
     if (s->scratch[0])

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "sandbox/plan.h"
+#include "sandbox/sockets.h"
 #include "sandbox/wire.h"
 
 struct sandbox_host;
@@ -36,6 +37,7 @@ struct sandbox {
     enum sandbox_level level;
     struct limits_group group;
     struct sandbox_limits limits;
+    struct sockets sockets; /* of services outside, covered inside */
     struct buf record; /* JSON object */
 };
 
@@ -48,6 +50,9 @@ NODISCARD int sandbox_open(struct sandbox **out, struct sandbox_host *h,
                            struct err *err);
 /* Kills everything in it, waits, removes its control groups. Takes NULL. */
 void sandbox_close(struct sandbox *s);
+
+/* Covers sockets that services outside bound since it was made; -1 when that failed. */
+NODISCARD int sandbox_cover(struct sandbox *s);
 
 /* Everything in it is to die now; sandbox_close() then waits for less. */
 void sandbox_kill(struct sandbox *s);

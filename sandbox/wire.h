@@ -20,7 +20,7 @@ enum wire_kind {
     WIRE_STOP,   /* stops everything where it is */
     WIRE_KILL,   /* everything but pid 1 */
     /* from pid 1 */
-    WIRE_READY = 32, /* fds: which of /proc, the proxy's listener, the copy's upper */
+    WIRE_READY = 32, /* fds: which of /proc, the proxy's listener, the copy's upper, mounts */
     WIRE_FAULT,      /* a: errno, step; run 0 = the cell, b: the plan's step */
     WIRE_EXITED,     /* a: wait status, and the times */
     WIRE_ENDED,      /* a: killed, b: kept */

@@ -1,12 +1,13 @@
 """files.py - T01 to T08: reading, writing and tricking by path."""
 import os
+import re
 import shlex
 import socket
 import subprocess
 import threading
 import time
 
-from harness import PYTHON, main, threat
+from harness import PYTHON, main, threat, wait_for
 
 READ = "import sys; print(open(sys.argv[1]).read())"
 
@@ -155,6 +156,48 @@ def t03_sockets(w):
                  seen=lambda: bool(hits), reset=hits.clear, policy=w.policy(f"workspace: {kind}\n"))
     for s in servers:
         s.close()
+    w.clear()
+    # Services that come later than the cell, in the workspace and in what is shown of the host.
+    name = f"agentd-later-{os.getpid()}"
+    places = [(os.path.join(w.work, "late.sock"), "/workspace/late.sock"), ("\0" + name, "\0" + name)]
+    if w.is_root:
+        places += [(f"{top}/{name}.sock",) * 2 for top in ("/opt", "/usr/local")]
+    hits.clear()
+    w.daemon().bash("true")
+    for outside, inside in places:
+        s = socket.socket(socket.AF_UNIX)
+        s.bind(outside)
+        try:
+            if outside[0] == "/":
+                os.chmod(outside, 0o777)
+            s.listen(8)
+            threading.Thread(target=serve_one, args=(s,), daemon=True).start()
+            w.attack(f"T03 a socket bound after the cell was made: {outside.replace(w.root, '.')!r}",
+                     "import os, socket, sys\n"
+                     "for p in sys.argv[1:]:\n"
+                     "  try: socket.socket(socket.AF_UNIX).connect(p.replace('@', '\\0', 1)); sys.exit(0)\n"
+                     "  except OSError: pass\n"
+                     "sys.exit(1)", [outside.replace("\0", "@"), inside.replace("\0", "@")],
+                     seen=lambda: wait_for(lambda: bool(hits), 0.3), reset=hits.clear)
+        finally:
+            s.close()
+            if outside[0] == "/":
+                os.unlink(outside)
+    # And while a call runs: what it holds on to, it has lost a moment later.
+    late = os.path.join(w.work, "running.sock")
+    r = w.daemon().bash("while [ ! -e /workspace/go ]; do sleep 0.01; done; sleep 1; exec " + shlex.join(
+        [PYTHON, "-I", "-c", "import socket\nsocket.socket(socket.AF_UNIX).connect('/workspace/running.sock')"]),
+        background=True)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(late)
+    os.chmod(late, 0o777)
+    s.listen(8)
+    hits.clear()
+    threading.Thread(target=serve_one, args=(s,), daemon=True).start()
+    open(os.path.join(w.work, "go"), "w").close()
+    r = w.daemon().call("job", action="wait", id=int(re.search(r"job (\d+)", r["text"])[1]), wait_s=20)
+    w.check("T03 a socket bound while a call runs is covered", "refused" in r["text"] and not hits, str(r))
+    s.close()
     w.clear()
     w.attack("T03 services under /run",
              "import os, sys; sys.exit(0 if os.path.isdir('/run') and os.listdir('/run') else 1)")
