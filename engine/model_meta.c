@@ -217,6 +217,8 @@ static int put_vocab(struct gguf_head *h, const struct weights *w, const struct 
     if (rc < 0)
         return rc;
     gguf_put_strs(h, "tokenizer.ggml.merges", v->merge, v->n_merges);
+    if (v->whole_first) /* llama.cpp goes by the scheme's name; the key is for whoever asks */
+        gguf_put_bool(h, "tokenizer.ggml.ignore_merges", true);
     put_ends(h, hp, hp->bos >= 0 ? hp->bos : v->bos, hp->eos >= 0 ? hp->eos : v->eos);
     return put_chat(h, w, err);
 }

@@ -87,12 +87,14 @@ static int read_scheme(struct draft *d, const struct gguf *g, struct err *err)
                                 (int)(pre.n < 40 ? pre.n : 40), pre.p);
 }
 
-static int read_ends(struct draft *d, const struct gguf *g, struct err *err)
+static int read_rest(struct draft *d, const struct gguf *g, struct err *err)
 {
     int64_t bos = -1, eos = -1, top = (int64_t)d->v.n_tokens - 1;
     int rc = gguf_int(g, "tokenizer.ggml.bos_token_id", 0, top, &bos, err);
     if (rc == 0)
         rc = gguf_int(g, "tokenizer.ggml.eos_token_id", 0, top, &eos, err);
+    if (rc == 0)
+        rc = gguf_bool(g, "tokenizer.ggml.ignore_merges", &d->v.whole_first, err);
     d->v.bos = (int32_t)bos;
     d->v.eos = (int32_t)eos;
     return rc;
@@ -107,7 +109,7 @@ int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, struct err
     if (rc == 0)
         rc = read_merges(&d, g, err);
     if (rc == 0)
-        rc = read_ends(&d, g, err);
+        rc = read_rest(&d, g, err);
     d.v.token = d.token;
     d.v.type = d.type;
     d.v.merge = d.merge;

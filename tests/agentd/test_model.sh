@@ -152,5 +152,17 @@ refuses 1 "holds no tokenizer.ggml.tokens" "$ctl" model tokenize f32.gguf x
 "$ctl" model make-test bare
 refuses 1 "has no tokenizer.json" "$ctl" model tokenize bare x
 
+# A piece that is a token is that token where the file says so, also behind conversions.
+python3 -c 'import json
+t = json.load(open("m/tokenizer.json"))
+t["model"].update(merges=["h e", "l l"], ignore_merges=True)
+json.dump(t, open("m/tokenizer.json", "w"))'
+"$ctl" model convert m whole.gguf --type q8_0 -q || fail "convert with ignore_merges"
+"$ctl" model convert whole.gguf again.gguf --type q8_0 -q || fail "convert once more"
+for model in m whole.gguf again.gguf; do
+    [ "$("$ctl" model tokenize $model 'hell')" = "258" ] || fail "$model: ignore_merges is lost"
+    [ "$("$ctl" model tokenize $model 'hello')" = "256 257 111" ] || fail "$model: no whole piece"
+done
+
 [ $failures -eq 0 ] && echo "all fine"
 exit $((failures > 0))
