@@ -149,12 +149,11 @@ void rpc_check_waits(struct daemon *d)
 static int read_input(struct rpc_call *c, struct buf *out)
 {
     json_t *v = json_object_get(c->params, "input"), *part;
+    struct err err;
     size_t i;
-    if (json_is_string(v)) {
+    if (json_is_string(v))
         buf_str(out, json_view(v));
-        return 0;
-    }
-    if (!json_is_array(v))
+    else if (!json_is_array(v))
         return rpc_fail(c, RPC_PARAMS, "input is a string or [{\"type\": \"text\", \"text\"}]");
     json_array_foreach(v, i, part)
     {
@@ -165,6 +164,8 @@ static int read_input(struct rpc_call *c, struct buf *out)
             buf_putc(out, '\n');
         buf_str(out, json_view(text));
     }
+    if (buf_check(out, "input", &err) < 0) /* or the model would read a part for the whole */
+        return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     return 0;
 }
 

@@ -10,25 +10,10 @@
 #include "engine/forward.h"
 #include "engine/kernel/kernel.h"
 #include "engine/quant/half.h"
+#include "random.h"
 #include "test.h"
 
 enum { TILE = ATTN_TILE };
-
-static uint32_t seed = 11;
-
-static float random_float(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) / 8388608.0f - 1.0f;
-}
-
-static float *random_rows(size_t n)
-{
-    float *p = mem_aligned(64, n * sizeof *p + 64);
-    for (size_t i = 0; i < n; i++)
-        p[i] = random_float();
-    return p;
-}
 
 static bool near(float got, float want, double scale)
 {
