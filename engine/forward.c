@@ -19,7 +19,7 @@ static float *vector(const struct tensor *t, float **at)
     if (!tensor_exists(t))
         return NULL;
     float *v = *at;
-    kernel_row(t, 0, v);
+    tensor_read_row(t, 0, v);
     *at += t->ne[0];
     return v;
 }
@@ -246,7 +246,7 @@ int forward_main(struct forward *f, const struct forward_run *run, uint32_t n_ru
 {
     begin(f, run, n_runs);
     for (uint32_t i = 0; i < f->n_rows; i++)
-        kernel_row(&f->w->embed, (uint64_t)tok[i], f->x + (size_t)i * f->hp->dim);
+        tensor_read_row(&f->w->embed, (uint64_t)tok[i], f->x + (size_t)i * f->hp->dim);
     for (uint32_t l = 0; l < f->hp->n_layers; l++)
         layer(f, l);
     return finish(f, f->norm, err);
@@ -259,7 +259,7 @@ int forward_mtp(struct forward *f, const struct forward_run *run, uint32_t n_run
     begin(f, run, n_runs);
     for (uint32_t i = 0; i < f->n_rows; i++) {
         float *pair = f->pair + i * 2 * dim;
-        kernel_row(&f->w->mtp.embed, (uint64_t)tok[i], pair);
+        tensor_read_row(&f->w->mtp.embed, (uint64_t)tok[i], pair);
         f->ops->rmsnorm(pair, pair, f->enorm, dim, f->hp->rms_eps);
         f->ops->rmsnorm(pair + dim, hidden + i * dim, f->hnorm, dim, f->hp->rms_eps);
     }

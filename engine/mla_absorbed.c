@@ -102,7 +102,7 @@ static void absorb_rows(struct absorbed_job *j, struct tensor uk, const float *q
     for (uint32_t i = 0; i < j->n; i++)
         memset(qa + i * lda, 0, rank * sizeof *qa);
     for (uint32_t d = 0; d < hp->qk_nope_head_dim; d++) {
-        kernel_row(&uk, d, row);
+        tensor_read_row(&uk, d, row);
         for (uint32_t i = 0; i < j->n; i++)
             j->f->ops->axpy(qa + i * lda, q[i * ldq + d], row, rank);
     }

@@ -61,16 +61,16 @@ static void load_head(const struct forward *f, const struct layer_weights *w, ui
     uint32_t rank = hp->kv_lora_rank, nope = hp->qk_nope_head_dim, v = hp->v_head_dim;
     struct tensor uv = mla_head_uv(hp, w, h);
     for (uint32_t d = 0; d < v; d++)
-        kernel_row(&uv, d, x->uv + (size_t)d * rank);
+        tensor_read_row(&uv, d, x->uv + (size_t)d * rank);
     if (!tensor_exists(&w->k_b)) {
         struct tensor uk = mla_head_uk(hp, w, h);
         for (uint32_t d = 0; d < nope; d++)
-            kernel_row(&uk, d, x->uk + (size_t)d * rank);
+            tensor_read_row(&uk, d, x->uk + (size_t)d * rank);
         return;
     }
     struct tensor k = tensor_rows(&w->k_b, (uint64_t)h * rank, rank);
     for (uint32_t c = 0; c < rank; c++) {
-        kernel_row(&k, c, row);
+        tensor_read_row(&k, c, row);
         for (uint32_t d = 0; d < nope; d++)
             x->uk[(size_t)d * rank + c] = row[d];
     }

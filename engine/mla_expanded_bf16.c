@@ -67,7 +67,7 @@ static void load_rows(const struct forward *f, const struct tensor *w, uint32_t 
 {
     size_t cols = (size_t)w->ne[0];
     for (uint32_t d = 0; d < n; d++) {
-        kernel_row(w, d, x->made);
+        tensor_read_row(w, d, x->made);
         f->attn->narrow(out + d * cols, x->made, cols);
     }
 }
@@ -90,7 +90,7 @@ static void load_head(const struct forward *f, const struct layer_weights *w, ui
     struct tensor k = tensor_rows(&w->k_b, (uint64_t)h * rank, rank);
     uint16_t *column = x->keys; /* free as yet */
     for (uint32_t c = 0; c < rank; c++) {
-        kernel_row(&k, c, x->made);
+        tensor_read_row(&k, c, x->made);
         f->attn->narrow(column, x->made, nope);
         for (uint32_t d = 0; d < nope; d++)
             x->uk[(size_t)d * rank + c] = column[d];

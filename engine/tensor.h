@@ -60,4 +60,7 @@ static inline struct tensor tensor_rows(const struct tensor *t, uint64_t first,
     return v;
 }
 
+/* Row r as floats, exact, scales applied; the type must have traits; out holds ne[0]. */
+void tensor_read_row(const struct tensor *t, uint64_t r, float *out);
+
 #endif

@@ -15,8 +15,6 @@ uint32_t weights_unused(const struct weights *w, const char **first);
 NODISCARD int weights_scan(const struct weights *w, void (*progress)(void *arg, double done),
                            void *arg, struct err *err);
 
-/* Row r as floats, scales applied; x's type must have traits; out holds ne[0]. */
-void tensor_read_row(const struct tensor *x, uint64_t r, float *out);
 /* "[outer, ..., inner]" as papers print shapes, into a buffer of 96. */
 void tensor_shape(const uint64_t *ne, uint32_t n_dims, char out[96]);
 

@@ -111,9 +111,6 @@ uint32_t kernel_cpu(void);
 /* The i-th table of that name (NULL: any) which a CPU with these bits can run, or NULL. */
 const struct kernel_ops *kernel_choose(uint32_t cpu, const char *name, unsigned i);
 
-/* One row of any type as floats, exact. */
-void kernel_row(const struct tensor *w, uint64_t row, float *out);
-
 /* --- parallel forms ------------------------------------------------------------------------ */
 
 struct kernel;

@@ -84,7 +84,7 @@ static void ref_matmul(const struct tensor *w, uint64_t first, uint64_t last,
     float *row = work;
     size_t cols = (size_t)w->ne[0];
     for (uint64_t r = first; r < last; r++) {
-        kernel_row(w, r, row);
+        tensor_read_row(w, r, row);
         for (uint32_t i = 0; i < n; i++) {
             const float *xi = x->x + (x->pick ? x->pick[i] : i) * x->ldx;
             y[i * ldy + (r - first)] = ref_dot(row, xi, cols);
@@ -126,17 +126,6 @@ static uint64_t ref_mac_f32(uint64_t rounds)
         __asm__ volatile("" : : "r"(acc), "r"(a) : "memory");
     }
     return rounds * LANES;
-}
-
-void kernel_row(const struct tensor *w, uint64_t row, float *out)
-{
-    const void *p = tensor_row(w, row);
-    if (w->type == QUANT_F8_E4M3)
-        quant_f8_row(out, p,
-                     w->scale + (w->scale_row0 + row) / TENSOR_F8_BLOCK * w->scale_cols,
-                     (size_t)w->ne[0]);
-    else
-        quant_traits(w->type)->dequantize(out, p, (size_t)w->ne[0]);
 }
 
 #define REF_TABLE(label, bytes, rows)                                                    \

@@ -248,7 +248,7 @@ static inline const float *row_floats(const struct tensor *w, uint64_t r, float 
     if (w->type == QUANT_F32 && (uintptr_t)p % sizeof(float) == 0)
         return (const float *)(const void *)p;
     if (w->type == QUANT_F8_E4M3)
-        kernel_row(w, r, room);
+        tensor_read_row(w, r, room);
     else
         simd_widen(w->type, room, p, (size_t)w->ne[0]);
     return room;
