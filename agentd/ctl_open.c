@@ -27,6 +27,7 @@ void ctl_open_rows(struct ctl_open *o, struct opt rows[CTL_OPEN_ROWS])
         {"max-tokens", 0, OPT_INT, &o->max_tokens, "N", "tokens sampled in a turn"},
     };
     memcpy(rows, all, sizeof all);
+    o->max_steps = o->max_tokens = CTL_OPEN_UNSET; /* 0 is refused in words, not taken for none */
 }
 
 int ctl_open_daemon(struct client **out, const struct ctl_open *o, struct err *err)
@@ -46,9 +47,9 @@ static json_t *session_params(const struct ctl_open *o, const char *cwd)
     json_t *limits = json_object_get(params, "limits");
     if (o->profile)
         json_object_set_new(params, "profile", json_string(o->profile));
-    if (o->max_steps)
+    if (o->max_steps != CTL_OPEN_UNSET)
         json_object_set_new(limits, "maxSteps", json_integer(o->max_steps));
-    if (o->max_tokens)
+    if (o->max_tokens != CTL_OPEN_UNSET)
         json_object_set_new(limits, "maxTokens", json_integer(o->max_tokens));
     return params;
 }

@@ -8,10 +8,12 @@
 #include "agentd/client.h"
 #include "agentd/opt.h"
 
+#define CTL_OPEN_UNSET INT64_MIN
+
 struct ctl_open {
     bool private_mode; /* a daemon just for us */
     const char *engine, *config, *sandbox, *profile, *workspace, *session, *socket;
-    int64_t max_steps, max_tokens;
+    int64_t max_steps, max_tokens; /* CTL_OPEN_UNSET = not given */
     bool verbose;
 };
 

@@ -157,6 +157,8 @@ static void on_done(void *arg, const struct tool_result *r)
                           (json_int_t)r->cut_bytes, "state_lost", r->state_lost);
     if (o && r->exit_code >= 0)
         json_object_set_new(o, "exit_code", json_integer(r->exit_code));
+    if (o && r->called)
+        json_object_set(o, "called", (json_t *)(uintptr_t)r->called);
     c->exit_code = exit_code_of(str_c(tool_status_name(r->status)));
     if (!c->json)
         printf("%.*s\n", STR_ARG(r->text));

@@ -73,6 +73,8 @@ static json_t *result_facts(const struct tool_result *r)
         json_object_set_new(o, "spill", json_integer(r->spill));
     if (o && r->state_lost)
         json_object_set_new(o, "stateLost", json_true());
+    if (o && r->called)
+        json_object_set(o, "called", (json_t *)(uintptr_t)r->called);
     if (o && r->undo)
         json_object_set(o, "undo", (json_t *)(uintptr_t)r->undo);
     return o;

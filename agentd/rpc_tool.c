@@ -43,6 +43,8 @@ static void on_done(void *arg, const struct tool_result *r)
                           "stateLost", r->state_lost);
     if (t->result && r->exit_code >= 0)
         json_object_set_new(t->result, "exitCode", json_integer(r->exit_code));
+    if (t->result && r->called)
+        json_object_set(t->result, "called", (json_t *)(uintptr_t)r->called);
     if (t->d->sock)
         sock_each(t->d->sock, reply_waiting, t);
     json_decref(t->result);

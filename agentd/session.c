@@ -44,17 +44,21 @@ int session_read_budget(struct budget *b, const json_t *limits, struct err *err)
     static const char *const keys[] = {"maxSteps", "maxTokens", "maxSeconds", "maxThinking",
                                        "reserve"};
     const int64_t most = (int64_t)1 << 40;
+    int64_t *const to[] = {&b->max_steps, &b->max_tokens, &b->max_seconds, &b->think_max,
+                           &b->reserve};
+    const int64_t least[] = {1, 1, 1, 0, 0}, highest[] = {1000000, most, 1000000000, most, most};
     int rc = known_keys(limits, "limits", keys, ARRAY_LEN(keys), err);
-    if (rc == 0)
-        rc = json_opt_int(limits, keys[0], 1, 1000000, &b->max_steps, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, keys[1], 1, most, &b->max_tokens, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, keys[2], 1, 1000000000, &b->max_seconds, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, keys[3], 0, most, &b->think_max, err);
-    if (rc == 0)
-        rc = json_opt_int(limits, keys[4], 0, most, &b->reserve, err);
+    for (unsigned i = 0; rc == 0 && i < ARRAY_LEN(keys); i++) {
+        int64_t v = *to[i];
+        bool given = json_object_get(limits, keys[i]);
+        rc = json_opt_int(limits, keys[i], INT64_MIN, INT64_MAX, &v, err);
+        /* There is no "unlimited": a budget only narrows what the profile has. */
+        if (rc == 0 && given && (v < least[i] || v > highest[i]))
+            return err_set(err, ERR_PARSE, "limits: %s is %lld; it must be %lld to %lld, and 0 is "
+                           "not unlimited: leave it out for the profile's own budget",
+                           keys[i], (long long)v, (long long)least[i], (long long)highest[i]);
+        *to[i] = v;
+    }
     return rc;
 }
 

@@ -9,6 +9,9 @@
 #include "agentd/toolrun_impl.h"
 #include "base/limits.h"
 
+#define STARTED "started"
+enum { CALLED_MAX = 1000, SHOWN_MAX = 8 }; /* calls kept of one call, and shown in its text */
+
 static void send_value(struct toolrun_call *c, int64_t question, json_t *o)
 {
     if (o)
@@ -18,16 +21,74 @@ static void send_value(struct toolrun_call *c, int64_t question, json_t *o)
     json_decref(o);
 }
 
-static void note_nested(struct toolrun_call *c, const char *how)
+static void note_nested(struct toolrun_call *c, const char *tool, const char *how)
 {
     struct err ignored = {0};
     struct buf b;
     buf_init(&b, 4096);
     json_t *o = json_pack("{s:s, s:s, s:s, s:s}", "event", "tool", "from", "python", "tool",
-                          c->name, "status", how);
+                          tool, "status", how);
     if (o && json_write(o, &b, &ignored) == 0)
         toolrun_audit(c->t, buf_cstr(&b));
     json_decref(o);
+    buf_done(&b);
+}
+
+/* Into the outer call's list; what was lent is "started" until its outcome is told. */
+static void list_nested(struct toolrun_call *outer, const char *tool, const char *status,
+                        int64_t question, int64_t ms)
+{
+    if (!outer->called)
+        outer->called = json_array();
+    if (json_array_size(outer->called) < CALLED_MAX)
+        json_array_append_new(outer->called,
+                              json_pack("{s:s, s:s, s:I, s:I}", "tool", tool, "status", status,
+                                        "ms", (json_int_t)ms, "question", (json_int_t)question));
+}
+
+void toolnest_ran(struct toolrun_call *c, const json_t *o)
+{
+    int64_t question = json_integer_value(json_object_get(o, "ran"));
+    const char *status = json_string_value(json_object_get(o, "status"));
+    int64_t us = json_integer_value(json_object_get(o, "us"));
+    size_t i;
+    json_t *one;
+    json_array_foreach(c->called, i, one)
+    {
+        if (json_integer_value(json_object_get(one, "question")) != question ||
+            strcmp(json_string_value(json_object_get(one, "status")), STARTED) != 0)
+            continue;
+        status = tool_status_name(toolrun_status(status)); /* one of ours, whatever it said */
+        json_object_set_new(one, "status", json_string(status));
+        json_object_set_new(one, "ms", json_integer((json_int_t)(us > 0 ? us / 1000 : 0)));
+        note_nested(c, json_string_value(json_object_get(one, "tool")), status);
+    }
+}
+
+void toolnest_summary(struct toolrun_call *c)
+{
+    struct buf b;
+    size_t i, n = json_array_size(c->called);
+    json_t *one;
+    if (n == 0)
+        return;
+    buf_init(&b, 0);
+    json_array_foreach(c->called, i, one)
+    {
+        const char *status = json_string_value(json_object_get(one, "status"));
+        if (strcmp(status, STARTED) == 0) { /* the outer call ended with it */
+            status = tool_status_name(TOOL_UNKNOWN);
+            json_object_set_new(one, "status", json_string(status));
+        }
+        if (i < SHOWN_MAX)
+            buf_printf(&b, "%s%s %s %lld ms", i ? ", " : "",
+                       json_string_value(json_object_get(one, "tool")), status,
+                       (long long)json_integer_value(json_object_get(one, "ms")));
+        json_object_del(one, "question");
+    }
+    if (n > SHOWN_MAX)
+        buf_printf(&b, ", and %zu more", n - SHOWN_MAX);
+    envelope_status(&c->answer.text, "called: %s", buf_cstr(&b));
     buf_done(&b);
 }
 
@@ -35,7 +96,10 @@ static void on_nested_done(void *arg, const struct tool_result *r)
 {
     struct toolrun *t = arg;
     struct toolrun_call *c = t->ending;
-    note_nested(c, tool_status_name(r->status));
+    note_nested(c, c->name, tool_status_name(r->status));
+    if (c->outer)
+        list_nested(c->outer, c->name, tool_status_name(r->status), c->question,
+                    (r->ended_ns - r->started_ns) / 1000000);
     if (c->outer)
         send_value(c->outer, c->question,
                    json_pack("{s:o, s:b, s:s}", "text", json_text(r->text), "is_error", r->is_error,
@@ -51,7 +115,8 @@ void toolnest_lend(struct toolrun_call *c)
         toolrun_done(c);
         return;
     }
-    note_nested(c, "started");
+    note_nested(c, c->name, STARTED);
+    list_nested(c->outer, c->name, STARTED, c->question, 0);
     send_value(c->outer, c->question,
                json_pack("{s:s, s:O}", "run", c->tool->name, "args", c->args));
     c->cbs.on_done = NULL;

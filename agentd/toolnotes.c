@@ -1,4 +1,4 @@
-/* toolnotes.c - notes as Markdown files, the plan as a list, the check of citations. */
+/* toolnotes.c - notes as Markdown files, the plan as a list. */
 #include "agentd/toolnotes.h"
 
 #include <ctype.h>
@@ -16,111 +16,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-enum { NOTE_MAX = 64 << 10, NOTES_MAX = 200, NAME_MAX_LEN = 64, HITS_MAX = 40, CURSORS_MAX = 4096 };
-
-/* --- citations ---------------------------------------------------------------------------- */
-
-/* A number at s[at]; advances at. */
-static bool number(struct str s, size_t *at, uint32_t *out)
-{
-    uint64_t v = 0;
-    size_t i = *at;
-    while (i < s.n && isdigit((unsigned char)s.p[i]) && v < UINT32_MAX)
-        v = v * 10 + (uint64_t)(s.p[i++] - '0');
-    if (i == *at || v > UINT32_MAX)
-        return false;
-    *at = i;
-    *out = (uint32_t)v;
-    return true;
-}
-
-static bool literal(struct str s, size_t *at, struct str want)
-{
-    if (!str_starts(str_sub(s, *at, s.n), want))
-        return false;
-    *at += want.n;
-    return true;
-}
-
-void toolnotes_note_page(struct toolnotes_shown *s, struct str text)
-{
-    size_t at = 0;
-    uint32_t cursor, first, last;
-    if (!literal(text, &at, STR("[")) || !number(text, &at, &cursor) || cursor >= CURSORS_MAX)
-        return;
-    at = str_find(text, STR("\n**viewing lines ["), at);
-    if (at == STR_NONE || (at += sizeof "\n**viewing lines [" - 1, !number(text, &at, &first)) ||
-        !literal(text, &at, STR(" - ")) || !number(text, &at, &last))
-        return;
-    if (cursor >= s->n) {
-        uint32_t *more = mem_resize(s->range, (size_t)(cursor + 1) * 2, sizeof *more);
-        if (!more)
-            return;
-        for (uint32_t i = s->n; i <= cursor; i++) {
-            more[2 * i] = 1; /* empty: first after last */
-            more[2 * i + 1] = 0;
-        }
-        s->range = more;
-        s->n = cursor + 1;
-    }
-    s->range[2 * cursor] = first;
-    s->range[2 * cursor + 1] = last;
-}
-
-void toolnotes_shown_done(struct toolnotes_shown *s)
-{
-    mem_free(s->range);
-    *s = (struct toolnotes_shown){0};
-}
-
-/* One citation at s[at] (just after 【): cursor†Lx or cursor†Lx-Ly. */
-static bool citation(struct str s, size_t at, uint32_t v[3], size_t *end)
-{
-    if (!number(s, &at, &v[0]) || !literal(s, &at, STR("†L")) || !number(s, &at, &v[1]))
-        return false;
-    v[2] = v[1];
-    if (literal(s, &at, STR("-"))) {
-        (void)literal(s, &at, STR("L"));
-        if (!number(s, &at, &v[2]))
-            return false;
-    }
-    if (!literal(s, &at, STR("】")))
-        return false;
-    *end = at;
-    return true;
-}
-
-void toolnotes_finish(const struct toolnotes_shown *shown, const json_t *args,
-                      struct answer *a)
-{
-    struct str s = json_view(json_object_get(args, "answer"));
-    unsigned bad = 0;
-    for (size_t at = 0; (at = str_find(s, STR("【"), at)) != STR_NONE;) {
-        uint32_t v[3];
-        size_t end;
-        at += sizeof "【" - 1;
-        if (!citation(s, at, v, &end))
-            continue;
-        struct str text = str_sub(s, at, end - at - (sizeof "】" - 1));
-        at = end;
-        if (v[0] >= shown->n || shown->range[2 * v[0]] > shown->range[2 * v[0] + 1])
-            buf_printf(&a->text, "【%.*s】: no page was shown under cursor %u.\n", STR_ARG(text),
-                       v[0]);
-        else if (v[1] > v[2] || v[1] < shown->range[2 * v[0]] || v[2] > shown->range[2 * v[0] + 1])
-            buf_printf(&a->text, "【%.*s】: cursor %u showed lines %u to %u only.\n",
-                       STR_ARG(text), v[0], shown->range[2 * v[0]], shown->range[2 * v[0] + 1]);
-        else
-            continue;
-        bad++;
-    }
-    if (bad) {
-        a->status = TOOL_FAILED;
-        envelope_status(&a->text, "error: %u citation%s not shown; open the lines or take the "
-                        "citation out, then finish again", bad, bad > 1 ? "s were" : " was");
-    } else {
-        buf_puts(&a->text, "Finished.");
-    }
-}
+enum { NOTE_MAX = 64 << 10, NOTES_MAX = 200, NAME_MAX_LEN = 64, HITS_MAX = 40 };
 
 /* --- plan --------------------------------------------------------------------------------- */
 

@@ -24,6 +24,7 @@
 #include "agentd/hooks.h"
 #include "agentd/jsontext.h"
 #include "agentd/netproxy.h"
+#include "agentd/policy.h"
 #include "agentd/searchlua.h"
 #include "agentd/tooldriver.h"
 #include "agentd/toollua.h"
@@ -114,6 +115,7 @@ void toolrun_done(struct toolrun_call *c)
     struct toolrun *t = c->t;
     struct answer *a = &c->answer;
     bool finished = c->is_finish && a->status == TOOL_OK;
+    toolnest_summary(c);
     const struct tool_result r = {
         .text = buf_view(&a->text),
         .status = a->status,
@@ -127,6 +129,7 @@ void toolrun_done(struct toolrun_call *c)
         .state_lost = a->state_lost,
         .level = level_of(c),
         .finish = finished ? c->args : NULL,
+        .called = c->called,
         .undo = a->undo,
     };
     t->ending = c;
@@ -140,11 +143,12 @@ void toolrun_done(struct toolrun_call *c)
     }
     save_undo(t, a->undo);
     if (c->tool && c->tool->place == TOOL_IN_WEB_CELL)
-        toolnotes_note_page(&t->shown, r.text);
+        toolfinish_note_page(&t->shown, r.text);
     if (c->cbs.on_done)
         c->cbs.on_done(c->cbs.arg, &r);
     answer_done(a);
     buf_done(&c->content);
+    json_decref(c->called);
     json_decref(c->args);
     mem_free(c->name);
     mem_free(c);
@@ -293,7 +297,7 @@ static void on_ready(void *arg)
     send_request(p, true);
 }
 
-static enum tool_status status_of(const char *name)
+enum tool_status toolrun_status(const char *name)
 {
     for (int s = TOOL_OK; s <= TOOL_UNAVAILABLE; s++)
         if (name && strcmp(tool_status_name((enum tool_status)s), name) == 0)
@@ -309,7 +313,7 @@ static void take_answer(struct toolrun *t, struct toolrun_call *c, const json_t 
     const json_t *code = json_object_get(o, "exit_code"), *jobs = json_object_get(o, "jobs");
     const json_t *spill = json_object_get(o, "spill");
     envelope_clean(&a->text, json_view(json_object_get(o, "text")));
-    a->status = status_of(json_string_value(json_object_get(o, "status")));
+    a->status = toolrun_status(json_string_value(json_object_get(o, "status")));
     if (json_is_integer(code))
         a->exit_code = (int)(json_integer_value(code) & 0xff);
     if (json_is_integer(spill))
@@ -334,6 +338,10 @@ static void on_line(void *arg, const json_t *o)
         return;
     if (json_object_get(o, "ask")) {
         toolnest_question(c, o);
+        return;
+    }
+    if (json_object_get(o, "ran")) {
+        toolnest_ran(c, o);
         return;
     }
     const json_t *out = json_object_get(o, "out");
@@ -537,6 +545,13 @@ static struct toolnotes_dirs notes_dirs(const struct toolrun *t, char session[PA
     return (struct toolnotes_dirs){t->o.state_dir ? session : NULL, t->o.notes_dir};
 }
 
+static struct toolfinish_where finish_where(const struct toolrun *t)
+{
+    bool temp = t->o.policy && t->o.policy->spec.work == SANDBOX_WORK_TEMP && !t->o.unconfined;
+    return (struct toolfinish_where){temp ? NULL : t->o.workspace,
+                                     t->work.driver ? tooldriver_layer(t->work.driver) : -1};
+}
+
 /* --- one call ----------------------------------------------------------------------------- */
 
 static void run_in_daemon(struct toolrun_call *c)
@@ -560,7 +575,8 @@ static void run_in_daemon(struct toolrun_call *c)
         toolnotes_memory(&dirs, c->args, a);
     } else if (strcmp(c->tool->name, "finish") == 0) {
         c->is_finish = true;
-        toolnotes_finish(&t->shown, c->args, a);
+        const struct toolfinish_where where = finish_where(t);
+        toolfinish(&t->shown, &where, c->args, a);
         if (a->status == TOOL_FAILED && t->finish_tries++ >= FINISH_TRIES) {
             a->status = TOOL_OK; /* accepted with its flaws, which the text names */
             envelope_status(&a->text, "accepted after %d tries", FINISH_TRIES + 1);
@@ -810,7 +826,7 @@ void toolrun_close(struct toolrun *t)
     ev_timer_free(t->guard);
     json_decref(t->plan);
     json_decref((json_t *)(uintptr_t)t->o.only);
-    toolnotes_shown_done(&t->shown);
+    toolfinish_shown_done(&t->shown);
     buf_done(&t->notices);
     arena_done(&t->text);
     mem_free(t);
@@ -893,7 +909,7 @@ void toolrun_note_result(struct toolrun *t, const char *tool, struct str text)
 {
     const struct tool *row = tool_find(str_c(tool));
     if (row && row->place == TOOL_IN_WEB_CELL)
-        toolnotes_note_page(&t->shown, text);
+        toolfinish_note_page(&t->shown, text);
 }
 
 void toolrun_note_plan(struct toolrun *t, struct str args)

@@ -34,6 +34,7 @@ struct tool_result {
     bool state_lost;         /* the interpreter or shell had to be started anew */
     const char *level;       /* in force: "full", ..., "none"; "daemon" for pure tools */
     const json_t *finish;    /* the arguments of an accepted finish, else NULL: the turn ends */
+    const json_t *called;    /* by Python code: [{"tool", "status", "ms"}] in order, or NULL */
     const json_t *undo;      /* {"path", "existed", "content"} of a file before its edit, or NULL */
 };
 

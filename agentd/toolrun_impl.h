@@ -4,6 +4,7 @@
 #ifndef AGENTD_TOOLRUN_IMPL_H
 #define AGENTD_TOOLRUN_IMPL_H
 
+#include "agentd/toolfinish.h"
 #include "agentd/toolnotes.h"
 #include "agentd/toolrun.h"
 #include "base/mem.h"
@@ -32,6 +33,7 @@ struct toolrun_call {
     int64_t request;            /* number of its request to the driver */
     struct toolrun_call *outer; /* nested: the call whose code made it; NULL when that ended */
     int64_t question;           /* nested: number of the outer call's question */
+    json_t *called; /* owned: what its code has called, see toolnest.c; NULL = nothing */
 };
 
 /* One of the two places where tools run. */
@@ -58,7 +60,7 @@ struct toolrun {
     struct ev_timer *kick, *guard;
     json_t *plan;
     int64_t taken_ns; /* see toolrun_layer() */
-    struct toolnotes_shown shown;
+    struct toolfinish_shown shown;
     struct buf notices;
     unsigned jobs, finish_tries, undos;
     pid_t interp; /* inside: what it started is no job; 0 = none */
@@ -77,11 +79,17 @@ void toolrun_run_call(struct toolrun_call *c);
 void toolrun_done(struct toolrun_call *c);
 /* Where a call is at the moment. */
 struct place *toolrun_place_of(const struct toolrun_call *c);
+/* The status of this name; TOOL_UNKNOWN for any other text. */
+enum tool_status toolrun_status(const char *name);
 void toolrun_audit(void *arg, const char *record);
 
 /* toolnest.c: a running call wants something of us: a tool for its code, a function for its
  * search. The answer goes back over its driver. */
 void toolnest_question(struct toolrun_call *c, const json_t *o);
+/* What came of a call that was lent: {"ran": question, "status", "us"}. */
+void toolnest_ran(struct toolrun_call *c, const json_t *o);
+/* The calls of its code as a status line, when there were any. */
+void toolnest_summary(struct toolrun_call *c);
 /* A nested call that belongs to the outer call's own place is carried out there. */
 void toolnest_lend(struct toolrun_call *c);
 

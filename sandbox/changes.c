@@ -322,6 +322,51 @@ int changes_list(struct changes *c, int upper, int lower, int64_t since, struct 
     return 0;
 }
 
+/* In this tree; links on the way may lead about within it. */
+static bool there(int dir, const char *path)
+{
+    struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    int fd = sys_openat2(dir, path[0] ? path : ".", &how);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+bool changes_has(int upper, int lower, const char *path)
+{
+    char part[PATH_MAX];
+    bool hidden = false;
+    size_t n = strlen(path);
+    if (n >= sizeof part)
+        return false;
+    for (size_t at = strcspn(path, "/"); upper >= 0; at += 1 + strcspn(path + at + 1, "/")) {
+        struct stat st;
+        const char *name;
+        memcpy(part, path, at);
+        part[at] = '\0';
+        const char *slash = strrchr(part, '/');
+        name = slash ? slash + 1 : part;
+        char parent[PATH_MAX] = "";
+        if (slash)
+            memcpy(parent, part, (size_t)(slash - part));
+        int dir = open_below(upper, parent, O_RDONLY | O_DIRECTORY);
+        bool here = dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        bool gone = here && is_whiteout(dir, name, &st);
+        io_close(&dir);
+        if (gone)
+            return false;
+        if (here && at >= n)
+            return true;
+        if (!here) /* nothing of the layer goes further down */
+            break;
+        int folder = S_ISDIR(st.st_mode) ? open_below(upper, part, O_RDONLY | O_DIRECTORY) : -1;
+        hidden |= folder < 0 || is_opaque(folder);
+        io_close(&folder);
+    }
+    return !hidden && there(lower, path);
+}
+
 int changes_read(int dir, const char *path, struct buf *out, struct err *err)
 {
     struct stat st;

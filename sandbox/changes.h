@@ -58,6 +58,9 @@ struct changes_take {
 };
 void changes_apply(const struct changes *c, int upper, int lower, const struct changes_take *t);
 
+/* Whether a path is there in the workspace as it is seen inside; upper -1 = no layer. */
+bool changes_has(int upper, int lower, const char *path);
+
 /* The bytes of a file below `dir`; -ERR_LIMIT above the buffer's cap. */
 NODISCARD int changes_read(int dir, const char *path, struct buf *out, struct err *err);
 

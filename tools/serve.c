@@ -155,6 +155,14 @@ static int ask(void *arg, json_t *question, int64_t deadline, json_t **answer, s
     return rc == 1 ? 0 : s->failed ? err_set(err, ERR_STATE, "nobody answers any more") : rc;
 }
 
+static void tell(void *arg, json_t *news)
+{
+    struct watcher *w = arg;
+    if (news)
+        json_object_set_new(news, "id", json_integer((json_int_t)w->id));
+    send_line(w->s, news);
+}
+
 /* Another workspace, or a wish to: all state goes. */
 static int enter_workspace(struct serve *s, const struct request *q, struct err *err)
 {
@@ -238,6 +246,7 @@ static void run_tool(struct serve *s, const struct request *q, json_t *o)
             .jobs = q->has_jobs ? q->jobs : tool_profile_has(p, STR("job")),
             .on_output = q->stream ? on_output : NULL,
             .ask = s->o->cancels ? ask : NULL, /* those who can be asked can cancel too */
+            .tell = s->o->cancels ? tell : NULL,
             .arg = &w,
             .cancel_fd = s->o->cancels ? s->o->in : -1,
         };

@@ -57,6 +57,9 @@ typedef void (*toolbox_output)(void *arg, int stream, struct str piece);
 typedef int (*toolbox_ask)(void *arg, json_t *question, int64_t deadline, json_t **answer,
                            struct err *err);
 
+/* Something to know, with no answer to wait for. Takes it. */
+typedef void (*toolbox_tell)(void *arg, json_t *news);
+
 struct toolbox_request {
     const char *tool;
     const json_t *args; /* already checked against the schema */
@@ -70,7 +73,8 @@ struct toolbox_request {
     const json_t *ahead; /* [{"tool", "args"}]: calls that follow, fetched for meanwhile; or NULL */
     toolbox_output on_output; /* may be NULL */
     toolbox_ask ask;          /* NULL = there is nobody to ask */
-    void *arg;                /* of both */
+    toolbox_tell tell;        /* NULL = nor anybody to tell */
+    void *arg;                /* of all three */
     int cancel_fd; /* readable = stop the call; -1 = none */
 };
 void toolbox_call(struct toolbox *t, const struct toolbox_request *r, struct answer *a);

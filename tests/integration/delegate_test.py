@@ -330,7 +330,11 @@ def test_nothing_is_ignored_in_silence():
     no("array", tools="bash")
     no("at most", tools=["bash"] * 200)
     no("limits has no 'maxStep'", limits={"maxStep": 1})
-    no("maxSteps", 1006, limits={"maxSteps": 0})
+    for key in ("maxSteps", "maxTokens", "maxSeconds"):
+        no(key + " is 0; it must be 1 to", limits={key: 0})
+        no("unlimited", limits={key: -1})
+    no("maxThinking is -1", limits={"maxThinking": -1})
+    no("maxSteps is 1000001", limits={"maxSteps": 1000001})
     no("maxSteps", limits={"maxSteps": "3"})
     no("sampling has no 'top_p'", sampling={"top_p": 0.5})
     no("approvalPolicy", approvalPolicy="sometimes")

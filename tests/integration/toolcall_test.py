@@ -69,6 +69,21 @@ def test_kept_state_in_cells():
     check_kept_state("required")
 
 
+def test_the_log_has_what_code_called():
+    d = Daemon([{"steps": [{"calls": [{"name": "python", "arguments": {
+        "code": "tools.plan(items=[])\ntry: tools.bash('exit 3')\nexcept tools.Error: pass"}}]},
+        {"text": "done"}]}], profile="general")
+    c = d.client()
+    s = open_session(c, d)
+    run(c, s, "go")
+    done = [e["data"] for e in c.call("session.export", sessionId=s)["events"]
+            if e["type"] == "item.completed" and e["data"].get("kind") == "result"]
+    assert done and "[called: plan ok " in json.dumps(done[0]), done
+    called = done[0]["called"]
+    assert [(x["tool"], x["status"]) for x in called] == [("plan", "ok"), ("bash", "failed")], done
+    d.close()
+
+
 def test_recall_and_cursors_after_a_restart():
     d = Daemon([{"steps": [
         {"think": "secret thought about zebras", "calls": [

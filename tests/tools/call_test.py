@@ -233,6 +233,24 @@ class Unconfined(unittest.TestCase):
         self.assertEqual(self.call("finish", {"answer": "plain"})["text"], "Finished.")
         got = self.call("finish", {"answer": "so 【0†L1-L2】"})
         self.assertIn("no page was shown under cursor 0", got["text"])
+        for answer in ("", " \n\t"):
+            got = self.call("finish", {"answer": answer})
+            self.assertEqual((got["status"], got["rc"]), ("failed", 1))
+            self.assertIn("'answer' is empty; say what was done or found", got["text"])
+        open(self.dir + "/there.txt", "w").close()
+        os.symlink("/etc/passwd", self.dir + "/leads_out")
+        os.symlink("/etc", self.dir + "/etc")
+        for path in ("there.txt", "./there.txt", "/workspace/there.txt", self.dir + "/there.txt", "leads_out"):
+            got = self.call("finish", {"answer": "x", "artifacts": [path]})
+            self.assertEqual(got["text"], "Finished.", path)
+        for path, words in (("gone.txt", "'gone.txt' does not exist"), ("/etc/passwd", "is not in the workspace"),
+                            ("etc/passwd", "does not exist"), ("../" * 20 + "etc/passwd", "does not exist"),
+                            ("a\x1b[31m\nb", "does not exist")):
+            got = self.call("finish", {"answer": "x", "artifacts": ["there.txt", path]})
+            self.assertEqual(got["rc"], 1, path)
+            self.assertIn(words, got["text"])
+            self.assertIn("1 artifact is not there; write it into the workspace or leave it out", got["text"])
+            self.assertNotIn("\x1b", got["text"])
 
     def test_nothing_is_left(self):
         mark = "141421.%d" % os.getpid()

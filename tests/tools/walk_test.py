@@ -130,13 +130,24 @@ class Walk(Session):
         self.write("birds.md", b"# Heron\n\nA heron stood in the river.\n")
         got = self.call("python", code="page = tools.search('heron')\nhit = tools.open(id=0)\n"
                         "'Heron' in page, hit.splitlines()[-1]")
-        self.assertEqual(got["text"], "(True, 'L4: A heron stood in the river.')\n[ok]")
+        self.assertRegex(got["text"], r"^\(True, 'L4: A heron stood in the river.'\)\n\[ok\]\n"
+                         r"\[called: search ok \d+ ms, open ok \d+ ms\]$")
+        self.assertEqual([(c["tool"], c["status"]) for c in got["called"]],
+                         [("search", "ok"), ("open", "ok")])
         got = self.call("python", code="tools.bash('echo from code; exit 3')")
         self.assertIn("tools.ToolError: from code\n[exit code: 3]\n[error: ToolError]", got["text"])
         got = self.call("python", code="tools.str_replace_editor('create', 'made.txt', 'x\\n')\n"
                         "tools.memory(action='write', name='n', text='t')\n"
                         "[tools.bash('echo %d' % i)[0] for i in range(5)]")
-        self.assertEqual(got["text"], "['0', '1', '2', '3', '4']\n[ok]")
+        self.assertTrue(got["text"].startswith("['0', '1', '2', '3', '4']\n[ok]\n[called: "))
+        self.assertEqual([(c["tool"], c["status"]) for c in got["called"]],
+                         [("str_replace_editor", "ok"), ("memory", "ok")] + 5 * [("bash", "ok")])
+        self.assertTrue(all(set(c) == {"tool", "status", "ms"} for c in got["called"]), got)
+        got = self.call("python", code="for i in range(12):\n  try: tools.bash('exit %d' % (i % 2))\n"
+                        "  except Exception: pass")
+        self.assertIn(", bash failed", got["text"])
+        self.assertTrue(got["text"].endswith(", and 4 more]"), got["text"])
+        self.assertEqual([c["status"] for c in got["called"]], 6 * ["ok", "failed"])
         self.assertEqual(self.read("made.txt"), b"x\n")
         for code, words in (("tools.python('1')", "cannot be called from code"),
                             ("tools.finish('x')", "cannot be called from code"),
@@ -153,8 +164,13 @@ class Walk(Session):
         self.assertLess(got["us"], 60000000)
         self.assertTrue(got["isError"], got)
         self.assertEqual(self.call("python", code="hit[-6:]")["text"], "'river.'\n[ok]")
-        self.assertIn("\"event\":\"tool\",\"from\":\"python\",\"tool\":\"bash\"",
-                      self.d.read_log().replace('", "', '","').replace('": "', '":"'))
+        log = self.d.read_log().replace('", "', '","').replace('": "', '":"')
+        for how in ("started", "ok", "failed"):
+            self.assertIn('"event":"tool","from":"python","tool":"bash","status":"%s"' % how, log)
+        got = self.call("python", code="tools.bash('kill -9 $PPID')")
+        self.assertEqual(got["called"][0]["tool"], "bash")
+        self.assertNotEqual(got["called"][0]["status"], "started")
+        self.assertNotIn("called", self.call("python", code="1"))
 
     def test_code_gets_no_tool_that_policy_denies(self):
         policy = self.d.root + "/narrow.yaml"
