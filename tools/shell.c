@@ -43,10 +43,12 @@ struct shell {
     int next_id;
 };
 
-/* Reads the memory file, runs the command without it, writes the state on every way out. */
+/* Reads the memory file and marks that, runs the command without it, writes the state on every
+ * way out. */
 static const char *const shell_argv[] = {
     "bash", "--norc", "--noprofile", "-c",
-    ". /dev/fd/100; eval \"$__agentd_command\" 100>&-; { __agentd_save $?; } 2>/dev/null", NULL};
+    ". /dev/fd/100; builtin printf '#begun\\n' >|/dev/fd/100; "
+    "eval \"$__agentd_command\" 100>&-; { __agentd_save $?; } 2>/dev/null", NULL};
 
 /* Past functions of the user's with the same names, and past noclobber. */
 static const char prologue[] =
@@ -120,20 +122,19 @@ static void single_quoted(struct buf *out, struct str s)
     buf_putc(out, '\'');
 }
 
-/* The memory file: state, our functions, the command as one quoted word. */
+/* The memory file: our functions, the command as one quoted word, the state. In this order, and
+ * the state as one compound, because what is read after it is read with the user's aliases. */
 static int make_script(const struct shell *s, struct str command, int *fd, struct err *err)
 {
     struct buf b;
     buf_init(&b, 0);
-    buf_puts(&b, "{ ");
-    buf_puts(&b, ":\n");
-    buf_str(&b, buf_view(&s->state));
-    buf_puts(&b, "} 2>/dev/null\n");
     buf_puts(&b, prologue);
     buf_puts(&b, "__agentd_command=");
     single_quoted(&b, command);
-    buf_putc(&b, '\n');
+    buf_puts(&b, "\n{ :\n");
+    buf_str(&b, buf_view(&s->state));
     buf_str(&b, buf_view(&s->options));
+    buf_puts(&b, "} 2>/dev/null\n");
     int rc = buf_check(&b, "command", err);
     *fd = rc == 0 ? memfd_create("command", MFD_CLOEXEC) : -1;
     if (rc == 0 && *fd < 0)
@@ -218,7 +219,11 @@ static void restore_set(struct str line, struct buf *out)
 /* The first line of a function that would come between us and the next command. */
 static bool is_in_the_way(struct str line)
 {
-    static const char *const heads[] = {"eval () ", "trap () ", "exit () "};
+    static const char *const heads[] = {
+        "eval () ",  "trap () ", "exit () ",  "builtin () ", "declare () ", "set () ",
+        "shopt () ", ". () ",    "alias () ", "umask () ",   ": () "};
+    if (str_starts(line, STR("__agentd_")) && str_ends(line, STR(" () ")))
+        return true;
     for (unsigned i = 0; i < ARRAY_LEN(heads); i++)
         if (str_is(line, heads[i]))
             return true;
@@ -260,6 +265,24 @@ static bool take_state(struct shell *s, int fd)
     }
     buf_done(&b);
     return ok;
+}
+
+/*
+ * A shell that did not come to its command: what an earlier command left held it up, and would
+ * hold up every other, so it is forgotten.
+ */
+static void forget_state(struct shell *s, int fd, struct answer *a)
+{
+    char start[sizeof prologue - 1];
+    if (s->state.len + s->options.len == 0 ||
+        pread(fd, start, sizeof start, 0) != (ssize_t)sizeof start ||
+        memcmp(start, prologue, sizeof start) != 0)
+        return;
+    buf_reset(&s->state);
+    buf_reset(&s->options);
+    a->state_lost = true;
+    envelope_status(&a->text, "the shell's state kept it from this command and was dropped: "
+                    "call again");
 }
 
 static struct job *free_slot(struct shell *s)
@@ -401,7 +424,8 @@ static void report_end(struct toolbox *t, struct job *j, enum outcome how, bool 
     if (how == EXITED) {
         a->exit_code = j->child.code;
         a->status = j->child.code == 0 ? TOOL_OK : TOOL_FAILED;
-        take_state(t->shell, j->script);
+        if (!take_state(t->shell, j->script))
+            forget_state(t->shell, j->script, a);
         if (left)
             envelope_status(&a->text, "what the command left running was ended%s",
                             jobs ? "; start it with background true to keep it" : "");
@@ -411,6 +435,7 @@ static void report_end(struct toolbox *t, struct job *j, enum outcome how, bool 
         envelope_status(&a->text, "cancelled: the command was killed");
     } else {
         a->status = TOOL_TIMED_OUT;
+        forget_state(t->shell, j->script, a);
         envelope_status(&a->text, "timed out: killed after %u s", limit_s);
     }
 }
@@ -489,6 +514,8 @@ void tool_bash(struct toolbox *t, const struct toolbox_request *r, struct answer
     if (!background)
         how = watch(s, j, j->started_ns + soft * NS, r->cancel_fd);
     if (how == SOFT_LIMIT && r->jobs) {
+        if (!background)
+            forget_state(s, j->script, a);
         j->id = s->next_id++;
         report_job(j, a);
         *slot = *j; /* its descriptors move along */

@@ -154,13 +154,24 @@ def t30_forging(w):
     for poison in ("eval() { echo hijack; }; trap() { echo hijack; }; exit() { echo hijack; }",
                    "__agentd_save() { echo hijack; }; readonly -f __agentd_save", "readonly __agentd_command=hijack",
                    "shopt -s extdebug; trap 'echo hijack; false' DEBUG", "set -n", "set -e; set -u; ulimit -n 3",
-                   "exec 2>&-; PATH=/nonexistent; IFS=e", "builtin() { :; }; declare() { echo hijack; }"):
+                   "exec 2>&-; PATH=/nonexistent; IFS=e", "builtin() { :; }; declare() { echo hijack; }",
+                   "builtin set -o pipefail; set() { /bin/echo hijack; }; shopt() { /bin/echo hijack; }",
+                   "builtin() { case $1 in cd|umask) /bin/echo hijack;; *) command builtin \"$@\";; esac; }",
+                   "shopt -s expand_aliases; for n in builtin trap declare umask eval __agentd_save; do "
+                   "alias $n='/bin/echo hijack;'; done"):
         d.bash(poison, session=other)
-        r = d.bash("builtin echo ok", session=other) if "builtin" not in poison else d.bash("echo ok", session=other)
+        r = d.bash("/bin/echo ok", session=other)
         w.check(f"T30 a shell left with {poison[:40]}", "ok\n[exit code: 0]" in r["text"] and "hijack" not in r["text"],
                 str(r))
         d.rpc("session.close", sessionId=other)
         other = d.new_session()
+    # A state that never ends: forgotten, and told, when it has held up one command.
+    r = d.bash("printf 'while :; do :; done\\n#end\\n' >|/proc/$$/fd/10; kill -9 $$", session=other)
+    r = d.bash("/bin/echo held", session=other, timeout_s=1)
+    w.check("T30 a shell's state without end is dropped, and told", r["stateLost"] and "dropped" in r["text"], str(r))
+    r = d.bash("/bin/echo free", session=other, timeout_s=10)
+    w.check("T30 and the next command runs", r["text"] == "free\n[exit code: 0]", str(r))
+    d.rpc("session.close", sessionId=other)
     # Two sessions of one daemon: what one leaves, the other never sees.
     other = d.new_session()
     d.python("import builtins\nbuiltins.leaked = 'forged'")
