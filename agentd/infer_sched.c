@@ -39,6 +39,7 @@ struct kv {
     char session[ID_TEXT];
     void *seq; /* owned */
     struct infer_job *user;
+    bool gone;     /* its session was forgotten: dropped with its last use */
     int64_t used_ns;
     int64_t save_at; /* monotonic ns: a snapshot is due; 0 = none */
 };
@@ -186,21 +187,31 @@ static int kv_assign(struct sched *s, struct infer_job *j, struct err *err)
 
 static void kv_release(struct sched *s, struct infer_job *j)
 {
-    for (uint32_t i = 0; i < s->n_kv; i++)
-        if (s->kv[i].user == j) {
-            s->kv[i].user = NULL;
-            s->kv[i].used_ns = io_mono_ns();
+    for (uint32_t i = 0; i < s->n_kv;) {
+        struct kv *k = &s->kv[i];
+        if (k->user == j) {
+            k->user = NULL;
+            k->used_ns = io_mono_ns();
         }
+        if (k->gone && !k->user)
+            kv_drop(s, i);
+        else
+            i++;
+    }
 }
 
 static void forget(struct sched *s, const char *session)
 {
     char path[PATH_MAX];
-    for (uint32_t i = 0; i < s->n_kv;)
-        if (!s->kv[i].user && strcmp(s->kv[i].session, session) == 0)
+    for (uint32_t i = 0; i < s->n_kv;) {
+        struct kv *k = &s->kv[i];
+        bool its = strcmp(k->session, session) == 0;
+        k->gone |= its;
+        if (its && !k->user)
             kv_drop(s, i);
         else
             i++;
+    }
     if (!s->core->o.kv_dir)
         return;
     snapshot_path(s, session, path);
@@ -226,7 +237,7 @@ static void save(struct sched *s, struct kv *k)
 static void save_later(struct sched *s, const struct infer_job *j)
 {
     for (uint32_t i = 0; i < s->n_kv && s->core->o.kv_dir; i++)
-        if (s->kv[i].user == j && s->m->seq_len(s->kv[i].seq) >= SAVE_MIN)
+        if (s->kv[i].user == j && !s->kv[i].gone && s->m->seq_len(s->kv[i].seq) >= SAVE_MIN)
             s->kv[i].save_at = io_mono_ns() + (int64_t)SAVE_AFTER_MS * 1000000;
 }
 
@@ -607,6 +618,8 @@ static void serve(struct sched *s)
         }
     while (s->active)
         finish(s, s->active, INFER_END_CANCELLED, NULL, false);
+    while (core_take_forget(s->core, gone))
+        forget(s, gone);
     save_due(s, true);
 }
 

@@ -218,13 +218,14 @@ static void on_remote_text(void *arg, struct str delta)
 
 /* --- the end of a generation ---------------------------------------------------------------- */
 
+/* mark: "partial" for what was cut off but stands, "lost" for what the next try does not know. */
 static int log_item(struct turn *t, const char *item, const char *kind, struct str text,
-                    bool partial, struct err *err)
+                    const char *mark, struct err *err)
 {
     json_t *data = json_pack("{s:s, s:I, s:o}", "kind", kind, "step", (json_int_t)t->step, "text",
                              json_text(text));
-    if (partial)
-        json_object_set_new(data, "partial", json_true());
+    if (mark)
+        json_object_set_new(data, mark, json_true());
     return session_log(t->s, t->id, item, "item.completed", data, err);
 }
 
@@ -282,18 +283,24 @@ static int log_repetition(struct turn *t, uint32_t block, struct err *err)
                        err);
 }
 
-static int log_step(struct turn *t, const struct infer_result *r, bool partial, struct err *err)
+static int log_words(struct turn *t, const char *mark, struct err *err)
 {
-    static const char *const stops[] = {"stop", "length", "context", "cancelled", "error",
-                                        "repetition"};
     int rc = 0;
     feed_item_close(t->live_think);
     feed_item_close(t->live_text);
     t->live_think = t->live_text = NULL;
     if (t->think.len)
-        rc = log_item(t, t->think_item, "reasoning", buf_view(&t->think), partial, err);
+        rc = log_item(t, t->think_item, "reasoning", buf_view(&t->think), mark, err);
     if (rc == 0 && t->text.len)
-        rc = log_item(t, t->text_item, "text", buf_view(&t->text), partial, err);
+        rc = log_item(t, t->text_item, "text", buf_view(&t->text), mark, err);
+    return rc;
+}
+
+static int log_step(struct turn *t, const struct infer_result *r, bool partial, struct err *err)
+{
+    static const char *const stops[] = {"stop", "length", "context", "cancelled", "error",
+                                        "repetition"};
+    int rc = log_words(t, partial ? "partial" : NULL, err);
     for (uint32_t i = 0; rc == 0 && i < t->n_calls; i++) {
         feed_item_close(t->call[i].live);
         t->call[i].live = NULL;
@@ -377,12 +384,16 @@ static void engine_failed(struct turn *t, const struct infer_result *r)
 {
     struct err err;
     struct daemon *d = t->s->d;
+    bool again = r->retryable && t->retries < d->config.engine_retries;
+    int rc = again ? 0 : log_words(t, "lost", &err); /* clients have seen it: so has the log */
     gen_clear(t);
     loop_to(t, TURN_PREFILL);
-    if (!r->retryable || t->retries >= d->config.engine_retries) {
+    if (rc < 0)
+        loop_broken(t, &err);
+    else if (!again)
         loop_fail(t, "engine_unavailable", r->retryable, r->error);
+    if (rc < 0 || !again)
         return;
-    }
     int64_t pause = (SECOND / 4) << (t->retries < 6 ? t->retries : 6);
     if (r->retry_ns > pause)
         pause = r->retry_ns;

@@ -112,6 +112,10 @@ static void send_json(struct conn *conn, json_t *msg)
     if (json_write(msg, out, &err) < 0) {
         buf_truncate(out, before);
         LOGE("rpc", "reply lost error=\"%s\"", err.text);
+        if (out->failed)
+            conn_sent(conn); /* which ends it */
+        else
+            conn_close(conn); /* whoever waits for the reply must not wait for ever */
     } else {
         conn_sent(conn);
     }

@@ -161,6 +161,8 @@ static int apply_item(struct session *s, struct str turn, struct str item, const
     struct str text = json_view(json_object_get(data, "text"));
     int64_t step = json_integer_value(json_object_get(data, "step"));
     struct message *m;
+    if (json_is_true(json_object_get(data, "lost")))
+        return 0; /* shown before its step failed; whoever tries again begins anew */
     if (str_is(kind, "notice")) {
         buf_reset(&s->steers);
         return add_notice(s, text, err);

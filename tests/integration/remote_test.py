@@ -143,7 +143,10 @@ def test_cut_stream():
         if n == 1:
             h.stream(finish=None, done=False)  # nothing shown: tried again
         elif n == 2:
-            h.stream({"content": "half of"}, finish=None, done=False)
+            h.stream({"reasoning_content": "hm"}, {"content": "half of"}, finish=None,
+                     done=False)
+        elif n == 3:
+            h.stream({"content": "half again"}, finish=None, done=False)
         else:
             h.stream({"content": "whole"})
 
@@ -152,7 +155,18 @@ def test_cut_stream():
     r = run(c, s, "go")
     assert r["stopReason"] == "error" and "end mark" in r["error"]["message"], r
     assert len(srv.seen) == 2  # shown text is never taken back by a silent retry
+    lost = [(e["data"]["kind"], e["data"]["text"]) for e in history(c, s)
+            if e["data"].get("lost")]
+    assert lost == [("reasoning", "hm"), ("text", "half of")], lost  # what was shown is kept
+    run(c, s, "go")
+    roles = [m["role"] for m in c.call("session.get", sessionId=s)["messages"]]
+    d.kill()
+    d.start()
+    c = d.client()
+    assert [m["role"] for m in c.call("session.get", sessionId=s)["messages"]] == roles
+    assert "assistant" not in roles, roles  # and what the engine is told begins anew
     assert run(c, s, "go")["message"] == "whole"
+    assert "half" not in json.dumps(srv.seen[-1])
     d.close()
 
 

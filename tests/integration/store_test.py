@@ -184,6 +184,24 @@ def test_deleted_sessions_leave_nothing():
     d.close()
 
 
+def test_deleted_sessions_leave_no_snapshot():
+    d = Daemon(SAY, profile="chat")
+    kv = d.root + "/state/kv"
+    c = d.client()
+    kept = open_session(c, d)
+    run(c, kept, "k" * 1000)
+    gone = []
+    for i in range(30):  # at all moments of the work behind an answer
+        gone.append(open_session(c, d))
+        run(c, gone[-1], "g" * 1000)
+        time.sleep(0.0005 * (i % 10))
+        c.call("session.delete", sessionId=gone[-1])
+    d.stop()  # writes what is due
+    left = os.listdir(kv)
+    assert kept + ".kv" in left and not [f for f in left if f[:-3] in gone], left
+    d.close()
+
+
 def test_newer_schema():
     d = Daemon(SAY, profile="chat")
     d.stop()
