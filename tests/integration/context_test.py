@@ -85,7 +85,8 @@ def test_same_prompt_from_memory_log_and_restart():
 
 
 def test_idle_transcripts_are_given_back():
-    d = Daemon([{"steps": [{"text": "z" * 4000}]}], profile="chat",
+    long = " ".join("%d" % i for i in range(900))
+    d = Daemon([{"steps": [{"text": long}]}], profile="chat",
                args=["--set", "store.transcripts=1M", "--set", "engine.idle_prefill=false",
                      "--set", "engine.cache=1M"])
     c = d.client()
@@ -96,7 +97,7 @@ def test_idle_transcripts_are_given_back():
     st = c.call("daemon.status")["transcripts"]
     assert st["loaded"] < 60 and st["bytes"] <= st["limit"] + 100000, st
     first = c.call("session.list", limit=500)["sessions"][-1]["sessionId"]
-    assert run(c, first, "still there")["message"] == "z" * 4000
+    assert run(c, first, "still there")["message"] == long
     assert len(c.call("session.get", sessionId=first)["messages"]) == 8
     d.close()
 
