@@ -27,7 +27,10 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-enum { SPIN = 4000 };
+enum {
+    SPIN = 4000,
+    FEW_THREADS = 8, /* allowed on any machine */
+};
 
 struct worker {
     struct pool *pool;
@@ -184,12 +187,22 @@ uint32_t pool_threads(const struct pool *p)
     return p->n_threads;
 }
 
+static long cores_in_mask(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                       : sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 int pool_open(struct pool **out, uint32_t n_threads, struct err *err)
 {
     if (n_threads == 0)
         n_threads = pool_cores();
-    if (n_threads > POOL_THREADS_MAX)
-        n_threads = POOL_THREADS_MAX;
+    /* More than there are cores only take turns; a few are let be, for comparisons. */
+    long cores = cores_in_mask();
+    uint32_t most = cores > FEW_THREADS / 2 ? 2 * (uint32_t)cores : FEW_THREADS;
+    most = most < POOL_THREADS_MAX ? most : POOL_THREADS_MAX;
+    n_threads = n_threads < most ? n_threads : most;
     struct pool *p = mem_aligned(64, sizeof *p);
     if (!p)
         return err_nomem(err);
@@ -233,45 +246,87 @@ void pool_close(struct pool *p)
     mem_free(p);
 }
 
-/* The smallest quota of this process's cgroup and its parents, in cores; 0 = none. */
+/* A file of one or two numbers; "max" and -1 are no limit. Of a cgroup in cores, 0 = none. */
+static bool read_numbers(const char *path, double *a, double *b)
+{
+    struct err err = {0};
+    struct buf text;
+    struct str rest, first, second;
+    buf_init(&text, 4096);
+    bool got = io_read_file(path, &text, &err) == 0;
+    rest = str_trim(buf_view(&text));
+    got = got && str_split(&rest, ' ', &first) && str_to_f64(first, a);
+    if (got && b)
+        got = str_split(&rest, ' ', &second) && str_to_f64(second, b);
+    buf_done(&text);
+    return got;
+}
+
+static double quota_of(bool v2, const char *root, const char *group)
+{
+    char path[800];
+    double quota, period;
+    if (v2) {
+        snprintf(path, sizeof path, "%s%s/cpu.max", root, group);
+        if (!read_numbers(path, &quota, &period))
+            return 0;
+    } else {
+        snprintf(path, sizeof path, "%s%s/cpu.cfs_quota_us", root, group);
+        if (!read_numbers(path, &quota, NULL))
+            return 0;
+        snprintf(path, sizeof path, "%s%s/cpu.cfs_period_us", root, group);
+        if (!read_numbers(path, &period, NULL))
+            return 0;
+    }
+    return quota > 0 && period > 0 ? quota / period : 0;
+}
+
+/* The least of a group's and its parents'; `line` is one of /proc/self/cgroup. */
+static double quota_along(struct str line)
+{
+    struct str id, names, name;
+    char root[80], group[512];
+    if (!str_split(&line, ':', &id) || !str_split(&line, ':', &names) || line.n >= sizeof group)
+        return 0;
+    bool v2 = names.n == 0, cpu = v2;
+    snprintf(root, sizeof root, "/sys/fs/cgroup%s%.*s", v2 ? "" : "/", (int)names.n, names.p);
+    while (str_split(&names, ',', &name))
+        cpu = cpu || str_eq(name, STR("cpu"));
+    if (!cpu)
+        return 0;
+    snprintf(group, sizeof group, "%.*s", (int)line.n, line.p);
+    double least = 0;
+    for (;;) {
+        double q = quota_of(v2, root, group);
+        least = q > 0 && (least == 0 || q < least) ? q : least;
+        char *slash = strrchr(group, '/');
+        if (!slash)
+            return least;
+        *slash = '\0';
+    }
+}
+
+/* The smallest quota of this process's cgroups and their parents, in cores; 0 = none. */
 static double cgroup_quota(void)
 {
     struct err err = {0};
     struct buf b;
     buf_init(&b, 65536);
-    double best = 0;
-    char group[512] = "";
+    double least = 0;
     if (io_read_file("/proc/self/cgroup", &b, &err) == 0) {
         struct str rest = buf_view(&b), line;
-        while (str_split(&rest, '\n', &line))
-            if (str_starts(line, STR("0::")) && line.n - 3 < sizeof group)
-                snprintf(group, sizeof group, "%.*s", (int)(line.n - 3), line.p + 3);
-    }
-    while (group[0]) {
-        char path[600];
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
-        buf_reset(&b);
-        struct str quota, period, rest;
-        double q, per;
-        if (io_read_file(path, &b, &err) == 0) {
-            rest = str_trim(buf_view(&b));
-            if (str_split(&rest, ' ', &quota) && str_split(&rest, ' ', &period) &&
-                str_to_f64(quota, &q) && str_to_f64(period, &per) && per > 0 &&
-                (best == 0 || q / per < best))
-                best = q / per;
+        while (str_split(&rest, '\n', &line)) {
+            double q = quota_along(line);
+            least = q > 0 && (least == 0 || q < least) ? q : least;
         }
-        char *slash = strrchr(group, '/');
-        *slash = '\0';
     }
     buf_done(&b);
-    return best;
+    return least;
 }
 
 uint32_t pool_cores(void)
 {
-    cpu_set_t set;
-    long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                         : sysconf(_SC_NPROCESSORS_ONLN);
+    long n = cores_in_mask();
     double quota = cgroup_quota();
     if (quota > 0 && quota < (double)n)
         n = (long)(quota + 0.999);

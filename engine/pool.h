@@ -18,7 +18,7 @@ enum { POOL_THREADS_MAX = 256 };
 /* Cores this process may use: affinity mask, then the cgroup's CPU quota, at least 1. */
 uint32_t pool_cores(void);
 
-/* n_threads counts the caller; 0 = pool_cores(). */
+/* n_threads counts the caller; 0 = pool_cores(). At most twice the cores, or 8. */
 NODISCARD int pool_open(struct pool **out, uint32_t n_threads, struct err *err);
 void pool_close(struct pool *p);
 uint32_t pool_threads(const struct pool *p);
