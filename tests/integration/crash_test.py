@@ -33,7 +33,7 @@ TURNS = [{"match": "work", "steps": [
     {"steps": [{"think": "more {{hash}}", "text": "said {{hash}}"}]}]
 
 # The second result is too long for the context: dropping the first call group is not enough.
-OVERFLOW = [{"match": "dropped to make room", "steps": [{"text": "done after 2 steps"}]},
+OVERFLOW = [{"match": "dropped to make room", "steps": [{"text": "done after 2 steps {{hash}}"}]},
             {"match": "work", "steps": [TURNS[0]["steps"][0],
                                         {"calls": [bash("head -c 1150 /dev/zero | tr '\\0' x")]}]},
             TURNS[1]]
@@ -191,22 +191,36 @@ class Script:
         assert sampled(events) == predict(self.first, self.results), "the prediction is wrong"
         d.close()
 
-    def finish(self, d, s, seen, point, life, exact=True):
+    def overflow(self):
+        """What the turn that overflows its context samples when nobody disturbs it."""
+        d = Daemon(OVERFLOW)
+        d.stop()
+        d.script(OVERFLOW, n_ctx=4200)
+        d.start()
+        c = d.client()
+        s = begin(d, c)
+        assert c.call("turn.run", sessionId=s, input="work")["stopReason"] == "end_turn"
+        c.call("turn.run", sessionId=s, input="and then?")
+        events = history(c, s)
+        assert [e for e in events if e["type"] == "context.reset"], "nothing overflowed"
+        d.close()
+        return sampled(events)
+
+    def finish(self, d, s, seen, point, life, reset=False):
         events, _, resumed = resume(d, s)
         check_log(events, seen)
         told = results_of(events)
         ran = effects(d)
         assert ran <= 1, "side effect happened %d times" % ran
         for r, undisturbed in zip(told, self.results):
-            if r["status"] == "ok" and ran == 1 and exact:
+            if r["status"] == "ok" and ran == 1 and not reset:
                 assert r["text"] == undisturbed, (r["text"], undisturbed)
-        if exact:
-            want = predict(self.first, [r["text"] for r in told])
-            have = sampled(events)
-            # a step that was cut off by the kill was never seen by the model: it is not there
-            assert have == want, (have, want)
+        want = self.overflow() if reset else predict(self.first, [r["text"] for r in told])
+        have = sampled(events)
+        # a step that was cut off by the kill was never seen by the model: it is not there
+        assert have == want, (have, want)
         d.close()
-        return row(point, life, resumed, ran, "equal" if exact else "after a reset",
+        return row(point, life, resumed, ran, "equal, behind a reset" if reset else "equal",
                    [r["status"] for r in told])
 
 
@@ -224,7 +238,7 @@ def script_row(ref, point, n, env=None, args=(), root=None):
         return None  # this pass of the point does not occur
     assert d.wait_dead() == -9
     d.start()
-    return ref.finish(d, s, seen, point, "pass %d" % n, point != "during-reset")
+    return ref.finish(d, s, seen, point, "pass %d" % n, point == "during-reset")
 
 
 def second_row(ref, point):
