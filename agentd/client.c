@@ -287,6 +287,35 @@ int client_call(struct client *c, const char *method, json_t *params, json_t **r
     return rc;
 }
 
+int client_pages(struct client *c, const char *method, json_t *params, json_t **result,
+                 struct err *err)
+{
+    json_t *all = NULL, *page = NULL, *next = NULL, *list;
+    const char *key;
+    int rc;
+    do {
+        if (next)
+            json_object_set(params, "after", next);
+        json_decref(page);
+        page = NULL;
+        rc = client_call(c, method, json_incref(params), &page, err);
+        json_object_foreach(all ? page : NULL, key, list)
+            if (json_is_array(list))
+                json_array_extend(json_object_get(all, key), list);
+        if (rc == 0 && !all)
+            all = json_incref(page);
+        next = json_object_get(page, "next");
+    } while (rc == 0 && json_is_integer(next));
+    json_decref(page);
+    json_decref(params);
+    json_object_del(all, "next");
+    if (rc == 0)
+        *result = all;
+    else
+        json_decref(all);
+    return rc;
+}
+
 const json_t *client_error(const struct client *c)
 {
     return c->error;

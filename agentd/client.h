@@ -26,6 +26,10 @@ NODISCARD int client_private(struct client **out, const struct client_private *o
  * reply is -ERR_DENIED with the daemon's sentence; client_error() has the object. */
 NODISCARD int client_call(struct client *c, const char *method, json_t *params, json_t **result,
                           struct err *err);
+/* The same, until no reply names a `next` page: its `after` is that, the lists of all pages
+ * stand in one reply. */
+NODISCARD int client_pages(struct client *c, const char *method, json_t *params, json_t **result,
+                           struct err *err);
 /* Sends without waiting; the reply comes through client_next(). */
 NODISCARD int client_send(struct client *c, const char *method, json_t *params, int64_t *id,
                           struct err *err);

@@ -68,8 +68,8 @@ static int command_history(struct chat *c, struct err *err)
 {
     json_t *got = NULL, *m;
     size_t i;
-    int rc = client_call(c->view.c, "session.get", json_pack("{s:s}", "sessionId", c->session),
-                         &got, err);
+    int rc = client_pages(c->view.c, "session.get", json_pack("{s:s}", "sessionId", c->session),
+                          &got, err);
     json_array_foreach(json_object_get(got, "messages"), i, m)
     {
         struct str role = view_field(m, "role");

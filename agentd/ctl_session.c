@@ -292,7 +292,7 @@ static int ask_daemon(const struct ask *k, const struct asked *a, struct err *er
     else if (rc == 0)
         set(params, "sessionId", a->arg);
     if (rc == 0)
-        rc = client_call(c, k->method, json_incref(params), &reply, err);
+        rc = client_pages(c, k->method, json_incref(params), &reply, err);
     if (rc == 0 && a->json)
         view_json(reply);
     else if (rc == 0)

@@ -77,6 +77,27 @@ static const char *state_of(const struct session *s)
     return s->closed ? "closed" : s->turn ? "running" : "idle";
 }
 
+/* A reply ends with the message or event that passes this and says where the next page begins;
+ * escaped it may grow, so it stays well below what a client takes for one line. */
+enum { PAGE_BYTES = LIMIT_LINE_BYTES / 2, ROW_BYTES = 256 };
+
+static int page_from(struct rpc_call *c, int64_t *after)
+{
+    struct err err;
+    *after = 0;
+    if (json_opt_int(c->params, "after", 0, INT64_MAX, after, &err) < 0)
+        return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
+    return 0;
+}
+
+static size_t bytes_of(const struct message *m)
+{
+    size_t n = ROW_BYTES + m->content.n + m->reasoning.n;
+    for (uint32_t i = 0; i < m->n_calls; i++)
+        n += ROW_BYTES + strlen(m->calls[i].arguments);
+    return n;
+}
+
 static json_t *message_of(const struct message *m)
 {
     json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "id", m->id, "turnId", m->turn, "role",
@@ -102,17 +123,24 @@ int rpc_session_get(struct rpc_call *c)
 {
     struct session *s, *whole;
     struct err err;
-    if (rpc_session_of(c, &s))
+    int64_t at;
+    size_t bytes = 0;
+    if (rpc_session_of(c, &s) || page_from(c, &at))
         return c->code;
     if (session_whole(&whole, s, &err) < 0)
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     json_t *messages = json_array();
-    for (uint32_t i = 0; i < whole->n_msgs; i++)
-        json_array_append_new(messages, message_of(&whole->msg[i]));
+    for (; at < whole->n_msgs && bytes < PAGE_BYTES; at++) {
+        bytes += bytes_of(&whole->msg[at]);
+        json_array_append_new(messages, message_of(&whole->msg[at]));
+    }
+    bool more = at < whole->n_msgs;
     session_whole_done(whole, s);
     c->result = json_pack("{s:s, s:I, s:I, s:s, s:O, s:o}", "sessionId", s->id, "seq",
                           (json_int_t)s->head, "created", (json_int_t)s->created, "state",
                           state_of(s), "config", s->config, "messages", messages);
+    if (more)
+        json_object_set_new(c->result, "next", json_integer((json_int_t)at));
     if (*s->last_turn)
         json_object_set_new(c->result, "turnId", json_string(s->last_turn));
     if (s->turn) {
@@ -314,9 +342,23 @@ int rpc_session_fork(struct rpc_call *c)
     return 0;
 }
 
+struct exporting {
+    json_t *events;
+    size_t bytes;
+    int64_t last; /* seq of the last one */
+    bool more;
+};
+
 static bool export_one(void *arg, const struct store_event *e)
 {
+    struct exporting *x = arg;
     struct err err;
+    if (x->bytes >= PAGE_BYTES) {
+        x->more = true;
+        return false;
+    }
+    x->bytes += ROW_BYTES + e->data.n + 2 * e->ids.n;
+    x->last = e->seq;
     json_t *data = NULL, *ids = NULL;
     if (json_read(&data, e->data, &err) < 0)
         return true;
@@ -335,7 +377,7 @@ static bool export_one(void *arg, const struct store_event *e)
     }
     if (ids)
         json_object_set_new(o, "tokens", ids);
-    json_array_append_new(arg, o);
+    json_array_append_new(x->events, o);
     return true;
 }
 
@@ -343,15 +385,18 @@ int rpc_session_export(struct rpc_call *c)
 {
     struct session *s;
     struct err err;
-    if (rpc_session_of(c, &s))
+    int64_t after;
+    if (rpc_session_of(c, &s) || page_from(c, &after))
         return c->code;
-    json_t *events = json_array();
-    if (store_read(c->d->store, str_c(s->id), 0, true, export_one, events, &err) < 0) {
-        json_decref(events);
+    struct exporting x = {.events = json_array()};
+    if (store_read(c->d->store, str_c(s->id), after, true, export_one, &x, &err) < 0) {
+        json_decref(x.events);
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     }
     c->result = json_pack("{s:s, s:s, s:O, s:o}", "epoch", store_epoch(c->d->store), "sessionId",
-                          s->id, "config", s->config, "events", events);
+                          s->id, "config", s->config, "events", x.events);
+    if (x.more)
+        json_object_set_new(c->result, "next", json_integer((json_int_t)x.last));
     return 0;
 }
 

@@ -183,7 +183,11 @@ def run(c, session, text, **more):
 
 def history(c, session):
     """Every durable event, from the log itself."""
-    return c.call("session.export", sessionId=session)["events"]
+    events, page = [], {"next": 0}
+    while "next" in page:
+        page = c.call("session.export", sessionId=session, after=page["next"])
+        events += page["events"]
+    return events
 
 
 def main(tests):

@@ -10,7 +10,7 @@ import subprocess
 import termios
 import time
 
-from agent import BIN, Daemon, history, main
+from agent import BIN, Daemon, history, main, open_session, run
 
 CTL = os.path.join(BIN, "agentctl")
 SCRIPT = [
@@ -325,6 +325,30 @@ def test_completions_know_every_command():
                       'echo "${COMPREPLY[@]}"\n' % (CTL, CTL))
     out = subprocess.run(["bash", "-c", probe], capture_output=True, text=True).stdout.split("\n")
     assert "convert" in out[0] and out[1].strip() == "--private", out
+
+
+def test_long_histories_come_in_pages():
+    d = Daemon([{"steps": [{"text": "short"}]}])
+    c = d.client()
+    s = open_session(c, d, profile="chat")
+    for i in range(3):  # more than the window holds: the messages are kept all the same
+        run(c, s, "%d " % i + "long text \u00e9\n" * 380000)
+    page = c.call("session.get", sessionId=s)
+    assert 0 < len(page["messages"]) < 3 and page["next"] == len(page["messages"]), page["next"]
+    last = c.call("session.get", sessionId=s, after=2)
+    assert len(last["messages"]) == 1 and "next" not in last
+    assert c.call("session.get", sessionId=s, after=99)["messages"] == []
+    page = c.call("session.export", sessionId=s)
+    assert page["events"][-1]["seq"] == page["next"]
+    events = history(c, s)
+    assert [e["seq"] for e in events] == list(range(1, len(events) + 1)), len(events)
+    code, out, err = ctl(d, "show", "--json", s)
+    got = json.loads(out)
+    assert code == 0 and [m["content"][:2] for m in got["messages"]] == [
+        "%d " % i for i in range(3)] and "next" not in got, err
+    code, out, err = ctl(d, "export", s)
+    assert code == 0 and len(out.splitlines()) == 1 + len(events), err
+    d.close()
 
 
 if __name__ == "__main__":
