@@ -1,5 +1,6 @@
 /*
- * toolrun_impl.h - what toolrun.c and toolnest.c share. Only they include it.
+ * toolrun_impl.h - between toolrun.c (the queue), toolset.c (which tools), toolhere.c (in the
+ * daemon), toolcell.c (in a cell) and toolnest.c (called by code). Only they include it.
  */
 #ifndef AGENTD_TOOLRUN_IMPL_H
 #define AGENTD_TOOLRUN_IMPL_H
@@ -77,6 +78,15 @@ struct toolrun_call *toolrun_new_call(struct toolrun *t, const char *tool, struc
 void toolrun_run_call(struct toolrun_call *c);
 /* The one end of every call. */
 void toolrun_done(struct toolrun_call *c);
+/* toolset.c: the arguments as the model wrote them, checked; a key twice counts as its last. */
+NODISCARD int toolset_args(const char *tool, const char *schema, struct str args, json_t **out,
+                           struct err *err);
+/* toolhere.c: a call of the daemon's own; ends in toolrun_done(), or in a hook's hands. */
+void toolhere_run(struct toolrun_call *c);
+/* toolcell.c: into the cell where the call belongs, which is made if need be. */
+void toolcell_start(struct toolrun_call *c);
+void toolcell_guard(void *arg); /* of a struct toolrun: the time of its call is over */
+const char *toolcell_level(const struct toolrun_call *c); /* in force for the call */
 /* Where a call is at the moment. */
 struct place *toolrun_place_of(const struct toolrun_call *c);
 /* The status of this name; TOOL_UNKNOWN for any other text. */
