@@ -13,7 +13,7 @@ import unittest
 BIN = os.environ.get("BIN", "build/ci/bin")
 
 
-def call(tool, args, *options, stdin=None, timeout=60):
+def call(tool, args, *options, stdin=None, timeout=600):
     text = args if isinstance(args, str) else json.dumps(args)
     done = subprocess.run([BIN + "/agentctl", "tool", "call", tool, text, "--json", *options],
                           capture_output=True, timeout=timeout, input=stdin)
