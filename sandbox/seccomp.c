@@ -338,10 +338,9 @@ static void rules_processes(struct builder *b, const struct seccomp_opts *o)
     rule(b, SCMP_ACT_ALLOW, "seccomp", 2, own);
     allow_value(b, "seccomp", 0, SECCOMP_SET_MODE_STRICT);
     allow_value(b, "seccomp", 0, SECCOMP_GET_ACTION_AVAIL);
-    if (o->one_id)
-        allow_value(b, "prlimit64", 0, 0);
-    else
-        rule(b, SCMP_ACT_ALLOW, "prlimit64", 0, NULL);
+    /* Of the caller alone: the tool that is kept has the same user, and with less than it needs
+     * it could not serve another call. */
+    allow_value(b, "prlimit64", 0, 0);
     if (o->profile == SANDBOX_PROFILE_DEBUG) {
         rule(b, SCMP_ACT_ALLOW, "ptrace", 0, NULL);
         allow_value(b, "personality", 0, 0x0040000 /* ADDR_NO_RANDOMIZE */);

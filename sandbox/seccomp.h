@@ -19,7 +19,6 @@ enum seccomp_arch { SECCOMP_NATIVE, SECCOMP_X86_64, SECCOMP_AARCH64 };
 struct seccomp_opts {
     enum seccomp_arch arch;
     enum sandbox_profile profile;
-    bool one_id;    /* pid 1 has the payload's uid: prlimit64 may name the caller alone */
     bool shared;    /* no namespaces below: the host's processes and IPC are in reach */
     bool unscoped;  /* and signals too, because Landlock cannot hold them */
     bool clerk;     /* for clerk.c: it answers notifications, and itself meets none */

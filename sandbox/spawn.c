@@ -214,8 +214,8 @@ static const struct seccomp_prog *filter_for(struct attempt *a, enum filter_role
     unsigned kind = (bare ? 2u : 0u) + (a->spec.log_calls ? 1u : 0u);
     unsigned at = (kind * PROFILES + (unsigned)a->spec.profile) * FILTER_ROLES + (unsigned)role;
     struct seccomp_prog *p = added ? &a->own[role] : &h->filter[at];
-    struct seccomp_opts o = {.profile = a->spec.profile, .one_id = bare || !h->probe.root,
-                             .shared = bare, .unscoped = bare && h->probe.landlock < 6,
+    struct seccomp_opts o = {.profile = a->spec.profile, .shared = bare,
+                             .unscoped = bare && h->probe.landlock < 6,
                              .clerk = role != FILTER_NOTIFY && bare,
                              .report = role == FILTER_NOTIFY && a->spec.log_calls,
                              .n_calls = a->spec.n_calls, .call = a->spec.call};

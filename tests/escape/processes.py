@@ -63,6 +63,9 @@ def t10_everything(w):
                        ("stopping its tool's process again and again",
                         "import time\nfor _ in range(300): os.kill(os.getppid(), 19); time.sleep(0.001)"),
                        ("pid 1 by every signal", "[os.kill(1, s) for s in range(1, 32)]"),
+                       ("leaving its tool's process no descriptor, memory or child",
+                        "import resource\nfor p in (os.getppid(), 1, 2):\n  for r in (6, 7, 9, 2, 0, 1):\n"
+                        "    try: resource.prlimit(p, r, (0, 0))\n    except OSError: pass"),
                        ("its own group", "os.killpg(0, 9)")):
         for tool in ("bash", "python"):
             began = time.monotonic()

@@ -45,12 +45,11 @@ static uint32_t evaluate(const struct seccomp_prog *p, const struct seccomp_data
 }
 
 static struct seccomp_prog compile(enum seccomp_arch arch, enum sandbox_profile profile,
-                                   bool one_id, bool shared)
+                                   bool shared)
 {
     struct seccomp_prog p = {0};
     struct err err = {0};
-    struct seccomp_opts o = {.arch = arch, .profile = profile, .one_id = one_id,
-                             .shared = shared};
+    struct seccomp_opts o = {.arch = arch, .profile = profile, .shared = shared};
     ASSERT_OK(filter_compile(&p, &o, &err), &err);
     return p;
 }
@@ -80,7 +79,7 @@ static void try_all(const struct seccomp_prog *p, uint32_t arch, const struct at
 static void x86_64_by_argument(void **state)
 {
     (void)state;
-    struct seccomp_prog p = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, false, false);
+    struct seccomp_prog p = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, false);
     const struct attempt rows[] = {
         {0, {0}, ALLOW} /* read */, {59, {0}, ALLOW} /* execve */,
         {56, {0x01200011}, ALLOW} /* fork */, {56, {0x10000011}, REFUSE(EPERM)},
@@ -105,7 +104,7 @@ static void x86_64_by_argument(void **state)
         {165, {0}, REFUSE(EPERM)} /* mount */, {435, {0}, REFUSE(ENOSYS)} /* clone3 */,
         {425, {0}, REFUSE(ENOSYS)} /* io_uring */, {437, {0}, REFUSE(ENOSYS)} /* openat2 */,
         {452, {0}, REFUSE(ENOSYS)} /* fchmodat2 */, {321, {0}, REFUSE(EPERM)} /* bpf */,
-        {285, {0}, REFUSE(EOPNOTSUPP)} /* fallocate */, {302, {1}, ALLOW} /* prlimit64 */,
+        {285, {0}, REFUSE(EOPNOTSUPP)} /* fallocate */, {302, {1}, REFUSE(ENOSYS)} /* prlimit64 */,
         {999, {0}, REFUSE(ENOSYS)}, {0x40000027, {0}, SECCOMP_RET_KILL_PROCESS} /* x32 */,
     };
     try_all(&p, AUDIT_ARCH_X86_64, rows, ARRAY_LEN(rows));
@@ -117,7 +116,7 @@ static void x86_64_by_argument(void **state)
 static void aarch64_has_the_same_rules(void **state)
 {
     (void)state;
-    struct seccomp_prog p = compile(SECCOMP_AARCH64, SANDBOX_PROFILE_DEFAULT, false, false);
+    struct seccomp_prog p = compile(SECCOMP_AARCH64, SANDBOX_PROFILE_DEFAULT, false);
     const struct attempt rows[] = {
         {63, {0}, ALLOW} /* read */, {221, {0}, ALLOW} /* execve */,
         {220, {0x01200011}, ALLOW}, {220, {0x10000011}, REFUSE(EPERM)},
@@ -136,9 +135,9 @@ static void aarch64_has_the_same_rules(void **state)
 static void profiles_differ_where_they_say(void **state)
 {
     (void)state;
-    struct seccomp_prog strict = compile(SECCOMP_X86_64, SANDBOX_PROFILE_STRICT, false, false);
-    struct seccomp_prog debug = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEBUG, false, false);
-    struct seccomp_prog one = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, true, true);
+    struct seccomp_prog strict = compile(SECCOMP_X86_64, SANDBOX_PROFILE_STRICT, false);
+    struct seccomp_prog debug = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEBUG, false);
+    struct seccomp_prog one = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, true);
     const struct attempt s[] = {{41, {1}, REFUSE(EPERM)}, {42, {0}, REFUSE(EPERM)},
                                 {29, {0}, REFUSE(EPERM)} /* shmget */, {46, {0}, ALLOW}};
     const struct attempt d[] = {{101, {16}, ALLOW}, {135, {0x40000}, ALLOW}};
@@ -156,7 +155,7 @@ static void profiles_differ_where_they_say(void **state)
 static void without_namespaces_less_is_allowed(void **state)
 {
     (void)state;
-    struct seccomp_prog p = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, true, true);
+    struct seccomp_prog p = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, true);
     const struct attempt rows[] = {
         {53, {1, 1}, ALLOW} /* a pair of streams */, {53, {1, 5}, ALLOW},
         {53, {1, 2}, REFUSE(ENOSYS)} /* datagrams can be sent to anybody */,
@@ -189,7 +188,7 @@ static void reports_and_additions(void **state)
     (void)state;
     static const char add[][SANDBOX_CALL_BYTES] = {"chroot", "quotactl"};
     struct seccomp_opts o = {.arch = SECCOMP_X86_64, .report = true, .n_calls = 2, .call = add};
-    struct seccomp_prog p, plain = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, false, false);
+    struct seccomp_prog p, plain = compile(SECCOMP_X86_64, SANDBOX_PROFILE_DEFAULT, false);
     struct err err = {0};
     const char *why;
     ASSERT_OK(filter_compile(&p, &o, &err), &err);
@@ -218,8 +217,8 @@ static void reports_and_additions(void **state)
 static void equal_options_give_equal_bytes(void **state)
 {
     (void)state;
-    struct seccomp_prog a = compile(SECCOMP_NATIVE, SANDBOX_PROFILE_DEFAULT, false, false);
-    struct seccomp_prog b = compile(SECCOMP_NATIVE, SANDBOX_PROFILE_DEFAULT, false, false);
+    struct seccomp_prog a = compile(SECCOMP_NATIVE, SANDBOX_PROFILE_DEFAULT, false);
+    struct seccomp_prog b = compile(SECCOMP_NATIVE, SANDBOX_PROFILE_DEFAULT, false);
     assert_int_equal(a.n, b.n);
     assert_memory_equal(a.code, b.code, (size_t)a.n * 8);
     assert_string_equal(a.hash, b.hash);
