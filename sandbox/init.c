@@ -421,7 +421,8 @@ static _Noreturn void run_child(struct init *in, const struct wire *w, const int
         fault(ctl, w->run, "user");
     if (in->ruleset >= 0 && landlock_enter(in->ruleset) < 0)
         fault(ctl, w->run, "landlock");
-    if (chdir(cwd) < 0)
+    /* A workspace that an earlier session closed to its owner is no reason not to start. */
+    if (chdir(cwd) < 0 && (errno != EACCES || chdir("/") < 0))
         fault(ctl, w->run, "cwd");
     sigprocmask(SIG_SETMASK, &none, NULL);
     /* execvpe looks up PATH here */
