@@ -57,8 +57,9 @@ NODISCARD int sandbox_cover(struct sandbox *s);
 /* Everything in it is to die now; sandbox_close() then waits for less. */
 void sandbox_kill(struct sandbox *s);
 
-/* Sum of proportional memory of all processes inside, and how many there are. Never blocks
- * on the cell. */
+/* Memory of all processes inside: their share of what is mapped, and anonymous files that they
+ * hold open; and how many there are, or more when it took long to look. Never blocks on the
+ * cell. */
 uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes);
 
 /* Bytes that everything inside has written to disks since the cell was made. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/str.h"
@@ -11,48 +12,110 @@
 #include "sandbox/sys.h"
 #include "sandbox/tree.h"
 
-static uint64_t pss_of(int proc, const char *pid)
+enum { ANON_MAX = 4096, FDS_MAX = 20000 };
+
+/* What a look at a cell's memory finds. Anonymous files count whether mapped or not, and a
+ * mapped page of theirs only once. */
+struct memory {
+    uint64_t pss, shmem;      /* of mappings; the part of it that belongs to shared memory */
+    uint64_t anon;            /* of open files that only memory holds */
+    uint64_t ino[ANON_MAX];   /* those counted already: forks share them */
+    unsigned n_ino, n_fds;
+    dev_t anon_dev;
+};
+
+static uint64_t kib_of(struct str line, struct str head)
+{
+    uint64_t kib;
+    line = str_trim(str_sub(line, head.n, line.n));
+    bool ok = str_ends(line, STR(" kB")) && str_to_u64(str_sub(line, 0, line.n - 3), &kib);
+    return ok ? kib * 1024 : 0;
+}
+
+static void add_mappings(struct memory *m, int proc, const char *pid)
 {
     char path[64], text[1024];
-    struct str head = STR("Pss:"), rest, line;
-    if (strlen(pid) > 20)
-        return 0;
-    memcpy(path, pid, strlen(pid));
-    memcpy(path + strlen(pid), "/smaps_rollup", 14);
+    struct str pss = STR("Pss:"), shmem = STR("Pss_Shmem:"), rest, line;
+    snprintf(path, sizeof path, "%.20s/smaps_rollup", pid);
     int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return;
     ssize_t n = read(fd, text, sizeof text);
     close(fd);
     rest = str_of(text, n > 0 ? (size_t)n : 0);
     while (str_split(&rest, '\n', &line)) {
-        uint64_t kib;
-        if (!str_starts(line, head))
-            continue;
-        line = str_trim(str_sub(line, head.n, line.n));
-        if (str_ends(line, STR(" kB")) && str_to_u64(str_sub(line, 0, line.n - 3), &kib))
-            return kib * 1024;
+        if (str_starts(line, pss))
+            m->pss += kib_of(line, pss);
+        else if (str_starts(line, shmem))
+            m->shmem += kib_of(line, shmem);
     }
-    return 0;
 }
 
-static uint64_t of_pid(int proc, pid_t pid, uint64_t (*measure)(int, const char *))
+static bool counted(struct memory *m, ino_t ino)
 {
-    char name[16];
-    snprintf(name, sizeof name, "%d", (int)pid);
-    return measure(proc, name);
+    for (unsigned i = 0; i < m->n_ino; i++)
+        if (m->ino[i] == ino)
+            return true;
+    if (m->n_ino < ANON_MAX)
+        m->ino[m->n_ino++] = ino;
+    return false;
+}
+
+static void add_files(struct memory *m, int proc, const char *pid)
+{
+    char path[32];
+    snprintf(path, sizeof path, "%.20s/fd", pid);
+    int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    for (struct dirent *e; d && m->n_fds < FDS_MAX && (e = readdir(d)); m->n_fds++) {
+        struct stat st;
+        if (e->d_name[0] != '.' && fstatat(fd, e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) &&
+            st.st_dev == m->anon_dev && !counted(m, st.st_ino))
+            m->anon += (uint64_t)st.st_blocks * 512;
+    }
+    if (d)
+        closedir(d);
+}
+
+static void add_process(struct memory *m, int proc, const char *pid)
+{
+    add_mappings(m, proc, pid);
+    add_files(m, proc, pid);
+}
+
+/* The file system that the kernel keeps for anonymous files. */
+static dev_t anon_device(void)
+{
+    static dev_t dev;
+    struct stat st;
+    int fd = dev ? -1 : memfd_create("device", MFD_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0)
+        dev = st.st_dev;
+    if (fd >= 0)
+        close(fd);
+    return dev;
+}
+
+static uint64_t total(const struct memory *m, uint32_t *cost)
+{
+    *cost += m->n_fds / 64;
+    return m->pss - m->shmem + (m->anon > m->shmem ? m->anon : m->shmem);
 }
 
 uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes)
 {
-    uint64_t sum = 0;
+    static struct memory m; /* the spawner has one thread */
+    m = (struct memory){.anon_dev = anon_device()};
     *processes = 0;
     if (s->level == SANDBOX_LANDLOCK) {
         static pid_t below[TREE_MAX];
         *processes = tree_below(s->proc, s->pid, below, TREE_MAX);
-        for (unsigned i = 0; i < *processes; i++)
-            sum += of_pid(s->proc, below[i], pss_of);
-        return sum;
+        for (unsigned i = 0; i < *processes; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "%d", (int)below[i]);
+            add_process(&m, s->proc, name);
+        }
+        return total(&m, processes);
     }
     int fd = openat(s->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
@@ -62,10 +125,17 @@ uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes)
         if (e->d_name[0] < '1' || e->d_name[0] > '9' || strcmp(e->d_name, "1") == 0)
             continue;
         ++*processes;
-        sum += pss_of(s->proc, e->d_name);
+        add_process(&m, s->proc, e->d_name);
     }
     closedir(d);
-    return sum;
+    return total(&m, processes);
+}
+
+static uint64_t of_pid(int proc, pid_t pid, uint64_t (*measure)(int, const char *))
+{
+    char name[16];
+    snprintf(name, sizeof name, "%d", (int)pid);
+    return measure(proc, name);
 }
 
 /* What one process has written to disks, with the children that it has buried. */

@@ -1,4 +1,5 @@
 """files.py - T01 to T08: reading, writing and tricking by path."""
+import contextlib
 import os
 import re
 import shlex
@@ -310,6 +311,33 @@ def t06_paths(w):
              "p = sys.argv[1]\n"
              "os.fchdir(d)\n"
              "print(open('../' * 10 + p.lstrip('/')).read())", [w.secret])
+    # A folder and a link change places while the tools that write files walk through them.
+    d, swap = w.daemon(), os.path.join(w.outside, "swap")
+    os.mkdir(swap)
+    os.chmod(swap, 0o777)
+    flip = ("import ctypes, sys\nl = ctypes.CDLL(None)\na, b = [p.encode() for p in sys.argv[1:]]\n"
+            "while True: l.renameat2(-100, a, -100, b, 2)\n")
+    s = d.new_session()
+    d.bash(f"cd /workspace; mkdir A; ln -s {swap} B; exec " + shlex.join([PYTHON, "-I", "-c", flip, "A", "B"]),
+           session=s, background=True)
+    made = 0
+    for i in range(15):
+        r = d.call("str_replace_editor", session=s, command="create", path=f"A/e{i}", file_text="x")
+        q = d.call("apply_patch", session=s, patch=f"*** Begin Patch\n*** Add File: A/p{i}\n+x\n*** End Patch\n")
+        made += (r["status"] == "ok") + (q["status"] == "ok")
+    w.check("T06 the editor and patches write through a folder that swaps with a link", os.listdir(swap) == [],
+            f"{made} made, outside: {os.listdir(swap)}")
+    d.rpc("session.close", sessionId=s)
+    p = subprocess.Popen([PYTHON, "-I", "-c", flip, os.path.join(w.work, "A"), os.path.join(w.work, "B")])
+
+    def through():
+        with contextlib.suppress(OSError):
+            open(os.path.join(w.work, "A/x"), "w").close()
+        return bool(os.listdir(swap))
+    w.check("T06 control: a plain write is led outside", wait_for(through, 20), "never")
+    p.kill()
+    p.wait()
+    w.clear()
     # The workspace's path becomes a link to somewhere else between asking and opening.
     real, trap = os.path.join(w.root, "moving"), os.path.join(w.root, "trap")
     os.mkdir(real)
@@ -375,6 +403,16 @@ def t07_traps(w):
     d.rpc("session.close", sessionId=s)
     w.check("T07 nothing outside was made, written or run", sorted(os.listdir(w.outside)) == before and
             not os.path.exists(marker), str(os.listdir(w.outside)))
+    shut = os.path.join(w.root, "shut")
+    os.mkdir(shut)
+    s = d.new_session(shut)
+    d.bash("chmod 0 /workspace", session=s)
+    d.rpc("session.close", sessionId=s)
+    s = d.new_session(shut)
+    r = d.bash("echo in; chmod 755 /workspace; touch /workspace/again", session=s)
+    w.check("T07 a workspace that was closed to its owner opens again", r["exitCode"] == 0 and
+            os.path.exists(os.path.join(shut, "again")), str(r))
+    d.rpc("session.close", sessionId=s)
     r = subprocess.run(["timeout", "1", "cat", os.path.join(w.work, "README.md")])
     w.check("T07 control: reading the FIFO hangs", r.returncode == 124, str(r.returncode))
     with open(os.path.join(w.work, "tmp/through-link"), "w"):

@@ -199,11 +199,11 @@ def t12_bombs(w):
 
 @threat("T13")
 def t13_memory(w):
-    small = w.policy("limits: {memory: 96M, tmp: 32M, tasks: 64}\n")
-    heap = ("import sys\nb = []\n"
-            "for _ in range(40): b.append(bytearray(b'x' * (10 << 20)))\n"
-            "sys.exit(0)\n")
-    r = w.attack("T13 four hundred megabytes of heap", heap, policy=small)
+    small = w.policy("limits: {memory: 64M, tmp: 16M, tasks: 64}\n")
+    heap = ("import sys, time\nb = []\n"
+            "for _ in range(18): b.append(bytearray(b'x' * (10 << 20)))\n"
+            "time.sleep(1)\n")
+    r = w.attack("T13 a hundred and eighty megabytes of heap", heap, policy=small)
     full = bool(r) and r["sandbox"] == "full"
     if full:
         w.check("T13 the reply says memory", "memory" in r["text"], str(r))
@@ -213,7 +213,7 @@ def t13_memory(w):
              "for _ in range(10):\n"
              "  pid = os.fork()\n"
              "  if pid == 0:\n"
-             "    b = bytearray(b'x' * (40 << 20)); time.sleep(1.0); os._exit(0)\n"
+             "    b = bytearray(b'x' * (20 << 20)); time.sleep(1.0); os._exit(0)\n"
              "  pids.append(pid)\n"
              "bad = sum(os.waitpid(p, 0)[1] != 0 for p in pids)\n"
              "sys.exit(0 if bad == 0 else 1)\n", policy=small)
@@ -222,21 +222,25 @@ def t13_memory(w):
              "p = '/dev/shm/agentd-bomb'\n"
              "try:\n"
              "  with open(p, 'wb') as f:\n"
-             "    for _ in range(200): f.write(b'x' * (1 << 20))\n"
-             "  ok = os.path.getsize(p) == 200 << 20\n"
+             "    for _ in range(64): f.write(b'x' * (1 << 20))\n"
+             "  ok = os.path.getsize(p) == 64 << 20\n"
              "except OSError: ok = False\n"
              "try: os.unlink(p)\n"
              "except OSError: pass\n"
              "sys.exit(0 if ok else 1)\n", policy=small)
+    w.attack("T13 anonymous files, one mapped and closed, all held for a moment",
+             "import mmap, os, sys, time\n"
+             "keep = []\n"
+             "for i in range(6):\n"
+             "  fd = os.memfd_create('x')\n"
+             "  for _ in range(25): os.write(fd, b'x' * (1 << 20))\n"
+             "  keep.append(fd if i else mmap.mmap(fd, 25 << 20))\n"
+             "time.sleep(1)\n", policy=small)
     if full:
-        w.attack("T13 an anonymous file",
-                 "import os, sys\n"
-                 "fd = os.memfd_create('x')\n"
-                 "for _ in range(300): os.write(fd, b'x' * (1 << 20))\n", policy=small)
         w.attack("T13 kernel buffers: pipes",
                  "import fcntl, os, resource\n"
                  "keep, n = [], 0\n"
-                 "for _ in range(300):\n"
+                 "for _ in range(130):\n"
                  "  r, x = os.pipe(); keep += [r, x]\n"
                  "  try: fcntl.fcntl(x, 1031, 1 << 20)\n"
                  "  except OSError: pass\n"
@@ -244,7 +248,7 @@ def t13_memory(w):
                  "  try:\n"
                  "    while True: n += os.write(x, bytes(65536))\n"
                  "  except BlockingIOError: pass\n"
-                 "raise SystemExit(n < 200 << 20)", policy=small,
+                 "raise SystemExit(n < 100 << 20)", policy=small,
                  control=True if w.is_root else "the kernel limits the pipes of a plain user")
         for name, kind in (("TCP", "s = socket.socket(); s.connect(l.getsockname()); k.append(l.accept()[0])"),
                            ("UDP", "s = socket.socket(2, 2); s.connect(l.getsockname())")):
@@ -263,10 +267,10 @@ def t13_memory(w):
                      "sys.exit(0 if m * 4096 > 48 << 20 else 1)\n", policy=small)
         w.attack("T13 System V shared memory", "import ctypes\n"
                  "l = ctypes.CDLL(None); l.shmat.restype = ctypes.c_void_p\n"
-                 "i = l.shmget(0, 300 << 20, 0o1600); p = l.shmat(i, 0, 0); l.shmctl(i, 0, 0)\n"
-                 "ctypes.memset(p, 1, 300 << 20)\n", policy=small)
+                 "i = l.shmget(0, 120 << 20, 0o1600); p = l.shmat(i, 0, 0); l.shmctl(i, 0, 0)\n"
+                 "ctypes.memset(p, 1, 120 << 20)\n", policy=small)
     d = w.daemon(small)
-    r = d.python("b = [bytearray(b'x' * (10 << 20)) for _ in range(40)]")
+    r = d.python("b = [bytearray(b'x' * (10 << 20)) for _ in range(15)]")
     w.check("T13 in the kept interpreter: the reply says so", r["isError"] and
             (r["stateLost"] and "memory" in r["text"] if full else "Memory" in r["text"] or "memory" in r["text"]),
             str(r))
