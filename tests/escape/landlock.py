@@ -354,7 +354,63 @@ def work(w):
     w.clear()
 
 
+PROBES = ("import ctypes, os\n"
+          "l = ctypes.CDLL(None, use_errno=True)\n"
+          "def call(*a):\n"
+          "  ctypes.set_errno(0)\n"
+          "  return l.syscall(*a) >= 0 or ctypes.get_errno()\n"
+          "print([call(239, 0, 0, 0, 0, 0) for _ in range(5)], call(165, 0, 0, 0, 0, 0), call(9999), "
+          "call(285, os.open('x', 66), 0, 0, 10))\n"
+          "os.chmod('x', 0o700)\n"
+          "try: os.chmod('x', 0o4700)\n"
+          "except PermissionError: print('no set-id')\n")
+
+
+def calls(w):
+    """log_calls: refused as ever, and told by name; unsafe_allow: those named, and recorded."""
+    own(w, w.work)
+
+    def run(text, wrap=(), level="nolimits"):
+        path = os.path.join(w.root, f"calls-{abs(hash(text + level))}.yaml")
+        with open(path, "w") as f:
+            f.write(f"version: 1\nrequire: {level}\n{text}tools: {{'*': allow}}\n")
+        r = subprocess.run(list(wrap) + [w.ctl, "sandbox", "run", "--json", "-p", path, "-w", w.work, "--", PYTHON,
+                                         "-I", "-c", PROBES], capture_output=True, text=True, timeout=90)
+        return r, json.loads((r.stderr.strip().split("\n") or ["{}"])[-1]) if r.returncode == 0 else {}
+    plain, record = run("")
+    w.check("calls: without log_calls nothing is told", "refused_calls" not in record and
+            plain.stdout == "[1, 1, 1, 1, 1] 1 38 95\nno set-id\n", plain.stdout + plain.stderr)
+    r, record = run("log_calls: true\n")
+    w.check("calls: with it the same are refused", r.stdout == plain.stdout, r.stdout + r.stderr)
+    w.check("calls: and told by name and number", record.get("refused_calls") ==
+            {"get_mempolicy": 4, "mount": 1, "call 9999": 1, "fallocate": 1, "chmod": 1}, str(record))
+    w.check("calls: the record says so", record["cell"]["log_calls"] is True, str(record))
+    r, record = run("log_calls: true\nunsafe_allow: [get_mempolicy]\n")
+    w.check("calls: what is added is allowed, the rest is not", r.stdout.startswith("[True, True, True, True, True] 1 38 95"),
+            r.stdout + r.stderr)
+    w.check("calls: and is recorded", record["cell"]["unsafe_allow"] == ["get_mempolicy"] and
+            "get_mempolicy" not in record["refused_calls"], str(record))
+    r, record = run("log_calls: true\n", CONTAINER, "landlock")
+    w.check("calls: at level landlock too", record.get("level") == "landlock" and
+            record["refused_calls"].get("get_mempolicy") == 4, str(record) + r.stderr)
+    for name, word in (("socket", "rules on its arguments"), ("clone3", "answer for the filter"), ("nope", "no system call"),
+                       ("x" * 60, "longer than any")):
+        r, _ = run(f"unsafe_allow: [{name}]\n")
+        w.check(f"calls: {name[:9]} cannot be added", r.returncode == 1 and word in r.stderr and ":3:" in r.stderr,
+                r.stderr)
+    d = w.start(w.policy("log_calls: true\nbackground: true\n"))
+    d.bash(python("import os; os.chroot('/')"))
+    r = d.python("import time\nimport os\ntry: os.chroot('/')\nexcept OSError as e: print(e.errno)")
+    w.check("calls: a session's kept interpreter goes on", r["text"].startswith("1\n"), str(r))
+    log = d.read_log().replace("\\", "")
+    w.check("calls: and the audit tells", '"event":"refused","call":"chroot","times":' in log, log[-500:])
+    d.bash("kill -9 -1")
+    r = d.python("import os\ntry: os.chroot('/')\nexcept OSError as e: print(e.errno)")
+    w.check("calls: whoever kills everything ends no refusal", r["text"].split("\n")[0] in ("1", "38"), str(r))
+    d.close()
+
+
 if __name__ == "__main__":
     if os.uname().machine != "x86_64":
         sys.exit(77)
-    main([files, kernel, others, ends, said, work], plain="kernel|others|said")
+    main([files, kernel, others, ends, said, work, calls], plain="kernel|others|said|calls")
