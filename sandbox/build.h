@@ -32,7 +32,11 @@ struct build {
 
 /* ns.c */
 long ns_clone(uint64_t flags, int cgroup, int *pidfd); /* pid, 0 in the child, -1 */
-NODISCARD int ns_write_maps(pid_t pid, const struct plan_step *ids, bool two);
+/* `sub`: pid 1 gets a subordinate id, which setuid programs of the distribution map; or NULL. */
+#define NS_NEWUIDMAP "/usr/bin/newuidmap"
+#define NS_NEWGIDMAP "/usr/bin/newgidmap"
+NODISCARD int ns_write_maps(pid_t pid, const struct plan_step *ids, bool two,
+                            const struct probe *sub);
 /* A user namespace that maps one owner on disk to one id of ours; -1 with errno. */
 int ns_owner(uid_t uid, gid_t gid, uid_t to_uid, gid_t to_gid);
 NODISCARD int ns_become(bool two);

@@ -307,8 +307,9 @@ static void plan_cell(struct plan *p, const struct sandbox_spec *spec, const str
     plan_add(p, DO_CLONE, NULL, NULL, 0)->n1 =
         NAMESPACES | (spec->net == SANDBOX_NET_HOST ? 0u : (unsigned)CLONE_NEWNET);
     struct plan_step *ids = plan_add(p, DO_IDMAP, NULL, NULL, 0);
-    ids->n1 = h->root ? h->uid_base : h->uid;
+    ids->n1 = h->root ? h->uid_base : h->sub_uid ? h->sub_uid : h->uid;
     ids->n2 = h->root ? h->uid_count : 1;
+    ids->n3 = !h->root && h->sub_uid ? h->uid : 0;
     plan_add(p, DO_BECOME, NULL, NULL, 0);
     plan_add(p, DO_PRIVATE, NULL, NULL, 0);
     struct plan_step *root = plan_add(p, DO_ROOT, NULL, NULL, 0);
@@ -341,7 +342,7 @@ int plan_build(struct plan *p, const struct sandbox_spec *spec, const struct pro
 {
     memset(p, 0, sizeof *p);
     arena_init(&p->mem, 0);
-    p->two_ids = h->root;
+    p->two_ids = h->root || h->sub_uid;
     p->uid = p->gid = 1000;
     p->tcp_forbidden = spec->profile == SANDBOX_PROFILE_STRICT;
     p->scoped = true;
@@ -404,6 +405,11 @@ static void print_step(const struct plan *p, const struct plan_step *s, struct b
         buf_puts(out, " adopts what its children leave, to end it");
         break;
     case DO_IDMAP:
+        if (s->n3) {
+            buf_printf(out, " 0 inside is %llu outside, 1000 is %llu, by newuidmap",
+                       (unsigned long long)s->n1, (unsigned long long)s->n3);
+            break;
+        }
         buf_printf(out, p->two_ids ? " 0-%llu inside are %llu-%llu outside" : " 1000 inside is",
                    (unsigned long long)(s->n2 - 1), (unsigned long long)s->n1,
                    (unsigned long long)(s->n1 + s->n2 - 1));

@@ -44,6 +44,65 @@ static bool range_mapped(uint64_t first, uint64_t count, uint64_t *outer)
     return hit;
 }
 
+/* The line of /etc/passwd with this uid: its name. No name service runs in the spawner. */
+static bool user_name(uid_t uid, char *out, size_t cap)
+{
+    struct buf b;
+    struct err err = {0};
+    bool hit = false;
+    buf_init(&b, 4 << 20);
+    struct str rest = {0}, line;
+    if (io_read_file("/etc/passwd", &b, &err) == 0)
+        rest = buf_view(&b);
+    while (!hit && str_split(&rest, '\n', &line)) {
+        struct str f[3] = {{0}};
+        uint64_t id;
+        for (unsigned i = 0; i < 3; i++)
+            (void)str_split(&line, ':', &f[i]);
+        hit = str_to_u64(f[2], &id) && id == uid && f[0].n < cap;
+        if (hit)
+            snprintf(out, cap, "%.*s", STR_ARG(f[0]));
+    }
+    buf_done(&b);
+    return hit;
+}
+
+/* The last subordinate id of a user, which others use least; 0 = none. */
+static uint32_t last_sub(const char *path, const char *name, uid_t uid)
+{
+    struct buf b;
+    struct err err = {0};
+    uint64_t last = 0;
+    buf_init(&b, 4 << 20);
+    struct str rest = {0}, line;
+    if (io_read_file(path, &b, &err) == 0)
+        rest = buf_view(&b);
+    while (!last && str_split(&rest, '\n', &line)) {
+        struct str f[3] = {{0}};
+        uint64_t id, lo = 0, n = 0;
+        for (unsigned i = 0; i < 3; i++)
+            (void)str_split(&line, ':', &f[i]);
+        bool mine = str_is(f[0], name) || (str_to_u64(f[0], &id) && id == uid);
+        if (mine && str_to_u64(f[1], &lo) && str_to_u64(f[2], &n) && n > 0 && lo > 0 &&
+            lo < UINT32_MAX && n < UINT32_MAX - lo)
+            last = lo + n - 1;
+    }
+    buf_done(&b);
+    return (uint32_t)last;
+}
+
+static void find_sub(struct probe *p)
+{
+    char name[256];
+    if (p->uid == 0 || access(NS_NEWUIDMAP, X_OK) < 0 || access(NS_NEWGIDMAP, X_OK) < 0 ||
+        !user_name(p->uid, name, sizeof name))
+        return;
+    p->sub_uid = last_sub("/etc/subuid", name, p->uid);
+    p->sub_gid = last_sub("/etc/subgid", name, p->uid);
+    if (!p->sub_uid || !p->sub_gid)
+        p->sub_uid = p->sub_gid = 0;
+}
+
 void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32_t uid_base,
                 bool adopt)
 {
@@ -56,6 +115,7 @@ void probe_host(struct probe *p, const char *tool, const char *state_dir, uint32
     uint64_t outer = 0;
     p->root = p->uid == 0 && range_mapped(p->uid_base, p->uid_count, &outer);
     p->is_root = p->uid == 0 && !p->root && outer == 0;
+    find_sub(p);
     limits_probe(&p->limits, adopt);
     for (unsigned i = 0; i < PROBE_LINKS; i++) {
         char path[16];
@@ -124,7 +184,7 @@ void probe_namespaces(struct probe *p)
     }
     failed = pid < 0 ? errno : 0;
     unsigned at = 0;
-    if (pid > 0 && ns_write_maps((pid_t)pid, &ids, p->root) < 0) {
+    if (pid > 0 && ns_write_maps((pid_t)pid, &ids, p->root, NULL) < 0) {
         failed = errno;
         at = 1;
     }

@@ -18,6 +18,8 @@ struct probe {
     int landlock;       /* ABI, 0 = none */
     struct limits_host limits;
     uint32_t uid_base, uid_count; /* as root: our range of ids on the host */
+    uint32_t sub_uid, sub_gid; /* as a plain user: a subordinate id for pid 1, by newuidmap; 0 =
+                                  none, pid 1 and payload then share one */
     char usr[PROBE_LINKS][64]; /* of bin sbin lib lib32 lib64 libx32: "" absent, "/" a
                                   directory, else the target of the link */
     bool shadow[PROBE_SHADOWS];   /* which of plan's /proc entries exist */

@@ -363,7 +363,8 @@ static int start(struct attempt *a)
     if (!a->berth && s->group.made && (bare || s->group.host->kind == LIMITS_V1) &&
         limits_enter(&s->group, s->pid, &why) < 0)
         return refuse(a, plan_name(DO_GROUPS), why.sys);
-    if (!bare && ns_write_maps(s->pid, find_step(&a->plan, DO_IDMAP), a->plan.two_ids) < 0)
+    if (!bare && ns_write_maps(s->pid, find_step(&a->plan, DO_IDMAP), a->plan.two_ids,
+                               !a->host.root && a->host.sub_uid ? &a->host : NULL) < 0)
         return refuse(a, plan_name(DO_IDMAP), errno);
     struct wire go = {.kind = WIRE_GO};
     return wire_send(s->ctl, &go, NULL, NULL, 0) < 0 ? refuse(a, "init", errno) : 0;
@@ -406,7 +407,7 @@ static void write_record(struct attempt *a)
     const struct sandbox_limits *l = &a->spec.limits;
     bool bare = s->level == SANDBOX_LANDLOCK;
     const struct seccomp_prog *filter = a->b.notify_filter ? a->b.notify_filter : a->b.filter;
-    unsigned ids = bare ? a->plan.uid : a->plan.two_ids ? s->uid_base : a->host.uid;
+    unsigned ids = bare ? a->plan.uid : a->host.root ? s->uid_base : a->host.uid;
     buf_printf(&s->record,
                "{\"level\":\"%s\",\"namespaces\":\"%s%s\","
                "\"landlock_abi\":%d,\"filter\":\"%s-%s\",\"groups\":\"%s\",\"network\":\"%s\","
@@ -421,6 +422,9 @@ static void write_record(struct attempt *a)
         buf_printf(&s->record, "%s\"%s\":%llu", row == spec_limits ? "" : ",", row->name,
                    (unsigned long long)spec_limit_get(l, row));
     buf_putc(&s->record, '}');
+    if (!bare)
+        buf_printf(&s->record, ",\"init\":\"%s\"",
+                   a->plan.two_ids ? "an id of its own" : "the payload's id");
     if (a->spec.log_calls)
         buf_puts(&s->record, ",\"log_calls\":true");
     for (uint32_t i = 0; i < a->spec.n_calls; i++) /* checked names: letters, digits and _ */
@@ -502,11 +506,25 @@ static int open_as(struct sandbox **out, struct sandbox_host *h, const struct sa
     return 0;
 }
 
+/* newuidmap does not work here (no set-uid bit, no new privileges): one id for both, as without. */
+static void forget_sub(struct sandbox_host *h)
+{
+    h->probe.sub_uid = h->probe.sub_gid = 0;
+    for (unsigned i = 0; i < FILTERS; i++) {
+        mem_free(h->filter[i].code);
+        h->filter[i] = (struct seccomp_prog){0};
+    }
+}
+
 /* Less is tried only where the policy names it, and only for want of namespaces. */
 int sandbox_open(struct sandbox **out, struct sandbox_host *h, const struct sandbox_spec *spec,
                  struct sandbox_refusal *r, struct err *err)
 {
     int rc = open_as(out, h, spec, NULL, r, err);
+    if (rc == -ERR_DENIED && h->probe.sub_uid && strcmp(r->step, plan_name(DO_IDMAP)) == 0) {
+        forget_sub(h);
+        rc = open_as(out, h, spec, NULL, r, err);
+    }
     if (rc != -ERR_DENIED || !probe_is_bare(r->step, r->sys))
         return rc;
     struct sandbox_refusal why = *r;

@@ -410,7 +410,55 @@ def calls(w):
     d.close()
 
 
+def sub_ids(w):
+    """A plain user with subordinate ids: pid 1 of a cell is somebody else than the payload."""
+    if not w.is_root or not os.path.exists("/usr/bin/newuidmap") or \
+            subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        return w.skip("subordinate ids", "needs root, a mount namespace and the package uidmap")
+    names = {}
+    for name, line in (("passwd", f"agentd-sub:x:{OWNER}:{OWNER}::/nonexistent:/bin/sh\n"),
+                       ("subuid", "agentd-sub:870000:65536\n"), ("subgid", "agentd-sub:870000:65536\n")):
+        names[name] = os.path.join(w.root, name)
+        with open(names[name], "w") as f:
+            f.write((open("/etc/passwd").read() if name == "passwd" else "") + line)
+        os.chmod(names[name], 0o644)
+        if not os.path.exists("/etc/" + name):
+            return w.skip("subordinate ids", f"/etc/{name} is not there to be covered")
+    binds = "; ".join(f"mount --bind {at} /etc/{name}" for name, at in names.items())
+    user = ["unshare", "-m", "sh", "-c", binds + "; exec \"$@\"", "sh", "setpriv", "--reuid", str(OWNER), "--regid",
+            str(OWNER), "--clear-groups", "--inh-caps=-all"]
+    work = os.path.join(w.root, "sub")
+    os.mkdir(work)
+    own(w, work)
+    seen = {}
+    for name, more in (("two ids", []), ("one id", ["--no-new-privs"])):
+        mark = f"62{os.getpid()}"
+        p = subprocess.Popen(user + more + [w.ctl, "sandbox", "run", "--json", "-p", w.policy("workspace: dir\n"), "-w", work,
+                                            "--", "sh", "-c", f"kill -9 1; echo a > f; touch up; sleep {mark}"],
+                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        wait_for(lambda: os.path.exists(os.path.join(work, "up")) and processes("sleep\0" + mark), 20)
+        payload = processes("sleep\0" + mark)
+        ids = {}
+        for pid in payload[:1]:
+            while pid > 1:
+                with open(f"/proc/{pid}/status") as f:
+                    fields = dict(x.rstrip("\n").split(":\t", 1) for x in f if ":\t" in x)
+                ids.setdefault(fields["NSpid"].split()[-1], int(fields["Uid"].split()[0]))
+                if fields["NSpid"].split()[-1] == "1":
+                    break
+                pid = int(fields["PPid"])
+            os.kill(payload[0], signal.SIGKILL)
+        record = json.loads(p.communicate(timeout=30)[1].decode().strip().split("\n")[-1])
+        seen[name] = ids.get("1"), {v for k, v in ids.items() if k != "1"}, record["cell"]["init"], \
+            os.stat(os.path.join(work, "f")).st_uid
+        os.unlink(os.path.join(work, "up"))
+    w.check("subordinate ids: pid 1 has one of them, the payload is the user, its files are the user's",
+            seen["two ids"] == (935535, {OWNER}, "an id of its own", OWNER), str(seen))
+    w.check("subordinate ids: where they cannot be had, one id serves, and the record says so",
+            seen["one id"] == (OWNER, {OWNER}, "the payload's id", OWNER), str(seen))
+
+
 if __name__ == "__main__":
     if os.uname().machine != "x86_64":
         sys.exit(77)
-    main([files, kernel, others, ends, said, work, calls], plain="kernel|others|said|calls")
+    main([files, kernel, others, ends, said, work, calls, sub_ids], plain="kernel|others|said|calls")

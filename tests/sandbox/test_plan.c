@@ -109,6 +109,27 @@ static void a_host_without_groups_is_refused_or_named(void **state)
     free(p);
 }
 
+/* A plain user with a subordinate id: pid 1 is somebody else than the payload. */
+static void a_subordinate_id_is_for_pid_1(void **state)
+{
+    (void)state;
+    struct plan *p = calloc(1, sizeof *p);
+    struct probe h = host(false, LIMITS_V2);
+    struct sandbox_spec s = dir_spec();
+    struct sandbox_refusal r;
+    struct err err = {0};
+    struct buf b;
+    buf_init(&b, 0);
+    h.sub_uid = h.sub_gid = 165535;
+    ASSERT_OK(plan_build(p, &s, &h, &r, &err), &err);
+    assert_true(p->two_ids);
+    plan_print(p, &b);
+    assert_non_null(strstr(buf_cstr(&b), "0 inside is 165535 outside, 1000 is 1234, by newuidmap"));
+    buf_done(&b);
+    plan_drop(p);
+    free(p);
+}
+
 static void the_daemons_state_is_never_shown(void **state)
 {
     (void)state;
@@ -267,6 +288,7 @@ int main(void)
         cmocka_unit_test(the_order_is_safe),
         cmocka_unit_test(what_is_shown_is_read_only),
         cmocka_unit_test(a_host_without_groups_is_refused_or_named),
+        cmocka_unit_test(a_subordinate_id_is_for_pid_1),
         cmocka_unit_test(the_daemons_state_is_never_shown),
         cmocka_unit_test(printing_is_stable),
         cmocka_unit_test(the_bare_level_is_named_or_refused),
