@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -84,10 +85,11 @@ int workspace_enter(struct err *err)
             rc = carry_over(e->d_name, root, err);
     if (d)
         closedir(d);
-    if (rc == 0 && (chdir(root) < 0 || mkdir("workspace", 0755) < 0 || chroot(".") < 0 ||
+    if (rc == 0 && (chdir(root) < 0 || mkdir("workspace", 0755) < 0 ||
+                    syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
                     chdir("/") < 0))
         rc = err_sys(err, "enter the new root");
-    /* The mount point outlives us only in the host's view; there it is an empty folder. */
+    umount2(root, MNT_DETACH); /* the new root's /tmp has the old one's mounts */
     rmdir(root);
     return rc;
 }

@@ -284,7 +284,15 @@ def t25_terminal(w):
     out = on_terminal(argv + ["--sandbox", "off"], w.work)
     w.check("T25 control: without a cell it can be had", '"exit_code":0}' in out or not w.is_root, out)
     # A daemon that was started from a terminal: a tool call must not type into it.
-    wrap = [PYTHON, "-I", "-c", "import pty, sys\npty.spawn(sys.argv[1:])"]
+    wrap = [PYTHON, "-I", "-c",
+            "import ctypes, os, pty, sys\n"
+            "pid, fd = pty.fork()\n"
+            "if pid == 0:\n"
+            "  ctypes.CDLL(None).prctl(1, 15)\n"  # it ends with its terminal
+            "  os.execv(sys.argv[1], sys.argv[1:])\n"
+            "while True:\n"
+            "  try:\n    if not os.read(fd, 4096): break\n"
+            "  except OSError: break\n"]
     w.attack("T25 typing into the terminal of the daemon",
              TTY.replace("'/dev/pts/0')", "'/dev/pts/0', *__import__('glob').glob('/dev/pts/[0-9]*'))"),
              how={"wrap": wrap}, control=True if w.is_root else "another session's terminal is root's to open")
