@@ -12,7 +12,7 @@
 
 /* Any n up to TILE, in powers of two. */
 INLINE void times_few(enum int8_kind kind, uint32_t n, const struct chunk *c, unsigned nb,
-                      const uint8_t *const *x, struct offsets o, float *acc)
+                      const uint8_t *const *x, const struct offsets *o, float *acc)
 {
     for (int p = TIMES_LOG - 1; p >= 0; p--)
         if (n & 1u << p) {
@@ -79,8 +79,9 @@ static void panel_few(const struct job *j, struct source w, uint32_t n, struct k
     rows_of(j, 0, n, x);
     bool done = panel_times(j->f, w, x, n, j->cols, acc);
     for (uint64_t b = 0; !done && b < j->blocks; b += BLOCKS) {
+        struct offsets o = offsets_at(j->cols, b);
         unpack_at(j, c, &w, b);
-        times_few(j->f->kind, n, c, blocks_from(j, b), x, offsets_at(j->cols, b), acc[0]);
+        times_few(j->f->kind, n, c, blocks_from(j, b), x, &o, acc[0]);
     }
     store(j, 0, n, acc, keep, y);
 }
@@ -96,9 +97,10 @@ static void panel_many(const struct job *j, struct source w, uint32_t n, struct 
         const uint8_t *x[TILE];
         _Alignas(64) float acc[TILE][ROWS] = {{0}};
         rows_of(j, i, m, x);
-        for (uint64_t b = 0; b < j->blocks; b += BLOCKS)
-            times_few(j->f->kind, m, &c[b / BLOCKS], blocks_from(j, b), x,
-                      offsets_at(j->cols, b), acc[0]);
+        for (uint64_t b = 0; b < j->blocks; b += BLOCKS) {
+            struct offsets o = offsets_at(j->cols, b);
+            times_few(j->f->kind, m, &c[b / BLOCKS], blocks_from(j, b), x, &o, acc[0]);
+        }
         store(j, i, m, acc, keep, y);
     }
 }

@@ -109,8 +109,10 @@ INLINE void words_times(int32x4_t t[QUADS], const int8x16_t (*q)[QUADS], const u
 
 /* acc[i] += blocks of the chunk . row i, for n rows; kind and n known when compiled. */
 INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chunk *c,
-                        unsigned nb, const uint8_t *const *x, struct offsets o, float *acc)
+                        unsigned nb, const uint8_t *const *x, const struct offsets *at,
+                        float *acc)
 {
+    const struct offsets o = *at;
     const bool halves = kind == CODES_HALVES || kind == CODES_HALVES_MIN;
     const bool min = kind == CODES_MIN || kind == CODES_HALVES_MIN;
     const int parts = halves ? 2 : 1, words = WORDS / parts;
@@ -143,7 +145,8 @@ INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chu
 
 #define TIMES(kind, n)                                                                     \
     static void times_##kind##_##n(const struct chunk *c, unsigned nb,                     \
-                                   const uint8_t *const *x, struct offsets o, float *acc)  \
+                                   const uint8_t *const *x, const struct offsets *o,     \
+                                   float *acc)                                            \
     {                                                                                      \
         chunk_times(kind, n, c, nb, x, o, acc);                                            \
     }
@@ -154,7 +157,7 @@ TIMES_ALL(CODES_HALVES)
 TIMES_ALL(CODES_HALVES_MIN)
 
 typedef void times_fn(const struct chunk *c, unsigned nb, const uint8_t *const *x,
-                      struct offsets o, float *acc);
+                      const struct offsets *o, float *acc);
 #define TIMES_ROW(kind) {times_##kind##_1, times_##kind##_2, times_##kind##_4}
 static times_fn *const times[][3] = {
     [CODES_PLAIN] = TIMES_ROW(CODES_PLAIN),
