@@ -88,12 +88,18 @@ static void load_head(const struct forward *f, const struct layer_weights *w, ui
         return;
     }
     struct tensor k = tensor_rows(&w->k_b, (uint64_t)h * rank, rank);
-    uint16_t *column = x->keys; /* free as yet */
-    for (uint32_t c = 0; c < rank; c++) {
-        tensor_read_row(&k, c, x->made);
-        f->attn->narrow(column, x->made, nope);
+    /* LINE columns of UK at a time: a cache line of each of its rows. */
+    enum { LINE = 32 };
+    uint16_t *columns = x->keys; /* free as yet */
+    for (uint32_t from = 0; from < rank; from += LINE) {
+        uint32_t n = rank - from < LINE ? rank - from : LINE;
+        for (uint32_t c = 0; c < n; c++) {
+            tensor_read_row(&k, from + c, x->made);
+            f->attn->narrow(columns + (size_t)c * nope, x->made, nope);
+        }
         for (uint32_t d = 0; d < nope; d++)
-            x->uk[(size_t)d * rank + c] = column[d];
+            for (uint32_t c = 0; c < n; c++)
+                x->uk[(size_t)d * rank + from + c] = columns[(size_t)c * nope + d];
     }
 }
 

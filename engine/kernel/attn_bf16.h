@@ -85,11 +85,7 @@ static void simd_dots_b(float *z, size_t ldz, const uint16_t *q, size_t ldq, uin
                 vec acc[QS * KS];
                 for (uint32_t b = 0; b < KS; b++)
                     kr[b] = (const void *)k[s + (b < m ? b : 0)];
-                struct wish w = {NULL, NULL};
-                if (next && wished < next->n) {
-                    w.at = next->at[wished++];
-                    w.end = w.at + next->bytes;
-                }
+                struct wish w = wish_for(next, wished++, kr[0]);
                 dots_b_tile(qr, kr, width, acc, &w);
                 fold_tile(z + i * ldz + s, ldz, n, m, acc);
             }
