@@ -265,7 +265,10 @@ static int ctl_model_make_test(int argc, char **argv)
         return code;
     struct err err = {0};
     struct model_make_test o = {.dir = argv[at], .variant = variant, .fp8 = fp8,
-                                .n_shards = shards > 0 && shards < 1000 ? (unsigned)shards : 0};
+                                .n_shards = (unsigned)shards};
+    const struct ctl_range range = {"shards", (double)shards, 1, 99};
+    if (ctl_ranges(&range, 1) < 0)
+        return EXIT_USAGE;
     json_t *info = NULL;
     int rc = model_make_test(&o, &err);
     if (rc == 0 && json) {

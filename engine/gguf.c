@@ -392,6 +392,14 @@ int gguf_check(const struct gguf *g, struct err *err)
     return rc;
 }
 
+bool gguf_reads(const struct gguf *g, const struct stat *st)
+{
+    for (uint32_t i = 0; i < g->n_parts; i++)
+        if (mapfile_is(&g->part[i], st))
+            return true;
+    return false;
+}
+
 void gguf_close(struct gguf *g)
 {
     if (!g)

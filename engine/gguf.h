@@ -13,6 +13,8 @@
 #include "base/str.h"
 #include "engine/tensors.h"
 
+struct stat;
+
 enum gguf_type {
     GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
     GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
@@ -34,6 +36,8 @@ NODISCARD int gguf_open(struct gguf **out, const char *path, struct err *err);
 NODISCARD int gguf_parse(struct gguf **out, const uint8_t *p, uint64_t n, struct err *err);
 /* Are the files still what was opened? See mapfile_check(). */
 NODISCARD int gguf_check(const struct gguf *g, struct err *err);
+/* Is this one of its files? */
+bool gguf_reads(const struct gguf *g, const struct stat *st);
 void gguf_close(struct gguf *g);
 
 uint32_t gguf_version(const struct gguf *g);

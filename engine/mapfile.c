@@ -154,6 +154,12 @@ void mapfile_close(struct mapfile *m)
     *m = (struct mapfile){.fd = -1};
 }
 
+bool mapfile_is(const struct mapfile *m, const struct stat *st)
+{
+    struct stat own;
+    return fstat(m->fd, &own) == 0 && own.st_dev == st->st_dev && own.st_ino == st->st_ino;
+}
+
 int mapfile_check(const struct mapfile *m, struct err *err)
 {
     struct stat st;

@@ -11,7 +11,9 @@
 #ifndef ENGINE_MAPFILE_H
 #define ENGINE_MAPFILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/err.h"
@@ -33,5 +35,7 @@ void mapfile_close(struct mapfile *m);
 /* Is it still the file that was opened? -ERR_CORRUPT with path, size then and size now. One
  * system call. */
 NODISCARD int mapfile_check(const struct mapfile *m, struct err *err);
+/* Is it the file that a stat() told about? */
+bool mapfile_is(const struct mapfile *m, const struct stat *st);
 
 #endif

@@ -172,6 +172,9 @@ static int open_partial(struct writer *w, uint32_t *first, struct err *err)
     if (stat(w->o->dst, &st) == 0 && !S_ISREG(st.st_mode))
         return err_set(err, ERR_UNSUPPORTED, "'%s' exists and is not a regular file",
                        w->o->dst);
+    if (stat(w->o->dst, &st) == 0 && weights_reads(w->plan->w, &st))
+        return err_set(err, ERR_UNSUPPORTED, "'%s' is a file of the model that is converted: "
+                       "give another name", w->o->dst);
     w->fd = open(w->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (w->fd < 0)
         return err_sys(err, "create '%s'", w->path);

@@ -391,6 +391,14 @@ int safetensors_check(const struct safetensors *s, struct err *err)
     return rc;
 }
 
+bool safetensors_reads(const struct safetensors *s, const struct stat *st)
+{
+    for (uint32_t i = 0; i < s->n_parts; i++)
+        if (mapfile_is(&s->part[i], st))
+            return true;
+    return false;
+}
+
 void safetensors_close(struct safetensors *s)
 {
     if (!s)

@@ -8,6 +8,8 @@
 #include "base/err.h"
 #include "engine/tensors.h"
 
+struct stat;
+
 struct safetensors;
 
 /*
@@ -18,6 +20,8 @@ struct safetensors;
 NODISCARD int safetensors_open(struct safetensors **out, const char *folder, struct err *err);
 /* Are the files still what was opened? See mapfile_check(). */
 NODISCARD int safetensors_check(const struct safetensors *s, struct err *err);
+/* Is this one of its files? */
+bool safetensors_reads(const struct safetensors *s, const struct stat *st);
 void safetensors_close(struct safetensors *s);
 
 const struct tensors *safetensors_tensors(const struct safetensors *s);

@@ -393,6 +393,12 @@ int weights_check(const struct weights *w, struct err *err)
     return w->file->st ? safetensors_check(w->file->st, err) : 0;
 }
 
+bool weights_reads(const struct weights *w, const struct stat *st)
+{
+    const struct weights_file *f = w->file;
+    return f && (f->gguf ? gguf_reads(f->gguf, st) : f->st && safetensors_reads(f->st, st));
+}
+
 void weights_close(struct weights *w)
 {
     if (!w)

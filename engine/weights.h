@@ -9,6 +9,8 @@
 #include "engine/hparams.h"
 #include "engine/tensor.h"
 
+struct stat;
+
 struct tokenizer;
 
 /* A gated FFN: down(silu(gate x) .* up x). */
@@ -61,6 +63,8 @@ NODISCARD int weights_open(struct weights **out, const char *path, struct err *e
  * anything computed since the last good check is worth nothing. One fstat per file.
  */
 NODISCARD int weights_check(const struct weights *w, struct err *err);
+/* Is this one of the files that hold them? */
+bool weights_reads(const struct weights *w, const struct stat *st);
 void weights_close(struct weights *w);
 /* The model's tokenizer; -ERR_NOTFOUND when the files hold none. */
 NODISCARD int weights_tokenizer(struct tokenizer **out, const struct weights *w,

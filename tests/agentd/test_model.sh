@@ -152,6 +152,16 @@ refuses 1 "holds no tokenizer.ggml.tokens" "$ctl" model tokenize f32.gguf x
 "$ctl" model make-test bare
 refuses 1 "has no tokenizer.json" "$ctl" model tokenize bare x
 
+# The source is not overwritten, by whatever name.
+cp -r m own && cp t.gguf own.gguf && ln -s own.gguf link.gguf
+before=$(cat own/model.safetensors own.gguf | sha256sum)
+for dst in "own own/model.safetensors" "own.gguf own.gguf" "link.gguf own.gguf" \
+    "own.gguf link.gguf"; do
+    refuses 1 "is a file of the model that is converted" "$ctl" model convert $dst --type f32
+done
+[ "$before" = "$(cat own/model.safetensors own.gguf | sha256sum)" ] || fail "a source was changed"
+refuses 2 "--shards goes from 1 to 99, not -1" "$ctl" model make-test none --shards -1
+
 # A piece that is a token is that token where the file says so, also behind conversions.
 python3 -c 'import json
 t = json.load(open("m/tokenizer.json"))
