@@ -436,13 +436,13 @@ static void any_allocation_may_fail(void **state)
         uint64_t before = mem_count();
         assert_int_equal(act[i](), 0);
         uint64_t n = mem_count() - before, step = n / 60 + 1;
-        unsigned shrugs = 0; /* the number of cores has a default when it cannot be read */
+        unsigned shrugs = 0; /* cores: each file of their bounds may be unread, there is a default */
         for (uint64_t k = 1; k <= n; k += k < 40 ? 1 : step) {
             unlink(at("again.gguf.partial"));
             mem_fail_at(k);
             int rc = act[i]();
             mem_fail_at(0);
-            if (rc != -ERR_NOMEM && !(rc == 0 && act[i] == try_convert && shrugs++ < 2))
+            if (rc != -ERR_NOMEM && !(rc == 0 && act[i] == try_convert && shrugs++ < 8))
                 fail_msg("act %zu, allocation %llu of %llu: %d", i, (unsigned long long)k,
                          (unsigned long long)n, rc);
         }
