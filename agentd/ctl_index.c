@@ -146,6 +146,8 @@ static int add_here(const char *db, const char *folder, const char *name, struct
     if (rc == 0)
         rc = index_add(x, folder, name, NULL, show_progress, p, stats, err);
     index_close(x);
+    if (rc == -ERR_CORRUPT && !strstr(err->text, db))
+        return err_prefix(err, "search index '%s'", db);
     return rc;
 }
 
