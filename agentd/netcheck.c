@@ -351,11 +351,12 @@ static int hello_body(struct reader r, char name[NETCHECK_HOST_MAX], struct err 
     if (r.n == 0 && !r.bad)
         return 0; /* no extensions */
     struct reader all = sub(&r, take(&r, 2));
-    bool seen = false;
-    while (all.n && !all.bad) {
+    bool seen = false, twice = false;
+    while (all.n && !all.bad && !twice) {
         unsigned type = take(&all, 2);
         struct reader ext = sub(&all, take(&all, 2));
-        if (ext.bad || (type == 0 && seen))
+        twice = type == 0 && seen; /* a server might take the other one */
+        if (ext.bad || twice)
             break;
         if (type == 0xfe0d || type == 0xffce) /* the name in clear would be a pretext */
             return err_set(err, ERR_DENIED, "an encrypted TLS hello hides whom it asks for and "
@@ -367,7 +368,7 @@ static int hello_body(struct reader r, char name[NETCHECK_HOST_MAX], struct err 
         if (rc < 0)
             return rc;
     }
-    return all.bad || r.bad || all.n ? err_set(err, ERR_PARSE, "the TLS hello is malformed") : 0;
+    return all.bad || r.bad || twice ? err_set(err, ERR_PARSE, "the TLS hello is malformed") : 0;
 }
 
 int netcheck_hello(struct str in, char name[NETCHECK_HOST_MAX], struct err *err)

@@ -77,6 +77,43 @@ def hello(name):
     return out.read()
 
 
+def rebuilt(h, change):
+    """A hello with its list of extensions changed."""
+    body = h[9:]
+    p = 34
+    p += 1 + body[p]
+    p += 2 + int.from_bytes(body[p:p + 2], "big")
+    p += 1 + body[p]
+    exts, at = [], p + 2
+    while at < len(body):
+        n = int.from_bytes(body[at + 2:at + 4], "big")
+        exts.append((body[at:at + 2], body[at + 4:at + 4 + n]))
+        at += 4 + n
+    raw = b"".join(t + len(v).to_bytes(2, "big") + v for t, v in change(exts))
+    body = body[:p] + len(raw).to_bytes(2, "big") + raw
+    return h[:3] + (len(body) + 4).to_bytes(2, "big") + b"\x01" + len(body).to_bytes(3, "big") + body
+
+
+def odd_hellos():
+    """Hellos in which one reader may see the allowed name and another reader a different one."""
+    good, other = hello("localhost"), hello("evil.test")
+    wrong = b"\0\x0c\0\0\x09evil.test"
+    half = 100
+
+    def two_names(exts):
+        return [(t, (len(v) + 10).to_bytes(2, "big") + v[2:] + wrong[2:] if t == b"\0\0" else v)
+                for t, v in exts]
+    return {"two server name extensions": rebuilt(good, lambda e: e + [(b"\0\0", wrong)]),
+            "the same, the other one first": rebuilt(good, lambda e: [(b"\0\0", wrong)] + e),
+            "two names in one": rebuilt(good, two_names),
+            "in two records": other[:3] + half.to_bytes(2, "big") + other[5:5 + half] + other[:3] +
+            (len(other) - 5 - half).to_bytes(2, "big") + other[5 + half:],
+            "an empty record ahead": b"\x16\x03\x01\0\0" + other,
+            "an alert ahead": b"\x15\x03\x01\0\x02\x01\0" + other,
+            "NUL in the name": good.replace(b"localhost", b"local\0ost"),
+            "of SSL 2": b"\x80\x2e\x01\0\x02" + bytes(60)}
+
+
 @threat("T20")
 def t20_proxy(w):
     server = Server()
@@ -157,6 +194,10 @@ def t20_proxy(w):
         got = wait_for(lambda: server.text() != b"", 2 if reach else 0.3)
         w.check(f"T20 {case}", got == reach and (not reach or server.text() == more) and
                 seen and seen[0].get("allowed") == reach, f"{server.text()[:60]} {seen} {out}")
+    for case, more in odd_hellos().items():
+        server.clear()
+        run(listed, RAW + f"talk(b'CONNECT localhost:{port} HTTP/1.1\\r\\n\\r\\n', {more!r})")
+        w.check(f"T20 a hello with {case}", not wait_for(lambda: server.text() != b"", 0.2), str(server.text()[:60]))
     w.attack("T20 past the proxy",
              "import socket, sys\n"
              "socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)", [port],
