@@ -249,6 +249,7 @@ function Rng:ask(wordings, values)
   if self:chance(12) then s = s:gsub("^What is ", "What's ") end
   if self:chance(8) then s = s:gsub("^How many ([%a]+) are in ", "How many %1 in ") end
   local k = self:int(1, 18)
+  if lib.plain > 0 and self:chance(8) then k = 10 end -- the end of a list is what it hides
   local lower = s:sub(1, 1):lower() .. s:sub(2)
   if k == 8 then return (lower:gsub("[?.]$", "")) end
   if k == 9 then return self:pick { "hi, ", "Hi, ", "Hey, ", "ok, ", "So, ", "please tell me: " } .. lower end

@@ -12,6 +12,11 @@ local function compute(ctx, think, code, say)
   ctx.answer("The result is " .. v .. ".", lib.fill(say, { v = v }))
 end
 
+-- Training draws more lists in which a number stands twice: where copying goes astray.
+local function again(r, t)
+  if lib.plain > 0 and r:chance(45) then t[r:int(2, #t)] = t[r:int(1, #t)] end
+end
+
 local ops = {
   { "+", { "{a} + {b}", "{a} plus {b}", "the sum of {a} and {b}" }, function(a, b) return a + b end },
   { "-", { "{a} - {b}", "{a} minus {b}", "the difference {a} - {b}" }, function(a, b) return a - b end },
@@ -57,7 +62,9 @@ kind("power", 6, function(r)
 end)
 
 kind("expression", 10, function(r)
-  local a, b, c, d = r:number(1, 4), r:number(1, 4), r:number(1, 3), r:number(1, 3)
+  local n = { r:number(1, 4), r:number(1, 4), r:number(1, 3), r:number(1, 3) }
+  again(r, n)
+  local a, b, c, d = n[1], n[2], n[3], n[4]
   local forms = {
     { "{a} + {b} * {c}", a + b * c }, { "({a} + {b}) * {c}", (a + b) * c }, { "{a} * {b} - {c}", a * b - c },
     { "{a} - {b} + {c}", a - b + c }, { "{a} * {b} + {c} * {d}", a * b + c * d }, { "({a} - {b}) * ({c} + {d})", (a - b) * (c + d) },
@@ -133,11 +140,6 @@ local list_ops = {
     { "What is the range of {n}?", "What is the largest minus the smallest of {n}?" } },
 }
 
--- Training draws more lists in which a number stands twice: where copying goes astray.
-local function again(r, t)
-  if lib.plain > 0 and r:chance(45) then t[r:int(2, #t)] = t[r:int(1, #t)] end
-end
-
 kind("list", 14, function(r)
   local op, t = r:pick(list_ops), {}
   local short = op[2]:find("{l}.*{l}")
@@ -165,7 +167,10 @@ kind("above", 5, function(r)
   local over = r:chance(50)
   for i = 1, r:int(3, 6) do
     t[i] = r:int(1, 99)
-    if over and t[i] > limit or not over and t[i] < limit then hits = hits + 1 end
+  end
+  again(r, t)
+  for _, v in ipairs(t) do
+    if over and v > limit or not over and v < limit then hits = hits + 1 end
   end
   local word = over and r:pick { "greater than", "above", "larger than" } or r:pick { "less than", "below", "smaller than" }
   return {
@@ -317,6 +322,7 @@ end)
 kind("two", 3, function(r)
   local op, p = r:pick(ops), {}
   for i = 1, 2 do p[i] = { r:number(1, 4), r:number(1, 3) } end
+  if lib.plain > 0 and r:chance(30) then p[2][r:int(1, 2)] = p[1][r:int(1, 2)] end
   local e, f = p[1][1] .. " " .. op[1] .. " " .. p[1][2], p[2][1] .. " " .. op[1] .. " " .. p[2][2]
   return {
     requests = { r:ask({ "What is {a} and what is {b}?", "What are {a} and {b}?", "Compute {a} and {b}.", "Tell me {a} and {b}.",
