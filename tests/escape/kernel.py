@@ -349,7 +349,7 @@ def t26_privilege(w):
             w.check("T26 control: without a cell it is", found and "0" in uids, str(uids))
 
 
-@threat("T27")
+@threat("T27", control="root")
 def t27_machine(w):
     may = True if w.is_root else "a plain user may not either"
     host = socket.gethostname().encode()

@@ -290,8 +290,9 @@ def groups():
 
 
 def mounts():
+    """Those that a cell makes; others of the machine come and go."""
     with open("/proc/self/mountinfo") as f:
-        return sum(1 for _ in f)
+        return sum("agentd" in line or line.split(" - ")[1].split()[1] in ("none", "overlay") for line in f)
 
 
 def mine(w):
@@ -384,11 +385,9 @@ def shared_segments():
 def counts(pids):
     """What one daemon and its spawner hold, and what of theirs the machine holds."""
     fds = [len(os.listdir(f"/proc/{p}/fd")) for p in pids]
-    with open("/proc/self/mountinfo") as f:
-        n_mounts = sum(1 for _ in f)
     with open("/proc/sysvipc/shm") as f:
         n_shm = sum(1 for _ in f)
-    return {"descriptors": fds, "mounts": n_mounts, "shared memory": (n_shm, len(os.listdir("/dev/shm"))),
+    return {"descriptors": fds, "mounts": mounts(), "shared memory": (n_shm, len(os.listdir("/dev/shm"))),
             "groups": len([g for g in groups() if g.rsplit("-", 2)[1] in {str(p) for p in pids}]),
             "processes": len([c for p in pids for c in children(p)])}
 
