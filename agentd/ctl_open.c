@@ -23,6 +23,7 @@ void ctl_open_rows(struct ctl_open *o, struct opt rows[CTL_OPEN_ROWS])
         {"profile", 'p', OPT_STR, &o->profile, "NAME", "demo, code, research, math, ..."},
         {"workspace", 'w', OPT_STR, &o->workspace, "DIR", "folder to work in; default: this one"},
         {"session", 's', OPT_STR, &o->session, "ID", "go on in this session"},
+        {"copy", 0, OPT_FLAG, &o->copy, NULL, "edits go to a copy: see agentctl changes"},
         {"max-steps", 0, OPT_INT, &o->max_steps, "N", "generations of a turn"},
         {"max-tokens", 0, OPT_INT, &o->max_tokens, "N", "tokens sampled in a turn"},
     };
@@ -35,6 +36,9 @@ int ctl_open_daemon(struct client **out, const struct ctl_open *o, struct err *e
     struct client_private po = {.engine = o->engine, .profile = o->profile,
                                 .sandbox = o->sandbox, .config = o->config,
                                 .verbose = o->verbose};
+    if (o->private_mode && o->copy)
+        return err_set(err, ERR_STATE, "--copy: the copy would end with the private daemon; start "
+                       "agentd, and see agentctl changes");
     if (!o->private_mode && (o->engine || o->config || o->sandbox))
         return err_set(err, ERR_STATE, "--engine, --config and --sandbox belong to --private: "
                                        "a running daemon has its own");
@@ -45,6 +49,8 @@ static json_t *session_params(const struct ctl_open *o, const char *cwd)
 {
     json_t *params = json_pack("{s:s, s:{}}", "cwd", cwd, "limits");
     json_t *limits = json_object_get(params, "limits");
+    if (o->copy)
+        json_object_set_new(params, "copy", json_true());
     if (o->profile)
         json_object_set_new(params, "profile", json_string(o->profile));
     if (o->max_steps != CTL_OPEN_UNSET)

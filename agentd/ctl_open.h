@@ -14,11 +14,11 @@ struct ctl_open {
     bool private_mode; /* a daemon just for us */
     const char *engine, *config, *sandbox, *profile, *workspace, *session, *socket;
     int64_t max_steps, max_tokens; /* CTL_OPEN_UNSET = not given */
-    bool verbose;
+    bool verbose, copy;
 };
 
 /* The rows of these options; they stand first in the command's own table. */
-enum { CTL_OPEN_ROWS = 11 };
+enum { CTL_OPEN_ROWS = 12 };
 void ctl_open_rows(struct ctl_open *o, struct opt rows[CTL_OPEN_ROWS]);
 NODISCARD int ctl_open_daemon(struct client **out, const struct ctl_open *o, struct err *err);
 /* Makes the session, or takes the one named; *id is owned (mem_free) and subscribed to. */

@@ -54,7 +54,9 @@ static int run_turn(struct view *v, const struct run_flags *f, const char *reque
     if (rc == 0)
         rc = view_turn(v, json_string_value(json_object_get(turn, "turnId")), err);
     if (rc == 0 && !f->open.private_mode && !f->json && !f->quiet)
-        fprintf(stderr, "session %s\n", session);
+        fprintf(stderr, "session %s%s%s\n", session,
+                f->open.copy ? "; what it changed: agentctl changes " : "",
+                f->open.copy ? session : "");
     mem_free(session);
     json_decref(turn);
     return rc;

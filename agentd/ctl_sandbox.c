@@ -23,7 +23,7 @@ enum { EXIT_REFUSED = 120, EXIT_LIMIT = 124, EXIT_NOT_RUN = 127 };
 
 struct common {
     const char *policy, *workspace;
-    bool json, apply;
+    bool json, apply, copy;
 };
 
 static int load(const struct common *c, struct policy **p, struct sandbox_spec *spec,
@@ -35,7 +35,11 @@ static int load(const struct common *c, struct policy **p, struct sandbox_spec *
     bool needed = rc == 0 && (c->workspace || (*p)->spec.work != SANDBOX_WORK_TEMP);
     if (needed && !realpath(named, real))
         rc = err_sys(err, "workspace '%.200s'", named);
-    return rc < 0 ? rc : policy_spec(*p, needed ? real : NULL, spec, err);
+    if (rc == 0)
+        rc = policy_spec(*p, needed ? real : NULL, spec, err);
+    if (rc == 0 && c->copy && spec->work == SANDBOX_WORK_DIR)
+        spec->work = SANDBOX_WORK_COPY;
+    return rc;
 }
 
 static json_t *limits_json(uint32_t limits)
@@ -172,8 +176,8 @@ static const char run_more[] =
     "passes through pipes; input too, unless it is a terminal.\n"
     "Exit status: the program's own; 128+N when signal N ended it; 120 refused by policy or\n"
     "host; 124 a limit was reached; 127 the program could not be started; 2 usage.\n"
-    "With workspace: copy its changes are listed on stderr and then forgotten, unless --apply\n"
-    "takes them over; what could not be makes the status 1.\n"
+    "With --copy (workspace: copy) its changes are listed on stderr and then forgotten,\n"
+    "unless --apply takes them over; what could not be makes the status 1.\n"
     "With --json one line about the outcome follows on stderr.";
 
 /* Of a copy workspace: what the program changed; with --apply taken over, if it went well. */
@@ -241,8 +245,9 @@ static int sandbox_run(int argc, char **argv)
         {"policy", 'p', OPT_STR, &c.policy, "P", "name or file of the policy (coding)"},
         {"workspace", 'w', OPT_STR, &c.workspace, "DIR", "the directory (the current one)"},
         {"timeout-ms", 't', OPT_INT, &timeout_ms, "MS", "kill everything after this time"},
+        {"copy", 0, OPT_FLAG, &c.copy, NULL, "a layer above DIR instead of edits in place"},
         {"apply", 0, OPT_FLAG, &c.apply, NULL,
-         "with workspace: copy, take its changes over if it exits with 0"},
+         "with a copy, take its changes over if it exits with 0"},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "one line about the outcome on stderr"},
     };
     const struct opt_cmd cmd = {"sandbox run", "-- PROGRAM [ARGUMENTS]",

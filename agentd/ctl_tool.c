@@ -106,7 +106,7 @@ struct called {
     struct ev *ev;
     struct toolrun *t; /* of a call alone */
     const char *workspace;
-    bool json, apply;
+    bool json, apply, copy;
     int exit_code;
 };
 
@@ -220,6 +220,8 @@ static int call_alone(const char *name, struct str args, struct toolrun_opts *o,
     int rc = o->workspace ? 0 : err_sys(err, "workspace '%s'", workspace);
     if (rc == 0)
         rc = policy_load(&policy, policy_name, NULL, err);
+    if (rc == 0 && c->copy && policy->spec.work == SANDBOX_WORK_DIR)
+        policy->spec.work = SANDBOX_WORK_COPY;
     o->policy = policy;
     if (rc == 0 && !o->unconfined)
         rc = spawner_start(&spawner, &(struct spawner_opts){0}, err);
@@ -273,7 +275,8 @@ static int tool_call(int argc, char **argv)
         {"cassette", 0, OPT_STR, &o.cassette, "record:FILE|replay:FILE",
          "Keep what search and open fetch, or answer from it."},
         {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
-        {"apply", 0, OPT_FLAG, &c.apply, NULL, "With workspace: copy, take its changes over."},
+        {"copy", 0, OPT_FLAG, &c.copy, NULL, "A layer above DIR instead of edits in place."},
+        {"apply", 0, OPT_FLAG, &c.apply, NULL, "With a copy, take its changes over."},
         {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},
         {"socket", 0, OPT_STR, &socket, "PATH", "The daemon's socket, with --session."},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "Print the whole result as one JSON object."},
@@ -284,8 +287,8 @@ static int tool_call(int argc, char **argv)
         .summary = "Carry out one tool call, as the agent loop would.",
         .more = "The arguments are a JSON object, or - to read it from stdin. What a policy\n"
                 "would ask about counts as approved: you are the one who asks.\n"
-                "With workspace: copy what it changed is listed on stderr (in --json as changes)\n"
-                "and forgotten, unless --apply takes it over.\n"
+                "With --copy (workspace: copy) what it changed is listed on stderr (in --json as\n"
+                "changes) and forgotten, unless --apply takes it over.\n"
                 "With --session the session's profile, policy and workspace hold, and its\n"
                 "shell and interpreter are kept from call to call.\n"
                 "Exit status: 0 done; 1 the tool failed; 2 bad arguments; 3 denied, or the\n"

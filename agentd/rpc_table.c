@@ -41,6 +41,8 @@ static const struct rpc_method methods[] = {
                                  "{name, description, parameters} that the client carries out"},
        {"mcp", "any", false, "refused unless empty: no tool servers are connected to"},
        {"sandbox", "string", false, "required or off (only where the daemon allows it)"},
+       {"copy", "boolean", false, "a layer above the workspace instead of edits in place: see "
+                                  "session.changes"},
        {"approvalPolicy", "string", false, "never, on_escalation (default) or always"},
        {"contextStrategy", "string", false, "none, discard-tools, discard-all or summary"},
        {"limits", "object", false, "maxSteps, maxTokens, maxSeconds, maxThinking, reserve"},

@@ -86,7 +86,10 @@ static int read_sampling(struct infer_sampling *p, const json_t *o, struct err *
 static int read_choices(struct session *s, const json_t *c, struct err *err)
 {
     struct str approval = {0}, strategy = {0}, sandbox = {0};
+    s->copy = false;
     int rc = json_opt_str(c, "approvalPolicy", &approval, err);
+    if (rc == 0)
+        rc = json_opt_bool(c, "copy", &s->copy, err);
     if (rc == 0)
         rc = json_opt_str(c, "contextStrategy", &strategy, err);
     if (rc == 0)
@@ -297,7 +300,8 @@ static void resolve_cwd(json_t *config)
 /* What a configuration may hold; `rules` come from answers to approvals. */
 static const char *const kept[] = {"cwd",     "profile", "thinking",       "system",
                                    "sandbox", "limits",  "approvalPolicy", "contextStrategy",
-                                   "metadata", "sampling", "tools",        "rules"};
+                                   "metadata", "sampling", "tools",        "rules",
+                                   "copy"};
 
 /* Servers of outside tools cannot be had: to say nothing would promise them. */
 static int refuse_mcp(const json_t *params, struct err *err)
@@ -545,7 +549,8 @@ int session_update(struct session *s, const json_t *changes, struct err *err)
     } else {
         bool tools = changed(before.config, merged, "tools");
         json_decref(before.config);
-        bool moved = strcmp(s->cwd, before.cwd) != 0 || s->no_sandbox != before.no_sandbox;
+        bool moved = strcmp(s->cwd, before.cwd) != 0 || s->no_sandbox != before.no_sandbox ||
+                     s->copy != before.copy;
         if (moved || tools || s->profile != before.profile)
             session_tools_close(s);
         if (!same_prompt(s, &before))

@@ -65,6 +65,7 @@ struct session {
     const struct profile *profile;
     char *cwd, *system; /* owned */
     bool thinking, no_sandbox;
+    bool copy; /* asked for a copy of the workspace, whatever the policy edits in place */
     enum prompt_keep keep;
     struct infer_sampling sampling;
     struct budget budget;

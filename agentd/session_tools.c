@@ -61,6 +61,10 @@ static int open_tools(struct session *s, struct err *err)
         rc = policy_load(&s->policy, s->profile->policy, dir, err);
     if (rc < 0)
         return rc;
+    if (s->copy && s->no_sandbox)
+        return err_set(err, ERR_PARSE, "copy: with the sandbox off a workspace is edited in place");
+    if (s->copy && s->policy->spec.work == SANDBOX_WORK_DIR) /* narrower, so anybody may ask */
+        s->policy->spec.work = SANDBOX_WORK_COPY;
     struct toolrun_opts o = {
         .ev = s->d->ev,
         .spawner = s->no_sandbox ? NULL : s->d->spawner,

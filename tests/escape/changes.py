@@ -179,6 +179,19 @@ def in_session(w):
     w.check("paths go with --apply", rc == 2, err)
     d.close()
     d = w.start()
+    d.session = d.rpc("session.create", cwd=w.work, copy=True)["sessionId"]
+    before = snapshot(w.work)
+    d.bash("echo copied > copied")
+    w.check("a session that asked for a copy has one", set(by_path(json.loads(changes("--json")[1]))) == {"copied"} and
+            snapshot(w.work) == before, changes()[1])
+    r = w.host([w.ctl, "run", "--copy", "--socket", d.path, "--profile", "general", "x"])
+    w.check("agentctl run asks for one, and names the way", "agentctl changes s" in r[2] or "agentctl changes " in r[2], str(r))
+    r = w.host([w.ctl, "run", "--copy", "--private", "--engine", "script:/dev/null", "x"])
+    w.check("a private daemon's copy is refused", r[0] != 0 and "would end with" in r[2], str(r))
+    rc, out, err = cli(w, "sandbox", "run", "--copy", "--json", "-p", os.path.join(w.policies, "coding.yaml"), "--", "sh", "-c", "echo z > z")
+    w.check("--copy of sandbox run", set(by_path(json.loads(err.strip().split("\n")[-1]))) == {"z"} and
+            snapshot(w.work) == before, err[-300:])
+    d.session = d.new_session()
     rc, out, err = changes()
     w.check("a session that edits in place is told so", rc == 1 and "workspace: copy" in err, out + err)
     d.close()
