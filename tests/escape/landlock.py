@@ -258,11 +258,16 @@ def ends(w):
     w.check("T33 and is gone with the session", wait_for(lambda: not os.path.exists(scratch), 10), scratch)
     w.clear()
     d.close()
+
+
+def killed(w):
+    """Also what has left its group and session, which only the tree below us still tells."""
+    mark = f"63{os.getpid()}"
     for who in ("daemon", "spawner", "reaper"):
         d = start(w)
-        d.bash(f"sleep {mark}", background=True)
+        d.bash(f"setsid sh -c 'sleep {mark}; true' & wait", background=True)
         scratch = d.bash("echo $TMPDIR")["text"].split("\n")[0]
-        wait_for(lambda: processes("sleep\0" + mark), 10)
+        w.check(f"T33 the job runs before the {who} is killed", wait_for(lambda: processes("sleep\0" + mark), 10), "no")
         spawner = [c for c in children(d.proc.pid) if "spawner" in open(f"/proc/{c}/comm").read()]
         reapers = [c for s in spawner for c in children(s)]
         for pid in {"daemon": [d.proc.pid], "spawner": spawner, "reaper": reapers}[who]:
@@ -461,4 +466,4 @@ def sub_ids(w):
 if __name__ == "__main__":
     if os.uname().machine != "x86_64":
         sys.exit(77)
-    main([files, kernel, others, ends, said, work, calls, sub_ids], plain="kernel|others|said|calls")
+    main([files, kernel, others, ends, killed, said, work, calls, sub_ids], plain="kernel|others|said|calls|killed")
