@@ -1,8 +1,8 @@
 /*
  * ctl_bench_depth.c - `agentctl bench depth`: what length costs. Decode rate at each depth
- * with sparse selection, with int8 index keys, and dense, each as a share of its own rate at
- * the first depth; and how fast a timeline is saved, loaded, forked and cut. Depths are
- * filled with noise: measuring 128k positions must not take computing them.
+ * with sparse selection, the same from a cache of f16 alone, and dense, each as a share of its
+ * own rate at the first depth; and how fast a timeline is saved, loaded, forked and cut. Depths
+ * are filled with noise: measuring 128k positions must not take computing them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,9 +24,9 @@ static const struct way {
     enum engine_cache cache;
     enum engine_select select;
 } ways[DEPTH_WAYS] = {
-    {"sparse", ENGINE_CACHE_F16, ENGINE_SELECT_INDEXER},
-    {"sparse, int8 index", ENGINE_CACHE_F16_I8, ENGINE_SELECT_INDEXER},
-    {"dense", ENGINE_CACHE_F16, ENGINE_SELECT_DENSE},
+    {"sparse", ENGINE_CACHE_AUTO, ENGINE_SELECT_INDEXER},
+    {"sparse, all f16", ENGINE_CACHE_F16, ENGINE_SELECT_INDEXER},
+    {"dense", ENGINE_CACHE_AUTO, ENGINE_SELECT_DENSE},
 };
 
 const char *depth_way_name(unsigned way)
@@ -248,9 +248,9 @@ int ctl_bench_depth(int argc, char **argv)
         .name = "agentctl bench depth", .args = "MODEL", .opts = opts,
         .n_opts = ARRAY_LEN(opts), .min_args = 1, .max_args = 1,
         .summary = "Measure what the length of a context costs, sparse and dense.",
-        .more = "Decodes 16 tokens after each depth: with the model's own selection, with index\n"
-                "keys in int8, and dense. The cache is filled with noise, not computed. Then\n"
-                "saves, loads, forks and cuts the deepest timeline up to 16384. Exit codes:\n"
+        .more = "Decodes 16 tokens after each depth: with the model's own selection, the same\n"
+                "from a cache of f16, and dense. The cache is filled with noise, not computed.\n"
+                "Then saves, loads, forks and cuts the deepest timeline up to 16384. Exit codes:\n"
                 "0 done, 1 failed, 2 usage.",
     };
     int code, at = opt_parse(&cmd, argc, argv, false, &code);

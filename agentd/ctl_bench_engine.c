@@ -34,15 +34,17 @@ static double number(const json_t *numbers, const char *key)
     return json_number_value(json_object_get(numbers, key));
 }
 
-/* Bytes of an f16 cache that one row at `pos` reads: latents of the positions attended to, and
- * index keys of all, where there are more than are selected. */
-static double cache_bytes(const json_t *numbers, double pos)
+/* Bytes of the cache that one row at `pos` reads: latents, of 16 bits here, of the positions
+ * attended to, and what else a position has, which is index keys, of all, where there are more
+ * than are selected. */
+static double cache_bytes(const json_t *numbers, double position_bytes, double pos)
 {
     double topk = number(numbers, "index_topk");
     bool picks = topk > 0 && pos > topk;
-    double latent = 2 * (number(numbers, "kv_lora_rank") + number(numbers, "qk_rope_head_dim"));
-    double index = 2 * number(numbers, "index_head_dim") * number(numbers, "index_full_layers");
-    return number(numbers, "n_layers") * latent * (picks ? topk : pos) + (picks ? index * pos : 0);
+    double latent = 2 * number(numbers, "n_layers") *
+                    (number(numbers, "kv_lora_rank") + number(numbers, "qk_rope_head_dim"));
+    double index = position_bytes > latent ? position_bytes - latent : 0;
+    return latent * (picks ? topk : pos) + (picks ? index * pos : 0);
 }
 
 /* --- timing ------------------------------------------------------------------------------- */
@@ -220,11 +222,24 @@ static int read_memory(struct bench *b, struct err *err)
     return rc;
 }
 
+/* Of one position in all layers, from the page that the first one takes. */
+static int position_bytes(struct bench *b, double *out, struct err *err)
+{
+    enum { PAGE = 64 };
+    size_t used, limit;
+    int rc = extend(b, 1, err);
+    engine_cache_usage(b->e, &used, &limit);
+    engine_seq_truncate(b->seq, 0);
+    *out = (double)used / PAGE;
+    return rc;
+}
+
 static int run(struct bench *b, const char *path, uint32_t threads, struct err *err)
 {
     struct bench_report *r = b->r;
     json_t *numbers = NULL;
     uint32_t deepest = 0;
+    double position = 0;
     int rc = read_model(r, path, &numbers, err);
     for (uint32_t i = 0; i < r->n_rows; i++)
         deepest = r->row[i].depth > deepest ? r->row[i].depth : deepest;
@@ -241,12 +256,15 @@ static int run(struct bench *b, const char *path, uint32_t threads, struct err *
         rc = model_multiply_rate(&r->int8, &r->f32, r->threads, ROOF_PASSES, err);
     if (rc == 0)
         rc = engine_seq_new(&b->seq, b->e, err);
+    if (rc == 0)
+        rc = position_bytes(b, &position, err);
     for (uint32_t i = 0; rc == 0 && i < r->n_rows; i++) {
         struct bench_row *row = &r->row[i];
         rc = measure_depth(b, row, err);
         if (rc == 0)
             rc = read_memory(b, err);
-        row->bytes = r->weight_bytes + cache_bytes(numbers, row->depth + DECODE_TOKENS / 2.0);
+        row->bytes = r->weight_bytes +
+                     cache_bytes(numbers, position, row->depth + DECODE_TOKENS / 2.0);
     }
     /* Memory is not equally fast everywhere: what counts is where the model lies. */
     for (uint32_t i = 0; i < r->n_rows; i++)
@@ -381,7 +399,7 @@ int ctl_bench_engine(int argc, char **argv)
         .summary = "Measure how fast a model reads and writes, beside the memory's roof.",
         .more = "Prefill is 512 tokens after each depth, decode 32 tokens one by one, both with\n"
                 "random ids. The roof is the measured read bandwidth of memory over the bytes\n"
-                "that a token reads: weights, and an f16 cache. A model that fits the caches\n"
+                "that a token reads: weights and the cache. A model that fits the caches\n"
                 "can pass it. The other roof is the rate of int8 multiply-adds in registers\n"
                 "over the weights that a prefilled token passes. Exit codes: 0 done,\n"
                 "1 failed, 2 usage.",

@@ -14,7 +14,7 @@ python3 - "$tmp" <<'PY' || fail "figures"
 import csv, json, sys, xml.dom.minidom
 tmp = sys.argv[1]
 d = json.load(open(tmp + "/o.json"))
-assert [w["way"] for w in d["ways"]] == ["sparse", "sparse, int8 index", "dense"], d
+assert [w["way"] for w in d["ways"]] == ["sparse", "sparse, all f16", "dense"], d
 for w in d["ways"]:
     assert [r["depth"] for r in w["rows"]] == [64, 200, 1000], w
     assert all(r["decode_tokens_per_s"] > 0 and r["prefill_tokens_per_s"] > 0 for r in w["rows"])

@@ -63,10 +63,12 @@ assert d["memory_bytes_per_s"] > 0
 assert [r["depth"] for r in d["rows"]] == [0, 64]
 for r in d["rows"]:
     assert all(v > 0 for k, v in r.items() if k != "depth"), r
-    # Weights, and the f16 cache at the middle of 32 tokens.
+    # Weights, and at the middle of 32 tokens the cache of a quantised model: latents of two
+    # bytes, index keys of one with a scale each; pages of 64 positions are whole ones of 4096.
     pos = r["depth"] + 16
-    cache = 3 * 2 * 576 * min(pos, 64) + (3 * 2 * 128 * pos if pos > 64 else 0)
-    assert r["bytes_per_token"] == d["weight_bytes_per_token"] + cache, r
+    cache = 3 * 2 * 576 * min(pos, 64) + (3 * 132 * pos if pos > 64 else 0)
+    more = r["bytes_per_token"] - d["weight_bytes_per_token"] - cache
+    assert 0 <= more <= (4096 / 64 * pos if pos > 64 else 0), r
     assert abs(r["roofline_tokens_per_s"] * r["bytes_per_token"] / d["memory_bytes_per_s"] - 1) < 1e-9
     assert abs(r["prefill_ratio"] * 2.5 / r["prefill_tokens_per_s"] - 1) < 1e-9, r
     assert abs(r["decode_ratio"] * 0.5 / r["decode_tokens_per_s"] - 1) < 1e-9, r
