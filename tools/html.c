@@ -467,8 +467,11 @@ static bool looks_like_html(struct str url, struct str type, struct str data)
     if (str_ends(url, STR(".html")) || str_ends(url, STR(".htm")) || str_ends(url, STR(".xhtml")))
         return true;
     struct str head = str_trim(str_sub(data, 0, 512));
-    return head.n > 5 && (strncasecmp(head.p, "<!doctype html", 14) == 0 ||
-                          strncasecmp(head.p, "<html", 5) == 0);
+    static const char *const starts[] = {"<!doctype html", "<html"};
+    for (unsigned i = 0; i < ARRAY_LEN(starts); i++)
+        if (head.n > strlen(starts[i]) && strncasecmp(head.p, starts[i], strlen(starts[i])) == 0)
+            return true;
+    return false;
 }
 
 /* The charset parameter of a media type. */
