@@ -18,7 +18,7 @@
 #include "base/io.h"
 #include "base/limits.h"
 
-enum { GRACE_S = 5, WEB_S = 240 };
+enum { GRACE_S = 10, WEB_S = 240 };
 #define NS 1000000000LL
 
 /* Where a call is at the moment. */
@@ -67,9 +67,9 @@ static int64_t patience(const struct toolrun_call *c, const struct toolplace_tim
         return WEB_S;
     int64_t s = times->soft_s;
     for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
-        const json_t *v = json_object_get(c->args, keys[i]);
-        if (json_is_integer(v) && json_integer_value(v) > s)
-            s = json_integer_value(v);
+        int64_t asked = json_integer_value(json_object_get(c->args, keys[i]));
+        if (asked > 0)
+            s = asked;
     }
     return s < times->hard_s ? s : times->hard_s;
 }

@@ -298,19 +298,25 @@ static void rules_files(struct builder *b, const struct seccomp_opts *o)
 /* Who shares the host's processes changes nobody's class or place in line but its own. */
 static void rules_others(struct builder *b, const struct seccomp_opts *o)
 {
-    static const char *const own[] = {"sched_setaffinity", "sched_setparam", "sched_setscheduler",
-                                      "sched_setattr"};
+    static const char *const own[] = {"sched_setaffinity", "sched_setparam"};
     static const char *const by_kind[] = {"setpriority", "ioprio_set"};
+    enum { OTHER, FIFO, RR };
     for (unsigned i = 0; i < ARRAY_LEN(own); i++) {
         if (!o->shared)
             rule(b, SCMP_ACT_ALLOW, own[i], 0, NULL);
         else
             allow_value(b, own[i], 0, 0);
     }
+    /* The classes behind all others only for itself: the tool that keeps the time of a call has
+     * the same user, and would never run again. Threads are named by number. */
+    allow_value(b, "sched_setattr", 0, 0);
+    allow_value(b, "sched_setscheduler", 0, 0);
+    for (uint32_t class = OTHER; !o->shared && class <= RR; class ++)
+        allow_value(b, "sched_setscheduler", 1, class);
     for (unsigned i = 0; i < ARRAY_LEN(by_kind); i++) {
         /* kind "process" is 0 for the one and 1 for the other */
         struct scmp_arg_cmp self[2] = {masked(0, LOW32, i), masked(1, LOW32, 0)};
-        rule(b, SCMP_ACT_ALLOW, by_kind[i], o->shared ? 2 : 0, o->shared ? self : NULL);
+        rule(b, SCMP_ACT_ALLOW, by_kind[i], 2, self);
     }
     if (o->unscoped) { /* the signals that would reach many at once: -1 and groups */
         struct scmp_arg_cmp one = masked(0, 0x80000000u, 0);

@@ -66,6 +66,14 @@ def t10_everything(w):
                        ("leaving its tool's process no descriptor, memory or child",
                         "import resource\nfor p in (os.getppid(), 1, 2):\n  for r in (6, 7, 9, 2, 0, 1):\n"
                         "    try: resource.prlimit(p, r, (0, 0))\n    except OSError: pass"),
+                       ("putting its tool's process behind all others",
+                        "p = os.getppid()\n"
+                        "for f in (lambda: os.sched_setscheduler(p, 5, os.sched_param(0)),\n"
+                        "          lambda: os.setpriority(0, p, 19), lambda: os.setpriority(2, 0, 19),\n"
+                        "          lambda: os.sched_setaffinity(p, [0]), lambda: os.sched_setaffinity(0, [0])):\n"
+                        "  try: f()\n  except OSError: pass\n"
+                        "for _ in range(40):\n  if os.fork() == 0: break\n"
+                        "while True: pass"),
                        ("its own group", "os.killpg(0, 9)")):
         for tool in ("bash", "python"):
             began = time.monotonic()
