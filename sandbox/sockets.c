@@ -97,6 +97,7 @@ static void take(struct bound *b, const struct nlmsghdr *h)
 static bool ask(struct bound *b)
 {
     static char buf[32768]; /* the spawner has one thread */
+    static int fd = -1;     /* kept: every call begins with a question */
     enum { CLOSE = 7, LISTEN = 10 };
     struct {
         struct nlmsghdr h;
@@ -105,8 +106,7 @@ static bool ask(struct bound *b)
                  .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
            .r = {.sdiag_family = AF_UNIX, .udiag_states = 1u << CLOSE | 1u << LISTEN,
                  .udiag_show = UDIAG_SHOW_VFS | UDIAG_SHOW_NAME}};
-    int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (fd < 0)
+    if (fd < 0 && (fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)) < 0)
         return false;
     b->n = 0;
     b->look = 0;
@@ -127,7 +127,8 @@ static bool ask(struct bound *b)
             at += align4(h.nlmsg_len);
         }
     }
-    close(fd);
+    if (!ok || !whole) /* answers to come would be taken for the next one's */
+        io_close(&fd);
     return ok && whole;
 }
 
