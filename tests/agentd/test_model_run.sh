@@ -54,8 +54,19 @@ PY
     done
 done
 
+# Nor do they where rows are bf16 and index keys int8, and multiplied so.
+for cache in bf16 bf16-i8; do
+    for chunk in 1 17 96; do
+        for threads in 1 2; do
+            "$ctl" model logits "$tmp/v32" --tokens "$tok" --all --cache $cache --chunk $chunk \
+                --threads $threads --raw "$tmp/raw.$threads" >/dev/null
+        done
+        cmp "$tmp/raw.1" "$tmp/raw.2" || fail "cache $cache, chunk $chunk: threads change bits"
+    done
+done
+
 # Kernels of every kind give the golden numbers; one that is not there falls back.
-for kernel in ref avx2 avx512; do
+for kernel in ref avx2 avx512 avx512bf16; do
     AGENTD_KERNEL=$kernel "$ctl" model logits "$tmp/v32" --tokens "$tok" --all --mtp --selected |
         python3 "$tmp/golden.py" || fail "kernel $kernel"
 done

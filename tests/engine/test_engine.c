@@ -81,16 +81,16 @@ static void golden_from_file(void **state)
 }
 
 /* A row's bits do not depend on what shares its batch, nor on threads. */
-static void batch_independence(void **state)
+static void mix_batches(enum engine_cache cache)
 {
-    (void)state;
     int32_t tok[96], other[40];
     float alone[3][512];
     tiny_prompt(tok, 96);
     for (int i = 0; i < 40; i++)
         other[i] = (i * 37 + 5) % 512;
     for (uint32_t threads = 1; threads <= 3; threads++) {
-        struct engine *e = open_with(v32, (struct engine_opts){.n_threads = threads});
+        struct engine *e = open_with(
+            v32, (struct engine_opts){.n_threads = threads, .cache = cache});
         struct engine_seq *a = seq_new(e), *b = seq_new(e), *c = seq_new(e);
         struct err err = {0};
         feed(e, a, tok, 50);
@@ -119,6 +119,13 @@ static void batch_independence(void **state)
         engine_seq_free(c);
         engine_close(e);
     }
+}
+
+static void batch_independence(void **state)
+{
+    (void)state;
+    mix_batches(ENGINE_CACHE_F16);
+    mix_batches(ENGINE_CACHE_BF16_I8);
 }
 
 /* The draft layer's logits after `next`. */
