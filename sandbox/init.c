@@ -32,7 +32,7 @@
 #include "sandbox/tree.h"
 #include "sandbox/wire.h"
 
-enum { RUNS_MAX = 64, PROCS_MAX = TREE_MAX, SPENT = 125 };
+enum { RUNS_MAX = 64, PROCS_MAX = TREE_MAX, SPENT = 125, SHAKE = 20 /* rounds of a sweep */ };
 
 struct run {
     uint32_t id; /* 0 = free */
@@ -297,6 +297,21 @@ static bool sweep(struct init *in, uint32_t *killed, uint32_t *kept)
     return clean;
 }
 
+/* A parent in vfork() comes to rest only after its child, which was stopped before it could
+ * exec: the kept are let go for a moment, a longer one each time. */
+static void shake(struct init *in, long us)
+{
+    for (unsigned i = 0; i < in->n_procs; i++)
+        if (in->proc[i].kept)
+            (void)signal_one(in, in->proc[i].pid, SIGCONT);
+    nap(us);
+    for (unsigned i = 0; i < in->n_procs; i++)
+        if (in->proc[i].kept)
+            (void)signal_one(in, in->proc[i].pid, SIGSTOP);
+    if (!in->bare)
+        kill(-1, SIGSTOP); /* also who was born meanwhile; at level landlock sweep() does it */
+}
+
 /* Kills all but the kept; the count is of processes, so rounds after the first that meet the
  * dying again are not added. */
 static void end_call(struct init *in, uint32_t only_run, bool freeze)
@@ -310,6 +325,8 @@ static void end_call(struct init *in, uint32_t only_run, bool freeze)
     uint32_t killed = 0, kept = 0, again = 0;
     bool clean = sweep(in, &killed, &kept);
     for (int tries = 0; !clean && tries < 2000; tries++) {
+        if (tries % SHAKE == SHAKE - 1)
+            shake(in, 50L * tries);
         nap(tries < 20 ? 50 : 1000);
         clean = sweep(in, &again, &kept);
     }

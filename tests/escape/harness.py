@@ -397,6 +397,16 @@ def kill_all(pids):
             pass
 
 
+def busy_job(w, d):
+    """A job that is nearly always between vfork and exec, where its parent cannot be stopped."""
+    mark = f"65{os.getpid()}"
+    d.bash(shlex.join([PYTHON, "-I", "-c", "import subprocess\nwhile True: subprocess.run(['/bin/true'])", mark]),
+           background=True)
+    said = [d.bash("echo on")["text"].split("\n")[0] for _ in range(40)]
+    w.check("a job that starts programs all the time outlives forty calls", said == ["on"] * 40 and
+            processes(mark), f"{said} {processes(mark)}")
+
+
 def main(cases, plain=""):
     """Runs the cases as whoever we are; as root once more as a user without privilege, then
     only those whose name matches `plain`."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from harness import PYTHON, WEAK, alive, children, main, processes, wait_for
+from harness import PYTHON, WEAK, alive, busy_job, children, main, processes, wait_for
 
 CONTAINER = [PYTHON, "-I", "-c", WEAK, "container"]
 APPARMOR = [PYTHON, "-I", "-c", WEAK, "apparmor"]
@@ -349,6 +349,7 @@ def work(w):
                  "subprocess.run(['true']).returncode, os.cpu_count() > 0")
     w.check("Python works", r["text"] == "(0, True)\n[ok]", str(r))
     w.check("and is kept", d.python("x + 1")["text"] == "42\n[ok]", "not kept")
+    busy_job(w, d)
     r = d.call("str_replace_editor", command="view", path="/workspace/a.c")
     w.check("the editor knows /workspace", "#include" in r["text"], str(r))
     r = d.bash("seq 1 100000")

@@ -2,7 +2,7 @@
 import os
 import shutil
 
-from harness import main
+from harness import busy_job, main
 
 
 def does(w, case, script, want=None, policy="coding"):
@@ -101,6 +101,10 @@ def interpreters(w):
             does(w, name, script, want)
 
 
+def jobs(w):
+    busy_job(w, w.daemon("coding"))
+
+
 def copies(w):
     keep = os.path.join(w.work, "original")
     with open(keep, "w") as f:
@@ -119,5 +123,5 @@ def copies(w):
 
 
 if __name__ == "__main__":
-    main([compilers, versioning, interpreters, copies],
-         plain="" if os.environ.get("AGENTD_LONG") else "compilers|versioning|copies")
+    main([compilers, versioning, interpreters, jobs, copies],
+         plain="" if os.environ.get("AGENTD_LONG") else "compilers|versioning|jobs|copies")
