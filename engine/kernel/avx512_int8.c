@@ -434,29 +434,6 @@ INLINE void chunk_times(const enum int8_kind kind, const int n, const struct chu
         _mm512_store_ps(acc + i * ROWS, a[i]);
 }
 
-#define TIMES(kind, n)                                                                     \
-    static void times_##kind##_##n(const struct chunk *c, unsigned nb,                     \
-                                   const uint8_t *const *x, const struct offsets *o,     \
-                                   float *acc)                                            \
-    {                                                                                      \
-        chunk_times(kind, n, c, nb, x, o, acc);                                            \
-    }
-#define TIMES_ALL(kind) TIMES(kind, 1) TIMES(kind, 2) TIMES(kind, 4) TIMES(kind, 8)
-TIMES_ALL(CODES_PLAIN)
-TIMES_ALL(CODES_MIN)
-TIMES_ALL(CODES_HALVES)
-TIMES_ALL(CODES_HALVES_MIN)
-
-typedef void times_fn(const struct chunk *c, unsigned nb, const uint8_t *const *x,
-                      const struct offsets *o, float *acc);
-#define TIMES_ROW(kind) {times_##kind##_1, times_##kind##_2, times_##kind##_4, times_##kind##_8}
-static times_fn *const times[][4] = {
-    [CODES_PLAIN] = TIMES_ROW(CODES_PLAIN),
-    [CODES_MIN] = TIMES_ROW(CODES_MIN),
-    [CODES_HALVES] = TIMES_ROW(CODES_HALVES),
-    [CODES_HALVES_MIN] = TIMES_ROW(CODES_HALVES_MIN),
-};
-
 /* --- few rows, the types that most weights have: nothing goes through memory -------------- */
 
 /* a + scale * (t + words of four codes . those of the row) */

@@ -5,10 +5,40 @@
  *   ROWS, TILE, BLOCKS    rows of a panel, rows of activations at a time, blocks of a chunk
  *   struct chunk          what BLOCKS blocks of 32 of a panel unpack to
  *   unpack_chunk()        stored bytes to a chunk
- *   times[kind][p]        chunk times 2^p packed rows, p < TIMES_LOG, onto ROWS floats each
+ *   chunk_times()         a chunk times n packed rows onto ROWS floats each, kind and n known
+ *                         when compiled
  *   panel_times()         a whole panel times few rows, false for types without such a way
+ *   TIMES_LOG             3 or 4: chunk_times() is wanted for 1, 2, 4 (and 8) rows
  *   INT8_MATMUL           the name of the result
  */
+
+#define TIMES(kind, n)                                                                     \
+    static void times_##kind##_##n(const struct chunk *c, unsigned nb,                     \
+                                   const uint8_t *const *x, const struct offsets *o,     \
+                                   float *acc)                                            \
+    {                                                                                      \
+        chunk_times(kind, n, c, nb, x, o, acc);                                            \
+    }
+#if TIMES_LOG == 4
+#define TIMES_ALL(kind) TIMES(kind, 1) TIMES(kind, 2) TIMES(kind, 4) TIMES(kind, 8)
+#define TIMES_ROW(kind) {times_##kind##_1, times_##kind##_2, times_##kind##_4, times_##kind##_8}
+#else
+#define TIMES_ALL(kind) TIMES(kind, 1) TIMES(kind, 2) TIMES(kind, 4)
+#define TIMES_ROW(kind) {times_##kind##_1, times_##kind##_2, times_##kind##_4}
+#endif
+TIMES_ALL(CODES_PLAIN)
+TIMES_ALL(CODES_MIN)
+TIMES_ALL(CODES_HALVES)
+TIMES_ALL(CODES_HALVES_MIN)
+
+typedef void times_fn(const struct chunk *c, unsigned nb, const uint8_t *const *x,
+                      const struct offsets *o, float *acc);
+static times_fn *const times[][TIMES_LOG] = {
+    [CODES_PLAIN] = TIMES_ROW(CODES_PLAIN),
+    [CODES_MIN] = TIMES_ROW(CODES_MIN),
+    [CODES_HALVES] = TIMES_ROW(CODES_HALVES),
+    [CODES_HALVES_MIN] = TIMES_ROW(CODES_HALVES_MIN),
+};
 
 /* Any n up to TILE, in powers of two. */
 INLINE void times_few(enum int8_kind kind, uint32_t n, const struct chunk *c, unsigned nb,

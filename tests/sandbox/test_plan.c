@@ -21,7 +21,7 @@ static struct sandbox_spec dir_spec(void)
 {
     struct sandbox_spec s = {.require = SANDBOX_FULL, .work = SANDBOX_WORK_DIR};
     struct err err = {0};
-    snprintf(s.workspace, sizeof s.workspace, "/srv/work");
+    snprintf(s.workspace, sizeof s.workspace, "/srv/job");
     ASSERT_OK(spec_check(&s, &err), &err);
     return s;
 }
@@ -205,13 +205,13 @@ static void the_bare_level_is_named_or_refused(void **state)
     for (unsigned i = 0; i < p->n; i++)
         assert_true(p->step[i].what != DO_BIND && p->step[i].what != DO_PROC);
     for (unsigned i = 0; i < p->n_rules; i++) {
-        bool ours = strcmp(p->rule[i].path, "/srv/work") == 0 ||
+        bool ours = strcmp(p->rule[i].path, "/srv/job") == 0 ||
                     strcmp(p->rule[i].path, h.scratch) == 0;
         assert_int_equal((p->rule[i].may & LANDLOCK_WRITE) != 0, ours);
         assert_true(strcmp(p->rule[i].path, "/") != 0 && strcmp(p->rule[i].path, "/etc") != 0);
     }
     char buf[SANDBOX_PATH_MAX];
-    assert_string_equal(bare_place(p, "/workspace/a/b", buf, sizeof buf), "/srv/work/a/b");
+    assert_string_equal(bare_place(p, "/workspace/a/b", buf, sizeof buf), "/srv/job/a/b");
     assert_string_equal(bare_place(p, "/workspaces", buf, sizeof buf), "/workspaces");
     assert_string_equal(bare_place(p, SANDBOX_HOME, buf, sizeof buf), "/tmp/agentd-tmp-1/home");
     assert_string_equal(bare_place(p, SANDBOX_TOOL, buf, sizeof buf), h.tool);
