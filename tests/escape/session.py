@@ -305,11 +305,12 @@ def t33_leftovers(w):
     """Cells of processes of their own, each of which ends badly."""
     before = mounts(), set(os.listdir("/dev/shm")), set(os.listdir("/tmp"))
     n = int(os.environ.get("AGENTD_CELLS", "10"))
+    mark = f"4246.{os.getpid()}"
     mess = {"command": f"echo x >/dev/shm/x.{os.getpid()}; mkfifo /tmp/f.{os.getpid()}; "
-                       "ulimit -c unlimited; (setsid sleep 4246 &) ; kill -SEGV $$"}
+                       "ulimit -c unlimited; (setsid sleep {mark} &) ; kill -SEGV $$"}
     good = sum(w.tool("bash", mess)[1]["level"] in ("full", "nolimits") for _ in range(n))
     w.check(f"T33 {n} cells are made", good == n, str(good))
-    w.check(f"T33 {n} cells: no process left", not processes("sleep\x004246"), "sleep is alive")
+    w.check(f"T33 {n} cells: no process left", not processes("sleep\0" + mark), "sleep is alive")
     w.check(f"T33 {n} cells: no mount left", mounts() <= before[0], f"{before[0]} -> {mounts()}")
     mine = f".{os.getpid()}"
     new = set(os.listdir("/dev/shm")) - before[1]
@@ -324,7 +325,7 @@ def t33_leftovers(w):
     for path in (f"/dev/shm/x{mine}", f"/tmp/f{mine}"):
         if os.path.exists(path):
             os.unlink(path)
-    kill_all(processes("sleep\x004246"))
+    kill_all(processes("sleep\0" + mark))
     for name in os.listdir(w.work):
         if "core" in name:
             os.unlink(os.path.join(w.work, name))
