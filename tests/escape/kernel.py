@@ -94,8 +94,8 @@ def t19_network(w):
     t.join()
     r = w.daemon().python("import socket, threading\n"
                           "s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(1)\n"
-                          "threading.Thread(target=lambda: s.accept()[0].send(b'hi')).start()\n"
-                          "c = socket.create_connection(s.getsockname()); c.recv(9)")
+                          "t = threading.Thread(target=lambda: s.accept()[0].send(b'hi')); t.start()\n"
+                          "c = socket.create_connection(s.getsockname()); t.join(); c.recv(9)")
     w.check("T19 the session's own loopback works", r["text"] == "b'hi'\n[ok]", str(r))
     w.attack("T19 names are not resolved", "import socket, sys\n"
              "socket.getaddrinfo('example.org', 80)", control="needs the internet")
