@@ -266,11 +266,16 @@ static void free_cell(struct cell *c)
     mem_free(c);
 }
 
-/* Ends the process and forgets what was still to be sent to it. */
-static void end_process(struct spawner *s)
+void spawner_detach(struct spawner *s)
 {
     ev_fd_free(s->watch);
     s->watch = NULL;
+}
+
+/* Ends the process and forgets what was still to be sent to it. */
+static void end_process(struct spawner *s)
+{
+    spawner_detach(s);
     io_close(&s->fd); /* end of file is the order to clean up */
     if (s->pid > 0)
         bury(s);
@@ -459,9 +464,11 @@ static void dispatch(struct spawner *s, const struct spawn_msg *m, size_t n, int
     }
 }
 
-static void on_death(struct spawner *s)
+/* False when a callback freed the spawner. */
+static bool on_death(struct spawner *s)
 {
     bool freed = false;
+    bool *outer = s->freed;
     s->dead = s->dying = true;
     s->freed = &freed;
     ev_fd_set(s->watch, 0);
@@ -473,12 +480,18 @@ static void on_death(struct spawner *s)
             break;
         on_gone(s, c->number, "the spawner died");
         if (freed)
-            return;
+            break;
     }
-    s->freed = NULL;
-    s->dying = false;
-    if (s->on_death)
-        s->on_death(s->death_arg);
+    if (!freed) {
+        s->dying = false;
+        if (s->on_death)
+            s->on_death(s->death_arg);
+    }
+    if (!freed)
+        s->freed = outer;
+    else if (outer)
+        *outer = true;
+    return !freed;
 }
 
 static void on_ready(void *arg, int ready)
@@ -499,7 +512,7 @@ static void on_ready(void *arg, int ready)
             break;
         if (rc <= 0) {
             s->freed = NULL;
-            on_death(s);
+            (void)on_death(s);
             return;
         }
         s->buf[n] = '\0';
@@ -527,9 +540,13 @@ int spawner_attach(struct spawner *s, struct ev *ev, void (*death)(void *arg), v
     return 0;
 }
 
-/* A spawner that was killed took its cells along; the next cell gets a new one. */
+/* A spawner that was killed took its cells along; the next cell gets a new one, also when the
+ * loop has not come round to the end of the socket yet. */
 static int revive(struct spawner *s, struct err *err)
 {
+    struct pollfd p = {s->fd, 0, 0};
+    if (!s->dead && s->watch && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) && !on_death(s))
+        return err_set(err, ERR_STATE, "the spawner has been given up");
     if (!s->dead || s->dying || !s->ev)
         return 0;
     end_process(s);
@@ -717,83 +734,4 @@ void cell_close(struct cell *c, void (*closed)(void *arg), void *arg)
     c->closed_arg = arg;
     if (!waits)
         on_closed(c);
-}
-
-/* ---- one program, waited for ---- */
-
-struct once {
-    struct cell *cell;
-    const struct cell_run *run;
-    struct sandbox_exit *x;
-    struct sandbox_refusal *r;
-    struct err *err;
-    int rc;
-    bool over;
-};
-
-static void once_closed(void *arg)
-{
-    struct once *o = arg;
-    o->over = true;
-}
-
-static void once_finish(struct once *o)
-{
-    cell_close(o->cell, once_closed, o);
-}
-
-static void once_done(void *arg, const struct sandbox_exit *x)
-{
-    struct once *o = arg;
-    *o->x = *x;
-    once_finish(o);
-}
-
-static void once_opened(void *arg, const struct cell_info *info)
-{
-    struct once *o = arg;
-    struct cell_run run = *o->run;
-    int listener = info->proxy_fd;
-    io_close(&listener); /* nobody serves a proxy here */
-    run.done = once_done;
-    run.arg = o;
-    o->rc = cell_start(o->cell, &run, NULL, o->err);
-    if (o->rc < 0)
-        once_finish(o);
-}
-
-static void once_refused(void *arg, const struct sandbox_refusal *r)
-{
-    struct once *o = arg;
-    *o->r = *r;
-    o->rc = err_set(o->err, ERR_DENIED, "%s%s%s", r->reason, r->remedy[0] ? "; " : "",
-                    r->remedy);
-    once_finish(o);
-}
-
-static void once_gone(void *arg, const char *why)
-{
-    struct once *o = arg;
-    o->rc = err_set(o->err, ERR_SYS, "%s", why);
-    once_finish(o);
-}
-
-int spawner_once(struct spawner *s, const struct sandbox_spec *spec, const struct cell_run *run,
-                 struct sandbox_exit *x, struct sandbox_refusal *r, struct err *err)
-{
-    static const struct cell_cb cb = {once_opened, once_refused, once_gone, NULL};
-    struct once o = {.run = run, .x = x, .r = r, .err = err};
-    struct ev *ev = NULL;
-    int rc = ev_new(&ev, err);
-    if (rc < 0)
-        return rc;
-    rc = spawner_attach(s, ev, NULL, NULL, err);
-    if (rc == 0)
-        rc = cell_open(&o.cell, s, spec, &cb, &o, err);
-    while (rc == 0 && !o.over)
-        ev_run_once(ev, true);
-    ev_fd_free(s->watch);
-    s->watch = NULL;
-    ev_free(ev);
-    return rc < 0 ? rc : o.rc;
 }

@@ -49,6 +49,8 @@ NODISCARD int spawner_start(struct spawner **out, const struct spawner_opts *o,
 /* Joins the loop. on_death may be NULL. */
 NODISCARD int spawner_attach(struct spawner *s, struct ev *ev,
                              void (*on_death)(void *arg), void *arg, struct err *err);
+/* Leaves the loop; takes one that has not joined. */
+void spawner_detach(struct spawner *s);
 /* Ends the spawner and with it every cell; no callback comes after. Takes NULL. Waits for
  * the process to have cleaned up (bounded: 3 s, then it is killed). */
 void spawner_free(struct spawner *s);

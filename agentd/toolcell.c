@@ -261,7 +261,7 @@ static void on_ended(void *arg, const struct cell_ended *e)
     toolrun_done(c);
 }
 
-static void on_down(void *arg, bool refused, const char *why)
+static void on_down(void *arg, enum tooldriver_loss loss, const char *why)
 {
     struct place *p = arg;
     struct toolrun_call *c = running(p);
@@ -274,7 +274,7 @@ static void on_down(void *arg, bool refused, const char *why)
     struct answer *a = &c->answer;
     if (c->state == ENDING) { /* the answer is there; only what came after it is lost */
         a->state_lost = true;
-    } else if (refused) {
+    } else if (loss == TOOLDRIVER_REFUSED) {
         a->status = TOOL_UNAVAILABLE;
         envelope_clean(&a->text, str_c(why));
         envelope_status(&a->text, "refused: the sandbox could not be set up, nothing ran");
@@ -285,6 +285,15 @@ static void on_down(void *arg, bool refused, const char *why)
         a->status = TOOL_CANCELLED;
         a->state_lost = true;
         envelope_status(&a->text, "cancelled");
+    } else if (loss == TOOLDRIVER_UNREAD && !c->again) { /* its cell was dead already */
+        c->again = true;
+        ev_timer_stop(p->t->guard);
+        toolcell_start(c);
+        return;
+    } else if (loss == TOOLDRIVER_UNREAD) {
+        a->status = TOOL_UNAVAILABLE;
+        envelope_status(&a->text, "unavailable: %s, twice before it had read the call; "
+                        "nothing ran", why);
     } else {
         a->status = TOOL_UNKNOWN;
         a->state_lost = true;

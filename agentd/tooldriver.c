@@ -39,8 +39,12 @@ struct tooldriver {
     struct ev_fd *watch;
     struct buf in, out;
     struct ev_timer *soon; /* calls back what must not be called at once */
-    bool due_ready, due_ended, due_down, refused;
+    bool due_ready, due_ended, due_down;
     bool closed; /* the socket's end came; how the process ended is still to be told */
+    bool told;   /* the other way round: `why` is known, the socket's end is still to come */
+    bool unread; /* the socket's end says that the call's one message was not read whole */
+    unsigned sent; /* messages of this call */
+    enum tooldriver_loss loss;
     char why[640];
     enum sandbox_level level;
     bool level_known;
@@ -78,16 +82,18 @@ static void drop(struct tooldriver *d)
     buf_reset(&d->in);
     buf_reset(&d->out);
     d->state = DOWN;
-    d->due_ready = d->due_ended = d->closed = false;
+    d->due_ready = d->due_ended = d->closed = d->told = d->unread = false;
+    d->sent = 0;
 }
 
-static void fail(struct tooldriver *d, bool refused, const char *why)
+static void fail(struct tooldriver *d, enum tooldriver_loss loss, const char *why)
 {
     if (d->state == DOWN)
         return;
-    bool expected = d->state == READY; /* nobody waits for anything */
-    snprintf(d->why, sizeof d->why, "%s", why);
-    d->refused = refused;
+    bool expected = d->state == READY && !d->due_ready; /* nobody waits for anything */
+    if (why != d->why)
+        snprintf(d->why, sizeof d->why, "%s", why);
+    d->loss = loss;
     drop(d);
     if (!expected) {
         d->due_down = true;
@@ -95,28 +101,56 @@ static void fail(struct tooldriver *d, bool refused, const char *why)
     }
 }
 
-/* The socket ends a moment before the cell says why: which limit, which signal. */
-static void on_closed(struct tooldriver *d)
+/* It ended: by now all is known, or will never be. */
+static void gone(struct tooldriver *d, const char *why)
+{
+    fail(d, d->unread || d->due_ready ? TOOLDRIVER_UNREAD : TOOLDRIVER_LOST, why);
+}
+
+/* What came of the socket's end and the cell's word waits this long for the other. */
+static void wait_other(struct tooldriver *d)
 {
     enum { PATIENCE_MS = 500 };
-    if (!d->cell) {
-        fail(d, false, "the tool process ended");
+    ev_timer_start(d->soon, PATIENCE_MS * 1000000ll, 0);
+}
+
+/*
+ * The socket's end and the cell's word why (which limit, which signal) come in any order. The
+ * kernel says ECONNRESET for an end that left bytes unread: what was never read whole has not
+ * run, if it was all that was sent.
+ */
+static void on_closed(struct tooldriver *d, bool reset)
+{
+    d->unread = (reset || d->out.len) && d->state == CALLING && d->sent == 1;
+    if (!d->cell || d->told) {
+        gone(d, d->told ? d->why : "the tool process ended");
         return;
     }
     d->closed = true;
-    d->due_ready = d->due_ended = false;
     ev_fd_set(d->watch, 0);
-    ev_timer_start(d->soon, PATIENCE_MS * 1000000ll, 0);
+    wait_other(d);
+}
+
+/* The cell's word. An answer may still be on its way, and how the socket ends matters. */
+static void on_told(struct tooldriver *d, const char *why)
+{
+    if (d->closed || d->state != CALLING) {
+        gone(d, why);
+        return;
+    }
+    snprintf(d->why, sizeof d->why, "%s", why);
+    d->told = true;
+    wait_other(d);
 }
 
 static void on_soon(void *arg)
 {
     struct tooldriver *d = arg;
-    if (d->closed) {
-        fail(d, false, "the tool process ended");
+    if (d->closed || d->told) {
+        gone(d, d->told ? d->why : "the tool process ended");
     } else if (d->due_down) {
         d->due_down = false;
-        d->cb->down(d->arg, d->refused, d->why);
+        d->cb->down(d->arg, d->loss, d->why);
     } else if (d->due_ended) {
         d->due_ended = false;
         d->state = READY;
@@ -134,7 +168,7 @@ static void flush(struct tooldriver *d)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN) {
-            on_closed(d);
+            on_closed(d, true);
             return;
         }
         if (n < 0)
@@ -158,7 +192,7 @@ static bool hand_out(struct tooldriver *d)
         buf_consume(&d->in, nl + 1);
         if (rc < 0 || !json_is_object(o)) {
             json_decref(o);
-            fail(d, false, "the tool process broke its protocol");
+            fail(d, TOOLDRIVER_LOST, "the tool process broke its protocol");
             return false;
         }
         if (d->state == CALLING)
@@ -182,12 +216,12 @@ static void on_socket(void *arg, int ready)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) {
-            on_closed(d);
+            on_closed(d, n < 0 && errno == ECONNRESET);
             return;
         }
         buf_add(&d->in, chunk, (size_t)n);
         if (d->in.failed) {
-            fail(d, false, "the tool process sent a line that is too long");
+            fail(d, TOOLDRIVER_LOST, "the tool process sent a line that is too long");
             return;
         }
         if (!hand_out(d))
@@ -272,6 +306,8 @@ static void on_run_done(void *arg, const struct sandbox_exit *x)
 {
     struct tooldriver *d = arg;
     char why[160], limits[64];
+    if (x->lost && !x->limits)
+        return; /* the cell's own word follows */
     if (x->failed)
         snprintf(why, sizeof why, "the tool process could not start (%s: %s)", x->step,
                  strerror(x->sys));
@@ -282,7 +318,10 @@ static void on_run_done(void *arg, const struct sandbox_exit *x)
         snprintf(why, sizeof why, "the tool process was killed by signal %d", x->signal);
     else
         snprintf(why, sizeof why, "the tool process ended");
-    fail(d, x->failed, why);
+    if (x->failed)
+        fail(d, TOOLDRIVER_REFUSED, why);
+    else
+        on_told(d, why);
 }
 
 /* The driver runs as long as the cell does; the tools' own children are kept by its tree. */
@@ -322,7 +361,7 @@ static void on_opened(void *arg, const struct cell_info *info)
             close(info->proxy_fd);
     }
     if (start_in_cell(d, &err) < 0)
-        fail(d, true, err.text);
+        fail(d, TOOLDRIVER_REFUSED, err.text);
     else
         become_ready(d);
 }
@@ -332,12 +371,12 @@ static void on_refused(void *arg, const struct sandbox_refusal *r)
     struct tooldriver *d = arg;
     char why[sizeof d->why];
     snprintf(why, sizeof why, "%.300s%s%.300s", r->reason, r->remedy[0] ? "; " : "", r->remedy);
-    fail(d, true, why);
+    fail(d, TOOLDRIVER_REFUSED, why);
 }
 
 static void on_gone(void *arg, const char *why)
 {
-    fail(arg, false, why);
+    on_told(arg, why);
 }
 
 static void on_call(void *arg, const char *name, uint64_t times)
@@ -353,8 +392,9 @@ void tooldriver_begin(struct tooldriver *d)
 {
     struct err err = {0};
     int rc;
-    if (d->closed)
-        fail(d, false, "the tool process ended between calls");
+    d->sent = 0;
+    if (d->closed || d->told)
+        fail(d, TOOLDRIVER_LOST, "the tool process ended between calls");
     if (d->state == READY) {
         rc = d->cell ? cell_begin(d->cell, &err) : 0;
         if (rc == 0) {
@@ -362,7 +402,7 @@ void tooldriver_begin(struct tooldriver *d)
             return;
         }
         d->state = CALLING;
-        fail(d, true, err.text);
+        fail(d, TOOLDRIVER_UNREAD, err.text);
         return;
     }
     if (d->state != DOWN || d->due_down)
@@ -376,7 +416,7 @@ void tooldriver_begin(struct tooldriver *d)
             become_ready(d);
     }
     if (rc < 0)
-        fail(d, true, err.text);
+        fail(d, TOOLDRIVER_REFUSED, err.text);
 }
 
 void tooldriver_send(struct tooldriver *d, const json_t *o)
@@ -385,8 +425,9 @@ void tooldriver_send(struct tooldriver *d, const json_t *o)
     if (d->state != READY && d->state != CALLING)
         return;
     d->state = CALLING;
+    d->sent++;
     if (json_write(o, &d->out, &err) < 0) {
-        fail(d, true, err.text);
+        fail(d, TOOLDRIVER_REFUSED, err.text);
         return;
     }
     buf_putc(&d->out, '\n');
@@ -418,12 +459,12 @@ void tooldriver_end(struct tooldriver *d, bool jobs, pid_t interp)
     if (rc == 0)
         rc = cell_end(d->cell, !jobs, on_ended, d, &err);
     if (rc < 0)
-        fail(d, false, err.text);
+        fail(d, TOOLDRIVER_LOST, err.text);
 }
 
 void tooldriver_kill(struct tooldriver *d)
 {
-    fail(d, false, "the tool process did not keep its time limit and was killed");
+    fail(d, TOOLDRIVER_LOST, "the tool process did not keep its time limit and was killed");
 }
 
 int tooldriver_new(struct tooldriver **out, const struct tooldriver_opts *o, struct err *err)
@@ -482,7 +523,7 @@ void tooldriver_free(struct tooldriver *d)
 
 bool tooldriver_is_up(const struct tooldriver *d)
 {
-    return d->state != DOWN && !d->closed;
+    return d->state != DOWN && !d->closed && !d->told;
 }
 
 int tooldriver_layer(const struct tooldriver *d)

@@ -15,13 +15,20 @@
 
 struct tooldriver;
 
+/* What became of a call when its tool went down. */
+enum tooldriver_loss {
+    TOOLDRIVER_REFUSED, /* no cell could be had; nothing ran */
+    TOOLDRIVER_UNREAD,  /* the tool never had the whole request: nothing ran, ask again */
+    TOOLDRIVER_LOST,    /* it may have run, wholly or in part */
+};
+
 struct tooldriver_cb {
     void (*ready)(void *arg); /* after begin(): a request may be sent */
     void (*line)(void *arg, const json_t *o); /* a line from the tool */
     /* After end(); e is NULL without a cell. */
     void (*ended)(void *arg, const struct cell_ended *e);
-    /* The cell was refused, or the tool died. `refused`: nothing of the call has run. */
-    void (*down)(void *arg, bool refused, const char *why);
+    /* The cell was refused, or the tool died. */
+    void (*down)(void *arg, enum tooldriver_loss loss, const char *why);
     /* A system call was refused, where the policy says log_calls; may be NULL. */
     void (*call)(void *arg, const char *name, uint64_t times);
 };

@@ -24,6 +24,7 @@ struct toolrun_call {
     json_t *args;        /* owned; NULL when malformed */
     char misfit[512];    /* why args is NULL */
     bool approved, cancelled, streamed;
+    bool again; /* its tool died before it had read the call, which was then sent to a new one */
     struct toolrun_cbs cbs;
     int64_t started_ns;
     struct answer answer;
