@@ -16,6 +16,7 @@ const char *const bare_weaker[] = {
     "/tmp inside is a folder of its own, watched but not limited exactly",
     "memory, tasks and processors as in level nolimits, unless there is a control group",
     "no socket of any kind, no shared memory but memfd, no System V IPC",
+    "if daemon, spawner and reaper are all killed at one moment, the next start ends what ran",
     NULL};
 
 /* Read as they are: what programs stumble over when it is there and cannot be opened. */

@@ -57,6 +57,10 @@ NODISCARD int scratch_make(struct build *b); /* at b->host->scratch, the payload
 void scratch_remove(const char *path);       /* with all that is in it */
 void scratch_sweep(void);                    /* what dead spawners left */
 
+/* mark.c: level landlock, where no namespace holds the processes together. */
+void mark_set(const char *name);  /* on us, and on whoever descends from us */
+void mark_kill(const char *name); /* whoever has it, wherever he stands */
+
 /* caps.c */
 NODISCARD int caps_lock(const struct plan *p); /* pid 1: what it keeps is named in caps.c */
 NODISCARD int caps_none(void);

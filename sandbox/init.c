@@ -733,6 +733,8 @@ static int inside_step(struct init *in, unsigned i)
         b->listener = ns_listen((uint16_t)s->n1);
         return b->listener < 0 ? -1 : 0;
     case DO_RLIMITS:
+        if (in->bare)
+            mark_set(b->host->scratch);
         return limits_rlimits(&b->spec->limits, b->others, s->n1 != 0);
     case DO_LOCK:
         return lock(in);

@@ -1,6 +1,7 @@
 /*
  * scratch.c - the folder that stands for /tmp where no mount can: made by the spawner below the
- * host's /tmp, emptied by descriptor without following links, and swept when its maker is dead.
+ * host's /tmp, emptied by descriptor without following links, and swept when its maker is dead,
+ * together with whoever of its cell is still there.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -115,8 +116,10 @@ void scratch_sweep(void)
         if (!str_starts(str_c(e->d_name), STR("agentd-tmp-")) || !limits_stale(e->d_name))
             continue;
         snprintf(path, sizeof path, SCRATCH_ROOT "/%s", e->d_name);
-        if (lstat(path, &st) == 0 && (geteuid() == 0 || st.st_uid == geteuid()))
-            scratch_remove(path);
+        if (lstat(path, &st) < 0 || (geteuid() != 0 && st.st_uid != geteuid()))
+            continue;
+        mark_kill(path);
+        scratch_remove(path);
     }
     if (d)
         closedir(d);

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -72,9 +73,8 @@ static const char *const processes[] = {
     "getcpu", "getpid", "getppid", "gettid", "getuid", "geteuid", "getgid", "getegid",
     "getresuid", "getresgid", "getgroups", "getpgid", "getpgrp", "getsid", "setuid", "setgid",
     "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
-    "setsid", "setpgid", "capget", "capset", "getrlimit", "setrlimit", "getrusage", "sysinfo",
-    "uname", "getrandom", "landlock_create_ruleset", "landlock_add_rule",
-    "landlock_restrict_self", NULL};
+    "setsid", "setpgid", "capget", "capset", "getrlimit", "getrusage", "sysinfo", "uname",
+    "getrandom", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", NULL};
 
 /* Talking over descriptors that one already has. */
 static const char *const talk[] = {
@@ -106,7 +106,7 @@ static const char *const refused[] = {
 
 /* Calls with rules on arguments, so that the test of names sees them too. */
 static const char *const by_argument[] = {
-    "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "chmod",
+    "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "setrlimit", "chmod",
     "fchmod", "fchmodat", "creat", "mknod", "mknodat", "open", "openat", "fallocate",
     "ptrace", "fcntl", "mmap", "memfd_create", "shmget", "kill", "socketpair",
     "sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr",
@@ -295,6 +295,31 @@ static void rules_files(struct builder *b, const struct seccomp_opts *o)
         allow_value(b, "ioctl", 1, notices[i]);
 }
 
+/* Of the caller alone: the tool that is kept has the same user, and with less than it needs it
+ * could not serve another call. Without a pid namespace one limit is the cell's mark (mark.c). */
+static void rules_limits(struct builder *b, const struct seccomp_opts *o)
+{
+    if (!o->shared) {
+        rule(b, SCMP_ACT_ALLOW, "setrlimit", 0, NULL);
+        allow_value(b, "prlimit64", 0, 0);
+        return;
+    }
+    for (uint32_t what = 0; what < RLIM_NLIMITS; what++) {
+        struct scmp_arg_cmp own[2] = {masked(0, LOW32, 0), masked(1, LOW32, what)};
+        if (what == RLIMIT_RTTIME)
+            continue;
+        allow_value(b, "setrlimit", 0, what);
+        rule(b, SCMP_ACT_ALLOW, "prlimit64", 2, own);
+    }
+    struct scmp_arg_cmp mark = masked(0, LOW32, RLIMIT_RTTIME);
+    struct scmp_arg_cmp read[3] = {masked(0, LOW32, 0), masked(1, LOW32, RLIMIT_RTTIME),
+                                   SCMP_CMP64(2, SCMP_CMP_EQ, 0)};
+    struct scmp_arg_cmp write[3] = {read[0], read[1], SCMP_CMP64(2, SCMP_CMP_NE, 0)};
+    rule(b, SCMP_ACT_ERRNO(EPERM), "setrlimit", 1, &mark);
+    rule(b, SCMP_ACT_ALLOW, "prlimit64", 3, read);
+    rule(b, SCMP_ACT_ERRNO(EPERM), "prlimit64", 3, write);
+}
+
 /* Who shares the host's processes changes nobody's class or place in line but its own. */
 static void rules_others(struct builder *b, const struct seccomp_opts *o)
 {
@@ -344,9 +369,7 @@ static void rules_processes(struct builder *b, const struct seccomp_opts *o)
     rule(b, SCMP_ACT_ALLOW, "seccomp", 2, own);
     allow_value(b, "seccomp", 0, SECCOMP_SET_MODE_STRICT);
     allow_value(b, "seccomp", 0, SECCOMP_GET_ACTION_AVAIL);
-    /* Of the caller alone: the tool that is kept has the same user, and with less than it needs
-     * it could not serve another call. */
-    allow_value(b, "prlimit64", 0, 0);
+    rules_limits(b, o);
     if (o->profile == SANDBOX_PROFILE_DEBUG) {
         rule(b, SCMP_ACT_ALLOW, "ptrace", 0, NULL);
         allow_value(b, "personality", 0, 0x0040000 /* ADDR_NO_RANDOMIZE */);

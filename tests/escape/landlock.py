@@ -164,6 +164,15 @@ def kernel(w):
     attack(w, "T33 shared memory that stays", inside, off,
            "open('/dev/shm/agentd-landlock', 'w')", seen=lambda: os.path.exists("/dev/shm/agentd-landlock"),
            reset=lambda: os.path.exists("/dev/shm/agentd-landlock") and os.unlink("/dev/shm/agentd-landlock"))
+    for name, code in (("", "import resource as r; r.setrlimit(r.RLIMIT_RTTIME, (5, 5))"),
+                       (" by the old call", "import ctypes; l = ctypes.CDLL(None)\n"
+                        "assert l.syscall(160, 15, ctypes.byref((ctypes.c_ulong * 2)(5, 5))) == 0"),
+                       (" with high bits", "import ctypes; l = ctypes.CDLL(None)\n"
+                        "two = (ctypes.c_ulong * 2)(5, 5)\n"
+                        "assert l.syscall(302, 0, ctypes.c_ulong(1 << 32 | 15), ctypes.byref(two), 0) == 0")):
+        attack(w, "T33 the limit that a cell is known by, changed" + name, inside, off, code)
+    r = inside.bash("ulimit -a > /dev/null && ulimit -n 64 && ulimit -n")
+    w.check("and limits can be read, others lowered", r["text"].startswith("64\n"), str(r))
     r = inside.bash("grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; id -u")
     said = r["text"].split()
     w.check("T26 no capability, no new privileges, a filter, and not root", [said[i] for i in (1, 3, 5, 9)] == ["0" * 16] * 4 and
@@ -261,22 +270,33 @@ def ends(w):
 
 
 def killed(w):
-    """Also what has left its group and session, which only the tree below us still tells."""
+    """Also what has left its group and session, which only the tree below us still tells; and
+    when nobody is left to whom it could be told, the next start ends it."""
     mark = f"63{os.getpid()}"
-    for who in ("daemon", "spawner", "reaper"):
+    for who in ("daemon", "spawner", "reaper", "three at once"):
         d = start(w)
         d.bash(f"setsid sh -c 'sleep {mark}; true' & wait", background=True)
         scratch = d.bash("echo $TMPDIR")["text"].split("\n")[0]
         w.check(f"T33 the job runs before the {who} is killed", wait_for(lambda: processes("sleep\0" + mark), 10), "no")
         spawner = [c for c in children(d.proc.pid) if "spawner" in open(f"/proc/{c}/comm").read()]
         reapers = [c for s in spawner for c in children(s)]
-        for pid in {"daemon": [d.proc.pid], "spawner": spawner, "reaper": reapers}[who]:
-            os.kill(pid, signal.SIGKILL)
+        every = [d.proc.pid] + spawner + reapers
+        victims = {"daemon": [d.proc.pid], "spawner": spawner, "reaper": reapers}.get(who, every)
+        for signo in [signal.SIGSTOP] * (victims is every) + [signal.SIGKILL]:
+            for pid in victims:
+                os.kill(pid, signo)
+        if victims is every:
+            w.check("T33 with all three gone nobody ends it at once", wait_for(
+                lambda: not any(map(alive, reapers)), 10) and bool(processes("sleep\0" + mark)), "it ended")
+            next_one = start(w)
+            next_one.bash("true")
         w.check(f"T33 the {who} is killed: nothing of the session is left", bool(reapers) and
                 wait_for(lambda: not processes("sleep\0" + mark) and not any(map(alive, reapers)), 10),
                 f"{processes(mark)} {[r for r in reapers if alive(r)]}")
         w.check(f"T33 nor its folder, when the {who} was killed", wait_for(lambda: not os.path.exists(scratch), 10),
                 scratch)
+        if victims is every:
+            next_one.kill()
         d.kill()
 
 
