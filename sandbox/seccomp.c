@@ -106,9 +106,9 @@ static const char *const refused[] = {
 
 /* Calls with rules on arguments, so that the test of names sees them too. */
 static const char *const by_argument[] = {
-    "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "setrlimit", "chmod",
-    "fchmod", "fchmodat", "creat", "mknod", "mknodat", "open", "openat", "fallocate",
-    "ptrace", "fcntl", "mmap", "memfd_create", "shmget", "kill", "socketpair",
+    "clone", "socket", "ioctl", "prctl", "personality", "seccomp", "prlimit64", "setrlimit",
+    "chmod", "fchmod", "fchmodat", "creat", "mknod", "mknodat", "open", "openat",
+    "fallocate", "ptrace", "fcntl", "mmap", "memfd_create", "shmget", "kill", "socketpair",
     "sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr",
     "setpriority", "ioprio_set", "utimensat", NULL};
 
