@@ -70,15 +70,6 @@ static struct grammar_list add_list(struct compiler *c, struct str *texts, uint3
     return list;
 }
 
-static uint32_t count(struct str list)
-{
-    uint32_t n = 0;
-    struct str v;
-    for (struct jsontext_iter it = jsontext_each(list); jsontext_next(&it, NULL, &v);)
-        n++;
-    return n;
-}
-
 static uint8_t type_bit(struct str quoted)
 {
     static const struct {
@@ -109,7 +100,7 @@ static uint8_t read_types(struct str schema)
 static void read_enum(struct compiler *c, struct str schema, struct grammar_node *node)
 {
     struct str list = jsontext_get(schema, "enum"), only = jsontext_get(schema, "const"), v;
-    uint32_t n = only.n ? 1 : count(list), n_strings = 0, i = 0;
+    uint32_t n = only.n ? 1 : jsontext_count(list), n_strings = 0, i = 0;
     if (n == 0)
         return;
     struct str *values = mem_array(n, sizeof(*values)), *strings = mem_array(n, sizeof(*strings));

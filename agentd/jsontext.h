@@ -57,6 +57,7 @@ struct jsontext_iter {
 struct jsontext_iter jsontext_each(struct str canonical);
 /* The next member; views are borrowed, *key (may be NULL) is a quoted string, empty in arrays. */
 bool jsontext_next(struct jsontext_iter *it, struct str *key, struct str *value);
+uint32_t jsontext_count(struct str list); /* members of an array or object */
 /* The value of a member whose key needs no escapes; an empty view when there is none. */
 struct str jsontext_get(struct str object, const char *key);
 /* Appends the bytes that a canonical string stands for. */

@@ -86,6 +86,15 @@ bool jsontext_next(struct jsontext_iter *it, struct str *key, struct str *value)
     return true;
 }
 
+uint32_t jsontext_count(struct str list)
+{
+    uint32_t n = 0;
+    struct str v;
+    for (struct jsontext_iter it = jsontext_each(list); jsontext_next(&it, NULL, &v);)
+        n++;
+    return n;
+}
+
 struct str jsontext_get(struct str object, const char *name)
 {
     struct str key, value, wanted = str_c(name);

@@ -92,15 +92,6 @@ static int join_parts(struct reader *r, struct str parts, struct str *out)
     return rc;
 }
 
-static uint32_t count(struct str list)
-{
-    uint32_t n = 0;
-    struct str v;
-    for (struct jsontext_iter it = jsontext_each(list); jsontext_next(&it, NULL, &v);)
-        n++;
-    return n;
-}
-
 static void *room(struct reader *r, uint32_t n, size_t size)
 {
     size_t bytes;
@@ -113,7 +104,7 @@ static int read_calls(struct reader *r, struct str list, struct prompt_msg *m)
         return 0;
     if (jsontext_kind(list) != JSONTEXT_ARRAY)
         return bad(r, "\"tool_calls\" must be a list");
-    struct prompt_call *calls = room(r, count(list), sizeof(*calls));
+    struct prompt_call *calls = room(r, jsontext_count(list), sizeof(*calls));
     if (!calls)
         return err_nomem(r->err);
     m->calls = calls;
@@ -144,7 +135,7 @@ static int read_tools(struct reader *r, struct str list, struct prompt_msg *m)
         return 0;
     if (jsontext_kind(list) != JSONTEXT_ARRAY)
         return bad(r, "\"tools\" must be a list");
-    struct str *tools = room(r, count(list), sizeof(*tools));
+    struct str *tools = room(r, jsontext_count(list), sizeof(*tools));
     if (!tools)
         return err_nomem(r->err);
     m->tools = tools;
@@ -290,7 +281,7 @@ int prompt_read(struct prompt_request *out, struct str json, struct err *err)
     rc = read_options(&r, jsontext_get(root, "options"));
     if (rc < 0)
         return rc;
-    out->msg = room(&r, count(context) + count(messages), sizeof(*out->msg));
+    out->msg = room(&r, jsontext_count(context) + jsontext_count(messages), sizeof(*out->msg));
     if (!out->msg)
         return err_nomem(err);
     rc = read_messages(&r, context);

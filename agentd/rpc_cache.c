@@ -84,10 +84,8 @@ int rpc_cache_explain(struct rpc_call *c)
     struct session *s;
     struct err err;
     struct infer *inf = c->d->infer;
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     if (infer_state(inf) != INFER_READY || !infer_info(inf)->tokens)
         return rpc_fail(c, RPC_ENGINE_UNAVAILABLE, "this engine has no cache to look at");
     int rc = session_tools(s, &err);

@@ -13,10 +13,16 @@ void rpc_reply_error(struct conn *conn, const json_t *id, int code, const char *
  * negative: failed. body backs idem->body. */
 int rpc_idem_begin(struct rpc_call *c, const char *scope, struct store_idem *idem,
                    struct buf *body);
-/* A request that is answered later. */
 /* Whose things the caller may touch: its uid's, or everybody's (-1). */
 int64_t rpc_whose(const struct rpc_call *c);
 
+/* Fails the call while a turn of the session runs, naming it in details; else 0. */
+struct session;
+int rpc_turn_active(struct rpc_call *c, const struct session *s);
+/* rpc_session_of() for what needs a session without a running turn. */
+int rpc_session_at_rest(struct rpc_call *c, struct session **out);
+
+/* A request that is answered later. */
 struct rpc_wait {
     struct daemon *d;
     struct rpc_peer *peer;

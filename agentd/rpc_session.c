@@ -24,6 +24,18 @@ int rpc_session_of(struct rpc_call *c, struct session **out)
     return 0;
 }
 
+int rpc_turn_active(struct rpc_call *c, const struct session *s)
+{
+    if (!s->turn)
+        return 0;
+    c->details = json_pack("{s:s}", "turnId", loop_id(s->turn));
+    return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running; wait for its end", loop_id(s->turn));
+}
+
+int rpc_session_at_rest(struct rpc_call *c, struct session **out)
+{
+    return rpc_session_of(c, out) ? c->code : rpc_turn_active(c, *out);
+}
 
 int rpc_idem_begin(struct rpc_call *c, const char *scope, struct store_idem *idem,
                    struct buf *body)
@@ -212,10 +224,8 @@ int rpc_session_update(struct rpc_call *c)
 {
     struct session *s;
     struct err err;
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     if (session_update(s, json_object_get(c->params, "changes"), &err) < 0)
         return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
     c->result = json_pack("{s:I}", "seq", (json_int_t)s->head);
@@ -226,10 +236,8 @@ int rpc_session_close(struct rpc_call *c)
 {
     struct session *s;
     struct err err;
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     if (!s->closed && session_log(s, NULL, NULL, "session.closed", json_object(), &err) < 0)
         return rpc_fail_err(c, &err, RPC_INTERNAL, RPC_INTERNAL);
     session_tools_close(s); /* its cells, with all that runs in them */
@@ -243,10 +251,8 @@ int rpc_session_delete(struct rpc_call *c)
 {
     struct session *s;
     struct err err;
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     if (store_session_delete(c->d->store, str_c(s->id), &err) < 0)
         return rpc_fail_err(c, &err, RPC_SESSION_NOT_FOUND, RPC_INTERNAL);
     if (infer_state(c->d->infer) == INFER_READY)
@@ -316,10 +322,8 @@ int rpc_session_fork(struct rpc_call *c)
 {
     struct session *s, *to = NULL;
     struct err err;
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
     int rc = session_create(&to, c->d, conn_uid(c->peer->conn), s->config, NULL, &err);
     struct forking f = {.to = to, .err = &err,
                         .upto = json_view(json_object_get(c->params, "atMessageId"))};

@@ -70,10 +70,8 @@ int rpc_tool_call(struct rpc_call *c)
     struct err err;
     struct buf args;
     const char *name = json_string_value(json_object_get(c->params, "name"));
-    if (rpc_session_of(c, &s))
+    if (rpc_session_at_rest(c, &s))
         return c->code;
-    if (s->turn)
-        return rpc_fail(c, RPC_TURN_ACTIVE, "a turn is running; wait for its end");
     if (session_tools(s, &err) < 0)
         return rpc_fail_err(c, &err, RPC_PARAMS, RPC_INTERNAL);
     if (!s->tools)

@@ -175,10 +175,8 @@ static int may_start(struct rpc_call *c, struct session *s)
         return rpc_fail(c, RPC_DRAINING, "the daemon is ending; no new turns");
     if (s->closed)
         return rpc_fail(c, RPC_SESSION_NOT_FOUND, "session %s is closed", s->id);
-    if (s->turn) {
-        c->details = json_pack("{s:s}", "turnId", loop_id(s->turn));
-        return rpc_fail(c, RPC_TURN_ACTIVE, "turn %s is running", loop_id(s->turn));
-    }
+    if (rpc_turn_active(c, s))
+        return c->code;
     if (infer_state(c->d->infer) == INFER_DEAD)
         return rpc_fail(c, RPC_ENGINE_UNAVAILABLE, "%s", infer_problem(c->d->infer));
     return 0;

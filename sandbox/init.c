@@ -117,34 +117,14 @@ static void reap(struct init *in)
 
 /* ---- who is there ---- */
 
-static char *append(char *to, const char *text)
-{
-    while (*text)
-        *to++ = *text++;
-    *to = '\0';
-    return to;
-}
-
-static char *append_pid(char *to, pid_t pid)
-{
-    char digits[12];
-    unsigned n = 0;
-    for (unsigned v = (unsigned)pid; v || n == 0; v /= 10)
-        digits[n++] = (char)('0' + v % 10);
-    while (n)
-        *to++ = digits[--n];
-    *to = '\0';
-    return to;
-}
-
 static void on_process(void *arg, pid_t pid)
 {
     struct init *in = arg;
-    char path[32], *at = append_pid(path, pid);
-    append(at, "/stat");
+    char path[32];
     if (pid == in->self || pid == in->clerk || in->n_procs == PROCS_MAX)
         return;
     struct proc *p = &in->proc[in->n_procs];
+    tree_path(path, pid, "/stat");
     *p = (struct proc){.pid = pid};
     if (tree_stat(in->b->proc, path, &p->state, &p->parent))
         in->n_procs++;
@@ -221,7 +201,7 @@ static void on_thread(void *arg, pid_t tid)
     struct resting *r = arg;
     char path[64], state;
     pid_t parent;
-    append(append_pid(append(append_pid(path, r->pid), "/task/"), tid), "/stat");
+    tree_path(tree_path(path, r->pid, "/task/"), tid, "/stat");
     if (tree_stat(r->proc, path, &state, &parent) && !at_rest(state))
         r->all = false;
 }
@@ -230,7 +210,7 @@ static void on_thread(void *arg, pid_t tid)
 static bool threads_rest(struct init *in, pid_t pid)
 {
     char path[32];
-    append(append_pid(path, pid), "/task");
+    tree_path(path, pid, "/task");
     int dir = openat(in->b->proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct resting r = {in->b->proc, pid, true};
     if (dir < 0)

@@ -77,15 +77,17 @@ struct scan {
     struct entry at[HOST_MAX];
 };
 
-static void path_of(char out[32], pid_t pid, const char *file)
+char *tree_path(char *to, pid_t pid, const char *rest)
 {
     char digits[12];
-    unsigned n = 0, at = 0;
+    unsigned n = 0;
     for (unsigned v = (unsigned)pid; v || n == 0; v /= 10)
         digits[n++] = (char)('0' + v % 10);
     while (n)
-        out[at++] = digits[--n];
-    memcpy(out + at, file, strlen(file) + 1);
+        *to++ = digits[--n];
+    size_t len = strlen(rest);
+    memcpy(to, rest, len + 1);
+    return to + len;
 }
 
 static void on_process(void *arg, pid_t pid)
@@ -94,7 +96,7 @@ static void on_process(void *arg, pid_t pid)
     char path[32], state;
     if (s->n == HOST_MAX)
         return;
-    path_of(path, pid, "/stat");
+    tree_path(path, pid, "/stat");
     s->at[s->n].pid = pid;
     if (tree_stat(s->proc, path, &state, &s->at[s->n].parent))
         s->n++;
@@ -131,7 +133,7 @@ bool tree_has(int proc, pid_t root, pid_t pid)
 {
     for (unsigned depth = 0; pid > 1 && depth < TREE_MAX; depth++) {
         char path[32], state;
-        path_of(path, pid, "/stat");
+        tree_path(path, pid, "/stat");
         if (!tree_stat(proc, path, &state, &pid))
             return false;
         if (pid == root)
@@ -162,7 +164,7 @@ static void on_owned(void *arg, pid_t pid)
     struct count *c = arg;
     struct stat st;
     char path[32];
-    path_of(path, pid, "/task");
+    tree_path(path, pid, "/task");
     if (fstatat(c->proc, path, &st, 0) < 0 || st.st_uid != c->uid)
         return;
     c->n += st.st_nlink > 2 ? (unsigned)st.st_nlink - 2 : 1;

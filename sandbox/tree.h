@@ -14,6 +14,9 @@ enum { TREE_MAX = 4096 };
  */
 unsigned tree_below(int proc, pid_t root, pid_t *out, unsigned cap);
 
+/* Writes the number and what follows it below /proc; returns the end. No libc but memory. */
+char *tree_path(char *to, pid_t pid, const char *rest);
+
 /* State and parent of a stat file below /proc; false when it cannot be read. */
 bool tree_stat(int proc, const char *path, char *state, pid_t *parent);
 
