@@ -490,6 +490,7 @@ def t33_spawner_dies_in_a_call(w):
                     lines == "x\n", f"{r} {lines!r}")
         else:
             w.check("T33 the spawner dies before a call is read: it is sent again", bool(r) and worked_anew(r), str(r))
+    w.clear()
     d.close()
 
 
