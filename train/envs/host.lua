@@ -11,8 +11,8 @@
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
 package.path = here .. "/?.lua;" .. package.path
 local json, lib = require "json", require "lib"
+lib.plain = tonumber(arg[2] or 0) -- kinds may weigh otherwise with it
 local env = dofile(arg[1])
-lib.plain = tonumber(arg[2] or 0)
 local task, run
 
 local function oracle(ctx) env.oracle(task, ctx) end

@@ -61,6 +61,67 @@ kind("power", 6, function(r)
   }
 end)
 
+-- As people type it: with blanks or without, small numbers, x and ^ and a bare slash. Weighs nothing
+-- where one seed must stay one task, so only training draws it.
+local typed_whats = { more = { "{x}=", "{x} =", "{x}=?", "{x} = ?", "what's {x}", "what is {x}", "{x}", "{x}?" } }
+for i, w in ipairs(whats) do typed_whats[i] = w end
+
+local function typed_number(r) return r:chance(75) and r:int(1, r:pick { 9, 20, 100, 100, 1000 }) or r:number(1, 5) end
+
+-- As typed and as Python wants it, the operator with its blanks.
+local function operator(r, signs)
+  local sign, blanks = r:pick(signs), r:int(1, 10)
+  local before, after = (blanks >= 8 and blanks ~= 10) and " " or "", blanks >= 9 and " " or ""
+  return { before .. sign .. after, before .. (sign == "x" and "*" or sign) .. after }
+end
+
+local function value_of(expr)
+  local v = assert(load("return " .. expr))()
+  return math.type(v) == "integer" and tostring(v) or v == v // 1 and ("%.1f"):format(v) or ("%.14g"):format(v)
+end
+
+local function typed_root(r)
+  local n = r:int(2, 99)
+  return "the square root of " .. n, ("round(math.sqrt(%d), 3)"):format(n), ("%.3f"):format(math.sqrt(n)),
+    ("I need the square root of %d. I will use python."):format(n), "import math\n", "It is {v}."
+end
+
+-- typed, Python's, value
+local function typed_quotient(r)
+  local o, b = operator(r, { "/" }), r:int(2, 25)
+  local a = b * r:int(1, 60)
+  if r:chance(40) then a, b = typed_number(r), r:pick { 2, 4, 5, 8, 10 } end
+  local x = a .. o[1] .. b
+  return x, x, value_of(x)
+end
+
+local function typed_power(r)
+  local a, b = r:int(2, 12), r:int(2, 10)
+  local v = 1
+  for _ = 1, b do v = v * a end
+  return a .. r:pick { "^", "^", "**", " ^ " } .. b, a .. " ** " .. b, tostring(v)
+end
+
+local function typed_sum(r)
+  local shape = r:pick { "{a}{p}{b}", "{a}{p}{b}", "{a}{p}{b}", "{a}{p}{b}", "{a}{p}{b}{q}{c}", "({a}{p}{b}){q}{c}", "{a}{p}({b}{q}{c})" }
+  local p, q = operator(r, { "+", "+", "-", "-", "*", "*", "*", "x" }), operator(r, { "+", "-", "*", "x" })
+  local n = { a = typed_number(r), b = typed_number(r), c = typed_number(r) }
+  if r:chance(30) then n[r:pick { "b", "c" }] = n.a end
+  local function with(i) return lib.fill(shape, { a = n.a, b = n.b, c = n.c, p = p[i], q = q[i] }) end
+  return with(1), with(2), value_of(with(2))
+end
+
+kind("typed", lib.plain > 0 and 35 or 0, function(r)
+  local x, code, v, think, import, say = r:pick { typed_sum, typed_sum, typed_sum, typed_sum, typed_quotient, typed_power, typed_root }(r)
+  return {
+    requests = { r:ask(typed_whats, { x = x }) },
+    solve = function(ctx)
+      compute(ctx, think or "I need to compute " .. code .. ". I will use python.", (import or "") .. "print(" .. code .. ")", say or code .. " = {v}.")
+    end,
+    check = function(w) return says(w.answers[1], v) end,
+  }
+end)
+
 kind("expression", 10, function(r)
   local n = { r:number(1, 4), r:number(1, 4), r:number(1, 3), r:number(1, 3) }
   again(r, n)
