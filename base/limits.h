@@ -103,7 +103,9 @@
 #define LIMIT_SUBSCRIPTIONS 128 /* of one connection */
 #endif
 #ifndef LIMIT_SESSIONS_LOADED
-#define LIMIT_SESSIONS_LOADED 512 /* transcripts kept in memory; idle ones are dropped first */
+/* Sessions kept open, transcript and cells; idle ones are dropped first. With two cells each they
+ * leave some of the host's 500 ranges of ids to other daemons. */
+#define LIMIT_SESSIONS_LOADED 192
 #endif
 #ifndef LIMIT_GENERATIONS
 #define LIMIT_GENERATIONS 256 /* generations waiting or running in the engine */

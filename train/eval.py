@@ -273,8 +273,9 @@ class DaemonRunner:
                 events.append(m["params"])
 
     def begin(self, work):
-        if self.session:  # a connection has room for 128 subscriptions
+        if self.session:  # a connection has room for 128 subscriptions, the machine for 500 cells
             self.call("session.unsubscribe", sessionId=self.session)
+            self.call("session.close", sessionId=self.session)
         self.session = self.call("session.create", cwd=work, profile="demo")[0]["sessionId"]
         self.call("session.subscribe", sessionId=self.session, after=0)
 

@@ -494,6 +494,20 @@ def t33_spawner_dies_in_a_call(w):
     d.close()
 
 
+def many_sessions(w):
+    """More sessions than the host has ranges of ids for cells: the idle ones make room."""
+    if not os.environ.get("AGENTD_LONG"):
+        return
+    d = w.start()
+    bad = []
+    for i in range(520):
+        r = d.bash(f"echo {i}", session=d.new_session())
+        if r["text"] != f"{i}\n[exit code: 0]":
+            bad.append((i, r))
+    w.check("520 sessions of one daemon, none closed: each has its cell", not bad, str(bad[:2]))
+    d.close()
+
+
 @threat("T33", control="without a cell there are no groups")
 def t33_other_namespace(w):
     """A process id means nothing in another pid namespace: groups of a spawner out here are not
@@ -576,4 +590,5 @@ def t34_weak_hosts(w):
 
 if __name__ == "__main__":
     main([t29_ending, t30_forging, t31_planted, t32_other_sessions, t33_leftovers, t33_daemon_killed, t33_one_daemon,
-          t33_spawner_dies, t33_spawner_dies_in_a_call, t33_other_namespace, t34_weak_hosts])
+          t33_spawner_dies, t33_spawner_dies_in_a_call, many_sessions,
+          t33_other_namespace, t34_weak_hosts])
