@@ -103,8 +103,6 @@ static int serve(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (o.box.strays && plain_environment() != 0) /* a cell has made its own */
         return 1;
-    /* What runs beside us must not read our memory through /proc. */
-    prctl(PR_SET_DUMPABLE, 0);
     if (serve_run(&o, &err) < 0) {
         fprintf(stderr, "agentd-tool: %s\n", err.text);
         return 1;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -349,6 +350,9 @@ int serve_run(const struct serve_opts *o, struct err *err)
 {
     struct serve s = {.o = o};
     int rc = o->as_workspace ? workspace_enter(err) : 0;
+    /* What runs beside us must not read our memory through /proc. Not before: without privilege
+     * the maps of a new namespace can be written only while /proc/self is our own. */
+    prctl(PR_SET_DUMPABLE, 0);
     if (rc == 0)
         rc = toolbox_new(&s.box, &o->box, err);
     if (rc < 0)
