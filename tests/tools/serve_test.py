@@ -10,7 +10,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from serve_client import Serve  # noqa: E402
+from serve_client import BIN, Serve  # noqa: E402
 
 
 class Case(unittest.TestCase):
@@ -547,6 +547,20 @@ class Workspaces(Case):
         got = serve.text("python", {"code": "import os; os.getcwd()"})
         self.assertEqual(got, "'/workspace'\n[ok]")
         self.assertEqual(serve.close(), 0)
+
+    @unittest.skipIf(os.geteuid() != 0 or not shutil.which("setpriv"), "needs root to be another")
+    def test_paths_are_those_of_a_cell_without_privilege(self):
+        probe = ["setpriv", "--reuid", "64990", "--regid", "64990", "--clear-groups", "--inh-caps=-all"]
+        if subprocess.run(probe + ["unshare", "-U", "-m", "true"], capture_output=True).returncode:
+            self.skipTest("no namespaces for plain users here")
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as copy:  # which that user may execute
+            tool = shutil.copy2(os.path.join(BIN, "agentd-tool"), copy)
+            os.chmod(copy, 0o755)
+            os.chmod(self.dir, 0o777)
+            request = {"id": 1, "tool": "bash", "args": {"command": "pwd"}, "workspace": self.dir}
+            r = subprocess.run(probe + [tool, "serve", "--as-workspace"], input=json.dumps(request) + "\n",
+                               capture_output=True, text=True, timeout=60)
+        self.assertEqual(json.loads(r.stdout or "{}").get("text"), "/workspace\n[exit code: 0]", r.stderr)
 
 
 if __name__ == "__main__":
