@@ -142,6 +142,18 @@ static void on_gone(void *arg, const char *why)
     end(x);
 }
 
+/* What was read is about to take the old index's place: no interrupt comes between any more. */
+static void end_interrupts(struct indexing *x)
+{
+    sigset_t interrupt, before;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &before);
+    ev_signal_free(x->interrupt);
+    signal(SIGINT, SIG_IGN);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 static int run_cell(struct indexing *x, const char *work, const char *folder)
 {
     static const struct cell_cb cb = {on_opened, on_refused, on_gone, NULL};
@@ -174,7 +186,7 @@ static int run_cell(struct indexing *x, const char *work, const char *folder)
     if (x->cell)
         cell_close(x->cell, NULL, NULL);
     ev_fd_free(x->watch);
-    ev_signal_free(x->interrupt);
+    end_interrupts(x);
     mem_free(spec);
     return rc < 0 ? rc : x->rc;
 }
