@@ -239,8 +239,9 @@ static int take_tensors(struct gguf *g, struct cursor *c, uint64_t n, uint64_t a
                          "%llu: it is cut short", x->name,
                          (unsigned long long)(base + offset[i] + x->bytes),
                          (unsigned long long)size);
-        else
-            done = offset[i] + x->bytes;
+        if (rc < 0)
+            break; /* a place outside the file is not even computed */
+        done = offset[i] + x->bytes;
         x->data = c->start + base + offset[i];
     }
     mem_free(offset);
@@ -253,7 +254,7 @@ static int take_tensors(struct gguf *g, struct cursor *c, uint64_t n, uint64_t a
 static int read_part(struct gguf *g, const uint8_t *p, uint64_t n, struct gguf_kv **kv,
                      uint64_t *n_kv, struct err *err)
 {
-    struct cursor c = {p, p + n, p};
+    struct cursor c = {p, n ? p + n : p, p}; /* an empty part has no address */
     char magic[4];
     uint64_t n_tensors = 0;
     int64_t align = 32;
