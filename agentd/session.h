@@ -20,6 +20,7 @@ struct call_record {
     char *id, *name, *arguments; /* arena */
     char *fault; /* arena; why the call is broken, or NULL */
     bool started;  /* tool.started is in the log */
+    bool in_cell;  /* it left the daemon, or may have */
     bool answered; /* its result is in the log */
 };
 

@@ -10,17 +10,20 @@
 #include "base/io.h"
 #include "base/mem.h"
 
-/* What earlier results showed: page cursors stay unique, citations can still be checked. */
-static void note_results(struct session *s)
+/* What earlier calls left: their plan, pages that can be cited, a shell that is gone. */
+static void note_calls(struct session *s)
 {
     const struct message *from = NULL;
     for (uint32_t i = 0; i < s->n_msgs; i++) {
         const struct message *m = &s->msg[i];
         if (m->role == PROMPT_ASSISTANT)
             from = m;
-        for (uint32_t k = 0; m->role == PROMPT_ASSISTANT && k < m->n_calls; k++)
+        for (uint32_t k = 0; m->role == PROMPT_ASSISTANT && k < m->n_calls; k++) {
             if (m->calls[k].answered && strcmp(m->calls[k].name, "plan") == 0)
                 toolrun_note_plan(s->tools, str_c(m->calls[k].arguments));
+            if (m->calls[k].in_cell)
+                toolrun_note_ran(s->tools, m->calls[k].name);
+        }
         for (uint32_t k = 0; from && m->role == PROMPT_TOOL && k < from->n_calls; k++)
             if (strcmp(from->calls[k].id, m->call_id) == 0)
                 toolrun_note_result(s->tools, from->calls[k].name, m->content);
@@ -56,7 +59,7 @@ static int open_tools(struct session *s, struct err *err)
     snprintf(state, sizeof state, "%s/sessions/%s", store_dir(s->d->store), s->id);
     int rc = io_make_dirs(state, 0700, err);
     if (rc == 0 && s->n_gone)
-        rc = session_reload(s, err); /* note_results() wants the beginning too */
+        rc = session_reload(s, err); /* note_calls() wants the beginning too */
     if (rc == 0 && !s->policy)
         rc = policy_load(&s->policy, s->profile->policy, dir, err);
     if (rc < 0)
@@ -93,7 +96,7 @@ static int open_tools(struct session *s, struct err *err)
         if (!toolrun_has(s->tools, json_view(name)))
             return err_set(err, ERR_PARSE, "tools: profile %s has no tool '%s'",
                            s->profile->name, json_string_value(name));
-    note_results(s);
+    note_calls(s);
     return 0;
 }
 

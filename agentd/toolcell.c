@@ -36,6 +36,15 @@ const char *toolcell_level(const struct toolrun_call *c)
     return p->driver ? tooldriver_level(p->driver) : "unknown";
 }
 
+bool toolrun_keeps_state(const struct tool *tool)
+{
+    static const char *const names[] = {"bash", "python", "job"};
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(tool->name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 static struct toolrun_call *running(const struct place *p)
 {
     struct toolrun_call *const at[] = {p->t->nested, p->t->queue};
@@ -135,7 +144,11 @@ static void send_request(struct place *p, bool first)
     const struct toolplace_times times = toolplace_times(t->o.policy, c->tool->name,
                                                          t->profile->limits.timeout_s);
     c->state = RUNNING;
-    p->used = true;
+    if (toolrun_keeps_state(c->tool)) {
+        c->answer.state_lost |= p->lost;
+        p->lost = false;
+        p->used = true;
+    }
     c->request = ++t->next_request;
     json_t *o = json_pack("{s:I, s:s, s:O, s:s, s:i, s:i, s:b, s:b, s:i}", "id",
                           (json_int_t)c->request, "tool", c->tool->name, "args", c->args,
@@ -179,6 +192,9 @@ static void take_answer(struct toolrun *t, struct toolrun_call *c, const json_t 
     struct str notices = json_view(json_object_get(o, "notices"));
     const json_t *code = json_object_get(o, "exit_code"), *jobs = json_object_get(o, "jobs");
     const json_t *spill = json_object_get(o, "spill");
+    if (a->state_lost) /* before this call, and the model may count on it */
+        buf_puts(&a->text, "[shell and interpreter were started anew: what earlier calls set in "
+                           "them is gone]\n");
     envelope_clean(&a->text, json_view(json_object_get(o, "text")));
     a->status = toolrun_status(json_string_value(json_object_get(o, "status")));
     if (json_is_integer(code))
@@ -261,14 +277,29 @@ static void on_ended(void *arg, const struct cell_ended *e)
     toolrun_done(c);
 }
 
+static void cell_is_gone(struct place *p)
+{
+    p->told = false;
+    p->held = false;
+    p->lost |= p->used;
+    p->used = false;
+    if (p == &p->t->work)
+        p->t->jobs = 0;
+}
+
+/* Makes the driver ready; a cell that ended between calls did so without a word. */
+static void begin(struct place *p)
+{
+    if (!tooldriver_is_up(p->driver))
+        cell_is_gone(p);
+    tooldriver_begin(p->driver);
+}
+
 static void on_down(void *arg, enum tooldriver_loss loss, const char *why)
 {
     struct place *p = arg;
     struct toolrun_call *c = running(p);
-    p->told = false;
-    p->held = false;
-    if (p == &p->t->work)
-        p->t->jobs = 0;
+    cell_is_gone(p);
     if (!c)
         return;
     struct answer *a = &c->answer;
@@ -402,14 +433,12 @@ void toolcell_start(struct toolrun_call *c)
         toolrun_done(c);
         return;
     }
-    if (p->used && !tooldriver_is_up(p->driver))
-        c->answer.state_lost = true;
     c->state = STARTING;
     if (p->held) {
         p->held = false;
         send_request(p, false);
     } else {
-        tooldriver_begin(p->driver);
+        begin(p);
     }
 }
 
@@ -421,7 +450,7 @@ void toolrun_warm(struct toolrun *t)
         works |= tool_find(str_c(t->profile->tools[i]))->place == TOOL_IN_CELL;
     if (works && !t->queue && need_driver(&t->work, false, &ignored) == 0 &&
         !tooldriver_is_up(t->work.driver))
-        tooldriver_begin(t->work.driver);
+        begin(&t->work);
 }
 
 int toolrun_layer(const struct toolrun *t, int64_t *since)
@@ -439,7 +468,8 @@ void toolrun_drop_layer(struct toolrun *t)
 {
     tooldriver_free(t->work.driver);
     netproxy_free(t->work.proxy);
-    t->work = (struct place){.t = t, .used = t->work.used};
-    t->jobs = 0;
+    t->work.driver = NULL;
+    t->work.proxy = NULL;
+    cell_is_gone(&t->work);
     t->taken_ns = 0;
 }

@@ -72,6 +72,12 @@ void toolrun_note_result(struct toolrun *t, const char *tool, struct str text)
         toolfinish_note_page(&t->shown, text);
 }
 
+void toolrun_note_ran(struct toolrun *t, const char *tool)
+{
+    const struct tool *row = tool_find(str_c(tool));
+    t->work.lost |= row && toolrun_keeps_state(row);
+}
+
 void toolrun_note_plan(struct toolrun *t, struct str args)
 {
     struct answer a;

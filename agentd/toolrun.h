@@ -115,6 +115,9 @@ void toolrun_answer(struct toolrun_call *call, enum tool_status status, struct s
 /* Tells of a result from the session's log, at load: pages shown before a restart can be
  * cited after it, and their cursors are not given out again. */
 void toolrun_note_result(struct toolrun *t, const char *tool, struct str text);
+/* Tells of a call that was in a cell, at load: the next one of a shell or an interpreter then
+ * says that what earlier ones set in them is gone. */
+void toolrun_note_ran(struct toolrun *t, const char *tool);
 
 /* Tells of a call of `plan` from the log, at load. */
 void toolrun_note_plan(struct toolrun *t, struct str args);

@@ -43,7 +43,8 @@ struct place {
     struct toolrun *t;
     struct tooldriver *driver; /* NULL until first needed */
     struct netproxy *proxy;    /* owned; of the cell in being, NULL without one */
-    bool used;                 /* it has run before: a new start loses state */
+    bool used;                 /* calls have left state in the cell in being */
+    bool lost;                 /* ... in one that is gone: the next call of theirs is told */
     bool told;                 /* the audit knows of the cell in being */
     bool held;                 /* the driver stays at work for the call behind this one */
 };
@@ -87,6 +88,8 @@ void toolhere_run(struct toolrun_call *c);
 /* toolcell.c: into the cell where the call belongs, which is made if need be. */
 void toolcell_start(struct toolrun_call *c);
 void toolcell_guard(void *arg); /* of a struct toolrun: the time of its call is over */
+/* Whether later calls see what one of this tool left in its process. */
+bool toolrun_keeps_state(const struct tool *tool);
 const char *toolcell_level(const struct toolrun_call *c); /* in force for the call */
 /* Where a call is at the moment. */
 struct place *toolrun_place_of(const struct toolrun_call *c);

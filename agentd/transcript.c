@@ -154,6 +154,14 @@ static void sort_result(struct session *s, const struct call_record *mine)
     }
 }
 
+/* By its result; an unknown one comes from a daemon that is no more. */
+static bool ran_in_cell(const json_t *result)
+{
+    struct str level = json_view(json_object_get(result, "sandbox"));
+    return str_is(json_view(json_object_get(result, "status")), "unknown") ||
+           (level.n && !str_is(level, "daemon"));
+}
+
 static int apply_item(struct session *s, struct str turn, struct str item, const json_t *data,
                       struct err *err)
 {
@@ -196,6 +204,7 @@ static int apply_item(struct session *s, struct str turn, struct str item, const
     if (!c)
         return err_set(err, ERR_CORRUPT, "a result without its call");
     c->answered = true;
+    c->in_cell = ran_in_cell(data);
     sort_result(s, c);
     return 0;
 }
@@ -257,7 +266,7 @@ int session_apply(struct session *s, struct str type, struct str turn, struct st
         struct call_record *c =
             session_call(s, json_string_value(json_object_get(data, "callId")));
         if (c)
-            c->started = true;
+            c->started = c->in_cell = true;
     } else if (str_is(type, "turn.started")) {
         snprintf(s->last_turn, sizeof s->last_turn, "%.*s", STR_ARG(turn));
         s->last_turn_open = true;

@@ -460,8 +460,11 @@ def t33_spawner_dies(w):
     d.close()
 
 
+ANEW = "[shell and interpreter were started anew: what earlier calls set in them is gone]\n"
+
+
 def worked_anew(r):
-    return r["text"] == "again\n[exit code: 0]" and r["stateLost"] and r["sandbox"] in ("full", "nolimits")
+    return r["text"] == ANEW + "again\n[exit code: 0]" and r["stateLost"] and r["sandbox"] in ("full", "nolimits")
 
 
 @threat("T33", control="without a cell there is no spawner")

@@ -169,6 +169,10 @@ class Daemon:
         return code
 
 
+# The first words of the next result when a cell and what calls had set in it are gone.
+ANEW = "[shell and interpreter were started anew: what earlier calls set in them is gone]\n"
+
+
 def bash(command):
     return {"name": "bash", "arguments": {"command": command}}
 

@@ -4,17 +4,22 @@ it sees, so one different token shows in the log for good."""
 import os
 import random
 
-from agent import Daemon, bash, history, main, open_session, run
+from agent import ANEW, Daemon, bash, history, main, open_session, run
+
+
+def view(path):
+    """A call that leaves nothing in the cell, which does not outlive a session in memory."""
+    return {"name": "str_replace_editor", "arguments": {"command": "view", "path": path}}
+
 
 TURNS = [{"match": "steered", "steps": [{"think": "s {{hash}}", "text": "{{hash}}"}]},
          {"match": "tools", "steps": [
-             {"think": "first {{hash}}", "calls": [bash("printf 'out {{hash}} %0400d' 7"),
-                                                   bash("echo two; false")]},
-             {"think": "then {{hash}}", "text": "let me see ", "calls": [bash("echo {{hash}}")]},
+             {"think": "first {{hash}}", "calls": [view("numbers"), view("no {{hash}}")]},
+             {"think": "then {{hash}}", "text": "let me see ", "calls": [view("{{hash}}")]},
              {"think": "end {{hash}}", "text": "done {{hash}} {{turns}}"}]},
          {"match": "broken", "steps": [{"raw": "x {{hash}}</think>\n\n<｜DSML｜function_calls>\n<b"},
                                        {"think": "oh", "text": "gave up {{hash}}"}]},
-         {"match": "many", "steps": [{"calls": [bash("head -c 700 /dev/zero | tr '\\0' x")]}] * 8 +
+         {"match": "many", "steps": [{"calls": [view("many")]}] * 8 +
           [{"think": "m", "text": "many {{hash}}"}]},
          {"steps": [{"think": "short {{hash}}", "text": "said {{hash}}"}]}]
 
@@ -39,6 +44,9 @@ def conversation(restart=None, args=()):
     d.stop()
     d.script(TURNS, n_ctx=16000)
     d.start()
+    for name, text in ("numbers", "%0400d\n" % 7), ("many", "x" * 700 + "\n"):
+        with open(os.path.join(d.workspace, name), "w") as f:
+            f.write(text)
     c = d.client()
     s = open_session(c, d)
     other = open_session(c, d)
@@ -82,6 +90,37 @@ def test_same_prompt_from_memory_log_and_restart():
         for a, b in zip(reference[-1], got[-1]):
             assert a == b, (how, a, b)
         assert got == reference, how
+
+
+def test_a_shell_that_is_gone_is_told():
+    """What a shell held goes with the cell; the model and the log hear of it once."""
+    turns = [{"match": "set", "steps": [{"calls": [bash("x=5")]}, {"text": "set"}]},
+             {"match": "plan", "steps": [{"calls": [view("none")]}, {"text": "seen"}]},
+             {"steps": [{"calls": [bash("echo x=$x")]}, {"text": "{{result}}"}]}]
+    kept, anew = "x=5\n[exit code: 0]", "x=\n[exit code: 0]"
+    lost = ANEW + anew
+
+    def get(session, want):
+        got = run(c, session, "get")["message"]
+        assert got == want, (got, want)
+
+    d = Daemon(turns)
+    c = d.client()
+    s, fresh = open_session(c, d), open_session(c, d)
+    run(c, s, "set")
+    get(s, kept)
+    fork = c.call("session.fork", sessionId=s)["sessionId"]
+    get(fork, lost)
+    get(s, kept)  # a fork takes nothing away
+    run(c, fresh, "plan")
+    c = restart(d, c)
+    get(fresh, anew)  # it had no shell to lose
+    assert run(c, s, "plan")["message"] == "seen"
+    get(s, lost)
+    get(s, anew)
+    results = [e["data"] for e in history(c, s) if e["data"].get("kind") == "result"]
+    assert [r.get("stateLost", False) for r in results] == [False] * 4 + [True, False], results
+    d.close()
 
 
 def test_idle_transcripts_are_given_back():

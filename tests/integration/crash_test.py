@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from agent import BIN, Daemon, Refused, bash, history, open_session
+from agent import ANEW, BIN, Daemon, Refused, bash, history, open_session
 
 FULL = os.environ.get("CRASH_FULL", "") not in ("", "0")
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../models/agentd-small.gguf")
@@ -214,7 +214,7 @@ class Script:
         assert ran <= 1, "side effect happened %d times" % ran
         for r, undisturbed in zip(told, self.results):
             if r["status"] == "ok" and ran == 1 and not reset:
-                assert r["text"] == undisturbed, (r["text"], undisturbed)
+                assert r["text"] in (undisturbed, ANEW + undisturbed), (r["text"], undisturbed)
         want = self.overflow() if reset else predict(self.first, [r["text"] for r in told])
         have = sampled(events)
         # a step that was cut off by the kill was never seen by the model: it is not there

@@ -3,7 +3,7 @@ import os
 import shutil
 import time
 
-from agent import Daemon, Refused, bash, history, main, open_session, run
+from agent import ANEW, Daemon, Refused, bash, history, main, open_session, run
 
 POLICIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../policies")
 
@@ -299,14 +299,14 @@ def test_a_choice_of_tools():
     assert "the tools are bash, finish" in run(c, s, "py")["message"]
     c.call("session.update", sessionId=s, changes={"tools": ["python"]})
     assert "there is no tool 'bash'" in run(c, s, "x")["message"]
-    assert run(c, s, "py")["message"] == "1\n[ok]"
+    assert run(c, s, "py")["message"] == ANEW + "1\n[ok]"  # another choice, another cell
     none = open_session(c, d, profile="general", tools=[])
     assert "function_calls" not in c.call("prompt.render", sessionId=none)["prompt"]
     d.kill()
     d.start()
     c = d.client()
     assert c.call("session.get", sessionId=s)["config"]["tools"] == ["python"]
-    assert run(c, s, "py")["message"] == "1\n[ok]"
+    assert run(c, s, "py")["message"] == ANEW + "1\n[ok]"  # another choice, another cell
     d.close()
 
 
