@@ -467,7 +467,7 @@ int ctl_bench_sandbox(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &json, NULL, "the figures as JSON"},
     };
     const struct opt_cmd cmd = {
-        "bench sandbox", "", "Measure what confinement costs, beside fork+exec and bwrap.",
+        "agentctl bench sandbox", "", "Measure what confinement costs, beside fork+exec and bwrap.",
         "Exit status: 0 measured, 1 failed. The bars are printed beside the figures, not\n"
         "judged: a busy machine proves nothing.",
         opts, ARRAY_LEN(opts), 0, 0};
@@ -475,7 +475,7 @@ int ctl_bench_sandbox(int argc, char **argv)
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
         return code;
     if (rounds < 3 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "bench sandbox: --rounds must be 3 to %d\n", ROUNDS_MAX);
+        fprintf(stderr, "agentctl bench sandbox: --rounds must be 3 to %d\n", ROUNDS_MAX);
         return EXIT_USAGE;
     }
     static struct bench b = {.control = -1};
