@@ -62,24 +62,31 @@ int session_read_budget(struct budget *b, const json_t *limits, struct err *err)
     return rc;
 }
 
+/* A share or the like; what is not given stays as it was, below 0 for "the engine's own". */
+static int read_from_0(const json_t *o, const char *key, double most, double *out, struct err *err)
+{
+    int rc = json_opt_num(o, key, out, err);
+    if (rc == 0 && json_is_number(json_object_get(o, key)) && !(*out >= 0 && *out <= most))
+        return err_set(err, ERR_LIMIT, "sampling: %s is %g; it goes from 0 to %g", key, *out, most);
+    return rc;
+}
+
 static int read_sampling(struct infer_sampling *p, const json_t *o, struct err *err)
 {
     static const char *const keys[] = {"temperature", "topP", "minP", "topK", "seed"};
     int64_t seed = (int64_t)p->seed;
     int rc = known_keys(o, "sampling", keys, ARRAY_LEN(keys), err);
     if (rc == 0)
-        rc = json_opt_num(o, keys[0], &p->temperature, err);
+        rc = read_from_0(o, keys[0], 5, &p->temperature, err);
     if (rc == 0)
-        rc = json_opt_num(o, keys[1], &p->top_p, err);
+        rc = read_from_0(o, keys[1], 1, &p->top_p, err);
     if (rc == 0)
-        rc = json_opt_num(o, keys[2], &p->min_p, err);
+        rc = read_from_0(o, keys[2], 1, &p->min_p, err);
     if (rc == 0)
         rc = json_opt_int(o, keys[3], 0, 1 << 20, &p->top_k, err);
     if (rc == 0)
         rc = json_opt_int(o, keys[4], 0, INT64_MAX, &seed, err);
     p->seed = (uint64_t)seed;
-    if (rc == 0 && (p->temperature > 5 || p->top_p > 1 || p->min_p > 1))
-        rc = err_set(err, ERR_LIMIT, "sampling: temperature is at most 5, topP and minP 1");
     return rc;
 }
 
