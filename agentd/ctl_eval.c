@@ -13,7 +13,7 @@
 
 #include "agentd/ctl.h"
 
-enum { EVAL_ARGS = 32 };
+enum { EVAL_ARGS = 32, UNSET = -1000000000 };
 
 struct eval {
     char bin[PATH_MAX];     /* the folder of this program, and of agentd and agentd-tool */
@@ -135,7 +135,7 @@ static int become(struct eval *e, struct err *err)
 
 static const char *decimal(char *to, int64_t value)
 {
-    if (value < 0)
+    if (value == UNSET)
         return NULL;
     snprintf(to, 24, "%lld", (long long)value);
     return to;
@@ -145,8 +145,8 @@ int ctl_eval(int argc, char **argv)
 {
     const char *family = NULL, *backend = NULL, *select = NULL, *harness = NULL, *log = NULL;
     const char *results = NULL;
-    int64_t tasks = -1, seed = -1, show = -1;
-    double require = -1;
+    int64_t tasks = UNSET, seed = UNSET, show = UNSET;
+    double require = UNSET;
     bool json = false, unconfined = false;
     const struct opt opts[] = {
         {"family", 'f', OPT_STR, &family, "F", "only 1 python, 2 files, 3 documents or 4 session"},
@@ -182,6 +182,11 @@ int ctl_eval(int argc, char **argv)
     int at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
         return code;
+    if ((seed < 0 && seed != UNSET) || (show < 0 && show != UNSET) ||
+        (require < 0 && require != UNSET)) {
+        fputs("agentctl eval: --seed, --show and --require go from 0\n", stderr);
+        return EXIT_USAGE;
+    }
     int rc = find_bin(&e, &err);
     if (rc == 0)
         rc = find_harness(&e, harness, &err);
@@ -201,7 +206,7 @@ int ctl_eval(int argc, char **argv)
     add_pair(&e, "--log", log);
     add_pair(&e, "--out", results);
     snprintf(percent, sizeof percent, "%g", require);
-    add_pair(&e, "--require", require >= 0 ? percent : NULL);
+    add_pair(&e, "--require", require != UNSET ? percent : NULL);
     if (unconfined)
         add(&e, "--no-sandbox");
     if (json)

@@ -50,6 +50,8 @@ expect 2 'argument is missing' "$BIN/agentctl" eval
 expect 1 'cannot read the model' "$BIN/agentctl" eval /nowhere.gguf
 expect 2 'there are 1 python' "$BIN/agentctl" eval "$model" --family 9
 expect 2 'from 1 to' "$BIN/agentctl" eval "$model" --tasks 0
+expect 2 'from 1 to' "$BIN/agentctl" eval "$model" --tasks -1
+expect 2 'go from 0' "$BIN/agentctl" eval "$model" --require -1
 expect 1 "begin with 'GGUF'" "$BIN/agentctl" eval "$SRC/README.md" --tasks 1
 expect 1 'no eval.py' "$BIN/agentctl" eval "$model" --harness "$tmp"
 expect 1 'package lua5.4' env PATH="$tmp" "$BIN/agentctl" eval "$model"
