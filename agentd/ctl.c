@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agentd/spawner.h"
+#include "base/io.h"
 
 static const struct ctl_command commands[] = {
     {"run", ctl_run, "Run one turn and show it."},
@@ -52,5 +53,7 @@ int main(int argc, char **argv)
 {
     if (spawner_role(argc, argv))
         return spawner_main();
-    return ctl_dispatch("agentctl", commands, ARRAY_LEN(commands), argc, argv);
+    io_hold_standard();
+    return opt_end("agentctl",
+                   ctl_dispatch("agentctl", commands, ARRAY_LEN(commands), argc, argv));
 }

@@ -57,6 +57,8 @@ static int follow(struct follow *f, struct view *v, struct err *err)
         if (msg)
             view_message(v, msg);
         json_decref(msg);
+        if (ferror(stdout))
+            return err_set(err, ERR_STATE, "the events could not be written to standard output");
     }
     return 0;
 }

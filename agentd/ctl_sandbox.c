@@ -222,6 +222,10 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
         if (changes && !c->json && c->apply)
             (void)changes_print_taken(stderr, changes);
         if (code == EXIT_OK && json_array_size(json_object_get(changes, "failed")))
+        if (r->unwritten[0]) {
+            fprintf(stderr, "agentctl: write to standard output: %s\n", strerror(r->unwritten[0]));
+            code = EXIT_FAIL;
+        }
             code = EXIT_FAIL;
     } else if (rc == -ERR_DENIED && r->refusal.reason[0]) {
         print_refusal(&r->refusal, c->json);

@@ -23,6 +23,7 @@ struct relay_result {
     struct cell_ended ended;
     enum sandbox_level level;
     uint64_t bytes[2]; /* of output and errors */
+    int unwritten[2];  /* errno when ours could not be written; the program then got SIGPIPE */
     int64_t open_ns;   /* from the request to the open cell */
     char record[4096];
     struct buf connections; /* of the proxy, a JSON object a line; owned */

@@ -9,6 +9,7 @@
 #include "agentd/policy.h"
 #include "agentd/rpc.h"
 #include "agentd/spawner.h"
+#include "base/io.h"
 
 struct flags {
     const char *config, *engine, *socket, *state, *profile, *sandbox;
@@ -83,14 +84,12 @@ static unsigned settings(const struct flags *f, char text[][512], const char **s
     return n;
 }
 
-int main(int argc, char **argv)
+static int serve_or_print(int argc, char **argv)
 {
     struct flags f = {.connect_fd = -1};
     char text[8][512];
     const char *sets[8 + OPT_LIST_MAX];
     struct err err;
-    if (spawner_role(argc, argv))
-        return spawner_main();
     int code = parse(&f, argc, argv);
     if (code >= 0)
         return code;
@@ -122,4 +121,12 @@ int main(int argc, char **argv)
     else if (f.check)
         puts("the configuration is fine");
     return rc < 0 ? EXIT_FAIL : EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (spawner_role(argc, argv))
+        return spawner_main();
+    io_hold_standard();
+    return opt_end("agentd", serve_or_print(argc, argv));
 }

@@ -1,6 +1,7 @@
 /* opt.c - getopt_long driven by tables. */
 #include "agentd/opt.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -129,4 +130,16 @@ int opt_parse(const struct opt_cmd *cmd, int argc, char **argv, bool stop_early,
         return usage_error(cmd, exit_code);
     }
     return optind;
+}
+
+int opt_end(const char *program, int code)
+{
+    bool failed = ferror(stdout) != 0; /* whose errno is forgotten */
+    if (fflush(stdout) != 0)
+        fprintf(stderr, "%s: write to standard output: %s\n", program, strerror(errno));
+    else if (failed && code != EXIT_FAIL) /* which has its sentence */
+        fprintf(stderr, "%s: not all of standard output could be written\n", program);
+    else
+        return code;
+    return EXIT_FAIL;
 }

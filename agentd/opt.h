@@ -58,3 +58,7 @@ NODISCARD int opt_parse(const struct opt_cmd *cmd, int argc, char **argv, bool s
 void opt_help(const struct opt_cmd *cmd);
 
 #endif
+/* The end of a main(): `code`, or EXIT_FAIL with a sentence when standard output, whole or in
+ * part, could not be written. */
+int opt_end(const char *program, int code);
+

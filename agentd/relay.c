@@ -22,6 +22,7 @@ struct flow { /* from the cell to the person */
     struct ev_fd *watch;
     int from, to;
     uint64_t *count;
+    int *failed;         /* errno of the write that the person's side did not take */
     struct buf *capture; /* instead of `to`, borrowed */
 };
 
@@ -138,7 +139,10 @@ static bool move_once(struct flow *f)
         buf_add(f->capture, buf, (size_t)n);
         return true;
     }
-    return put_all(f->to, buf, (size_t)n);
+    if (put_all(f->to, buf, (size_t)n))
+        return true;
+    *f->failed = errno;
+    return false;
 }
 
 static void on_output(void *arg, int ready)
@@ -327,6 +331,7 @@ static int watch_flows(struct relay *r)
     for (unsigned i = 0; rc == 0 && i < 2; i++) {
         struct flow *f = &r->flow[i];
         f->count = &r->out->bytes[i];
+        f->failed = &r->out->unwritten[i];
         f->capture = i == 0 ? r->o->capture : NULL;
         if (f->from < 0)
             continue;

@@ -29,6 +29,10 @@ void io_close(int *fd); /* closes when >= 0 and sets -1; keeps errno */
 NODISCARD int io_pidfd_open(pid_t pid, struct err *err); /* descriptor, or -ERR_SYS */
 
 int64_t io_mono_ns(void); /* CLOCK_MONOTONIC */
+/* Descriptors 0 to 2 that are closed become ones on which every read or write fails; else the
+ * next file opened would be taken for the terminal. First thing in a main(). */
+void io_hold_standard(void);
+
 int64_t io_wall_ms(void); /* milliseconds since 1970, UTC */
 
 #endif

@@ -240,6 +240,28 @@ def test_every_command_helps():
     assert json.loads(r.stdout)["version"]
 
 
+def test_output_that_cannot_be_written_is_told():
+    d = Daemon(SCRIPT)
+    ctl(d, "run", "go")
+    session = newest(d)
+    asked = [["sessions"], ["show", session], ["export", session], ["render", session],
+             ["status", "--json"], ["fork", session], ["run", "go"], ["attach", session],
+             ["tail", "--after", "0", session]]
+    alone = [["version"], ["--help"], ["run", "--help"], ["completions", "bash"], ["tool", "list"],
+             ["sandbox", "keys"]]
+    lines = [[CTL, a[0], "--socket", d.path, *a[1:]] for a in asked] + [[CTL, *a] for a in alone]
+    lines += [[os.path.join(BIN, "agentd"), flag] for flag in ("--explain-config", "--version")]
+    for line in lines:
+        for to in ">/dev/full", ">&-":
+            r = subprocess.run(["bash", "-c", 'exec "$@" ' + to, "-", *line], text=True,
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+            assert r.returncode == 1 and "standard output" in r.stderr, (line, to, r)
+    r = subprocess.run(["bash", "-c", 'exec "$@" <&- 2>&-', "-", CTL, "run", "--socket", d.path,
+                        "go"], text=True, capture_output=True, timeout=60)
+    assert r.returncode == 0 and r.stdout.startswith("It said out-42"), r
+    d.close()
+
+
 def test_no_daemon_says_what_to_do():
     asking = [["sessions"], ["show", "x"], ["run", "x"], ["chat"], ["attach", "x"], ["tail"],
               ["approve"], ["cancel", "x"], ["fork", "x"], ["export", "x"], ["render", "x"],
