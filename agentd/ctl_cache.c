@@ -70,7 +70,8 @@ static int cache_explain(int argc, char **argv)
         return code;
     int rc = client_connect(&c, socket, &err);
     if (rc == 0)
-        rc = client_call(c, "cache.explain", json_pack("{s:s}", "sessionId", argv[at]), &r, &err);
+        rc = client_call(c, "cache.explain",
+                         json_pack("{s:o}", "sessionId", json_text(str_c(argv[at]))), &r, &err);
     if (rc == 0 && json)
         view_json(r);
     else if (rc == 0)

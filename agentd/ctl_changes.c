@@ -93,8 +93,8 @@ static int ask(const char *socket, const char *session, const char *action, bool
                char **paths, int n_paths, json_t **reply, struct err *err)
 {
     struct client *c = NULL;
-    json_t *p = json_pack("{s:s, s:s, s:b}", "sessionId", session, "action", action, "force",
-                          (int)force);
+    json_t *p = json_pack("{s:o, s:s, s:b}", "sessionId", json_text(str_c(session)), "action",
+                          action, "force", (int)force);
     json_t *list = n_paths ? json_array() : NULL;
     for (int i = 0; i < n_paths; i++)
         json_array_append_new(list, json_text(str_c(paths[i])));

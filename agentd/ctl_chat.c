@@ -175,8 +175,8 @@ static int parse(struct chat *c, int argc, char **argv, int *code)
 {
     struct opt opts[CTL_OPEN_ROWS + 3];
     const struct opt own[] = {
-        {"approve", 0, OPT_STR, &c->approve, "OPTION",
-         "answer every question so: allow_once, allow_session, deny"},
+        {"approve", 0, OPT_WORD, &c->approve, "allow_once|allow_session|deny",
+         "answer every question so"},
         {"json", 'j', OPT_FLAG, &c->json, NULL, "print the events, one a line"},
         {"quiet", 'q', OPT_FLAG, &c->quiet, NULL, "no figures after a turn"},
     };

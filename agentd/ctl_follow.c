@@ -23,7 +23,7 @@ static int subscribe(struct follow *f, struct client *c, struct err *err)
 {
     json_t *reply = NULL;
     json_t *after = f->after < 0 ? json_string("now") : json_integer(f->after);
-    json_t *p = json_pack("{s:s, s:o}", "sessionId", f->session, "after", after);
+    json_t *p = json_pack("{s:o, s:o}", "sessionId", json_text(str_c(f->session)), "after", after);
     if (f->epoch[0])
         json_object_set_new(p, "epoch", json_string(f->epoch));
     int rc = client_call(c, "session.subscribe", p, &reply, err);
@@ -108,8 +108,8 @@ int ctl_follow(int argc, char **argv)
                 : "events behind this one; default: from now on"},
         {"once", '1', OPT_FLAG, &f.once, NULL, "end with the first turn that ends"},
         {"json", 'j', OPT_FLAG, &f.json, NULL, "print the events, one a line"},
-        {"approve", 0, OPT_STR, &f.approve, "OPTION",
-         "attach: answer every question so: allow_once, allow_session, deny"},
+        {"approve", 0, OPT_WORD, &f.approve, "allow_once|allow_session|deny",
+         "answer every question so"},
     };
     const struct opt_cmd cmd = {
         .name = attach ? "agentctl attach" : "agentctl tail",
@@ -126,6 +126,10 @@ int ctl_follow(int argc, char **argv)
     int at = opt_parse(&cmd, argc, argv, false, &code);
     if (at < 0)
         return code;
+    if (f.after < 0 && !(f.after == -1 && !attach)) {
+        fprintf(stderr, "%s: --after cannot be below 0\n", cmd.name);
+        return EXIT_USAGE;
+    }
     f.session = at < argc ? argv[at] : "*";
     view_catch_interrupts();
     code = EXIT_OK;

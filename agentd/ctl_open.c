@@ -8,6 +8,7 @@
 
 #include "agentd/ctl.h"
 #include "agentd/ctl_view.h"
+#include "base/io.h"
 #include "base/mem.h"
 
 void ctl_open_rows(struct ctl_open *o, struct opt rows[CTL_OPEN_ROWS])
@@ -47,12 +48,12 @@ int ctl_open_daemon(struct client **out, const struct ctl_open *o, struct err *e
 
 static json_t *session_params(const struct ctl_open *o, const char *cwd)
 {
-    json_t *params = json_pack("{s:s, s:{}}", "cwd", cwd, "limits");
+    json_t *params = json_pack("{s:o, s:{}}", "cwd", json_text(str_c(cwd)), "limits");
     json_t *limits = json_object_get(params, "limits");
     if (o->copy)
         json_object_set_new(params, "copy", json_true());
     if (o->profile)
-        json_object_set_new(params, "profile", json_string(o->profile));
+        json_object_set_new(params, "profile", json_text(str_c(o->profile)));
     if (o->max_steps != CTL_OPEN_UNSET)
         json_object_set_new(limits, "maxSteps", json_integer(o->max_steps));
     if (o->max_tokens != CTL_OPEN_UNSET)
@@ -66,10 +67,13 @@ int ctl_open_session(char **id, struct client *c, const struct ctl_open *o, stru
     json_t *session = NULL;
     int rc = 0;
     if (o->session)
-        session = json_pack("{s:s}", "sessionId", o->session);
-    else if (!realpath(o->workspace ? o->workspace : ".", cwd))
-        return err_sys(err, "workspace '%s'", o->workspace ? o->workspace : ".");
+        session = json_pack("{s:o}", "sessionId", json_text(str_c(o->session)));
     else
+        rc = io_real_dir("workspace", o->workspace ? o->workspace : ".", cwd, err);
+    if (rc == 0 && !o->session && !utf8_valid(str_c(cwd)))
+        rc = err_set(err, ERR_UNSUPPORTED,
+                     "workspace '%.200s': the path must be UTF-8; rename the folder", cwd);
+    if (rc == 0 && !o->session)
         rc = client_call(c, "session.create", session_params(o, cwd), &session, err);
     struct str name = view_field(session, "sessionId");
     if (rc == 0)

@@ -16,8 +16,8 @@ static int parse(struct run_flags *f, int argc, char **argv, int *code)
 {
     struct opt opts[CTL_OPEN_ROWS + 3];
     const struct opt own[] = {
-        {"approve", 0, OPT_STR, &f->approve, "OPTION",
-         "answer every question so: allow_once, allow_session, deny"},
+        {"approve", 0, OPT_WORD, &f->approve, "allow_once|allow_session|deny",
+         "answer every question so"},
         {"json", 'j', OPT_FLAG, &f->json, NULL, "print the events, one a line"},
         {"quiet", 'q', OPT_FLAG, &f->quiet, NULL, "no figures at the end"},
     };
@@ -48,8 +48,8 @@ static int run_turn(struct view *v, const struct run_flags *f, const char *reque
     int rc = ctl_open_session(&session, v->c, &f->open, err);
     if (rc == 0)
         rc = client_call(v->c, "turn.start",
-                         json_pack("{s:s, s:s, s:s}", "sessionId", session, "input", request,
-                                   "onDisconnect", "cancel"),
+                         json_pack("{s:s, s:o, s:s}", "sessionId", session, "input",
+                                   json_text(str_c(request)), "onDisconnect", "cancel"),
                          &turn, err);
     if (rc == 0)
         rc = view_turn(v, json_string_value(json_object_get(turn, "turnId")), err);
@@ -72,6 +72,10 @@ int ctl_run(int argc, char **argv)
     int at = parse(&f, argc, argv, &code);
     if (at < 0)
         return code;
+    if (!str_trim(str_c(argv[at])).n) {
+        fputs("agentctl run: the request is empty\n", stderr);
+        return EXIT_USAGE;
+    }
     if (ctl_open_daemon(&c, &f.open, &err) < 0)
         return ctl_open_failed(NULL, &err);
     view_init(&v, c);

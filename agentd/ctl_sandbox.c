@@ -14,6 +14,7 @@
 #include "agentd/ctl.h"
 #include "agentd/ctl_changes.h"
 #include "agentd/layer.h"
+#include "base/io.h"
 #include "base/json.h"
 #include "sandbox/spawn.h"
 #include "sandbox/spec.h"
@@ -33,8 +34,8 @@ static int load(const struct common *c, struct policy **p, struct sandbox_spec *
     const char *named = c->workspace ? c->workspace : ".";
     int rc = policy_load(p, c->policy, NULL, err);
     bool needed = rc == 0 && (c->workspace || (*p)->spec.work != SANDBOX_WORK_TEMP);
-    if (needed && !realpath(named, real))
-        rc = err_sys(err, "workspace '%.200s'", named);
+    if (needed)
+        rc = io_real_dir("workspace", named, real, err);
     if (rc == 0)
         rc = policy_spec(*p, needed ? real : NULL, spec, err);
     if (rc == 0 && c->copy && spec->work == SANDBOX_WORK_DIR)
@@ -178,7 +179,7 @@ static const char run_more[] =
     "host; 124 a limit was reached; 127 the program could not be started; 2 usage.\n"
     "With --copy (workspace: copy) its changes are listed on stderr and then forgotten,\n"
     "unless --apply takes them over; what could not be makes the status 1.\n"
-    "With --json one line about the outcome follows on stderr.";
+    "With --json one line about the outcome follows on stderr; a refusal is JSON on stdout.";
 
 /* Of a copy workspace: what the program changed; with --apply taken over, if it went well. */
 static json_t *take_changes(const struct common *c, const struct sandbox_spec *spec,
@@ -221,11 +222,11 @@ static int run_or_shell(const struct common *c, const struct relay_opts *o)
             changes_print(stderr, changes);
         if (changes && !c->json && c->apply)
             (void)changes_print_taken(stderr, changes);
-        if (code == EXIT_OK && json_array_size(json_object_get(changes, "failed")))
         if (r->unwritten[0]) {
             fprintf(stderr, "agentctl: write to standard output: %s\n", strerror(r->unwritten[0]));
             code = EXIT_FAIL;
         }
+        if (code == EXIT_OK && json_array_size(json_object_get(changes, "failed")))
             code = EXIT_FAIL;
     } else if (rc == -ERR_DENIED && r->refusal.reason[0]) {
         print_refusal(&r->refusal, c->json);
@@ -254,14 +255,14 @@ static int sandbox_run(int argc, char **argv)
          "with a copy, take its changes over if it exits with 0"},
         {"json", 'j', OPT_FLAG, &c.json, NULL, "one line about the outcome on stderr"},
     };
-    const struct opt_cmd cmd = {"sandbox run", "-- PROGRAM [ARGUMENTS]",
+    const struct opt_cmd cmd = {"agentctl sandbox run", "-- PROGRAM [ARGUMENTS]",
                                 "Run one program in a cell of its own.", run_more, opts,
                                 ARRAY_LEN(opts), 1, -1};
     int code, at = opt_parse(&cmd, argc, argv, true, &code);
     if (at < 0)
         return code;
     if (timeout_ms < 0 || timeout_ms > 86400000) {
-        fprintf(stderr, "sandbox run: --timeout-ms must be 0 to 86400000\n");
+        fprintf(stderr, "agentctl sandbox run: --timeout-ms must be 0 to 86400000\n");
         return EXIT_USAGE;
     }
     struct relay_opts o = {.argv = (const char *const *)(void *)(argv + at),
@@ -276,9 +277,9 @@ static int sandbox_shell(int argc, char **argv)
         {"policy", 'p', OPT_STR, &c.policy, "P", "name or file of the policy (coding)"},
         {"workspace", 'w', OPT_STR, &c.workspace, "DIR", "the directory (the current one)"},
     };
-    const struct opt_cmd cmd = {"sandbox shell", "", "Look around inside a cell.",
+    const struct opt_cmd cmd = {"agentctl sandbox shell", "", "Look around inside a cell.",
                                 "A terminal of the cell's own is put between yours and the "
-                                "shell.\nExit status as for 'sandbox run'.",
+                                "shell.\nExit status as for 'agentctl sandbox run'.",
                                 opts, ARRAY_LEN(opts), 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
@@ -345,7 +346,7 @@ static int sandbox_explain(int argc, char **argv)
         {"json", 'j', OPT_FLAG, &c.json, NULL, "the same as JSON"},
     };
     const struct opt_cmd cmd = {
-        "sandbox explain", "", "Print what a policy allows and the steps that enforce it.",
+        "agentctl sandbox explain", "", "Print what a policy allows and the steps that enforce it.",
         "Nothing is run and no privilege is needed. Exit status: 0, or 120 when this host\n"
         "cannot keep the policy (reason and remedy are printed), 1 for other errors.",
         opts, ARRAY_LEN(opts), 0, 0};
@@ -386,8 +387,9 @@ static int sandbox_explain(int argc, char **argv)
 
 static int sandbox_keys(int argc, char **argv)
 {
-    const struct opt_cmd cmd = {"sandbox keys", "", "List every key that a policy may have.",
-                                "Exit status: 0.", NULL, 0, 0, 0};
+    const struct opt_cmd cmd = {"agentctl sandbox keys", "",
+                                "List every key that a policy may have.", "Exit status: 0.", NULL,
+                                0, 0, 0};
     int code;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
         return code;

@@ -315,12 +315,12 @@ int ctl_ask(int argc, char **argv)
         {"socket", 0, OPT_STR, &a.socket, "PATH", "where the daemon listens"},
         {"json", 'j', OPT_FLAG, &a.json, NULL, "print the reply as it came"},
         {"cwd", 0, OPT_STR, &a.cwd, "DIR", "only sessions of this folder"},
-        {"state", 0, OPT_STR, &a.state, "WORD", "only those: idle, running or closed"},
+        {"state", 0, OPT_WORD, &a.state, "idle|running|closed", "only those"},
         {"at", 0, OPT_STR, &a.at, "MESSAGE", "the last message to keep, an id of `show`"},
-        {"option", 'o', OPT_STR, &a.option, "WORD",
-         "allow_once (default), allow_session, allow_always, deny, deny_and_stop"},
+        {"option", 'o', OPT_WORD, &a.option,
+         "allow_once|allow_session|allow_always|deny|deny_and_stop", "allow_once is the default"},
         {"note", 0, OPT_STR, &a.note, "TEXT", "kept in the log beside the answer"},
-        {"mode", 0, OPT_STR, &a.mode, "WORD", "soft (default) or hard"},
+        {"mode", 0, OPT_WORD, &a.mode, "soft|hard", "soft is the default"},
     };
     /* The rows that a command has besides --socket and --json. */
     static const struct {

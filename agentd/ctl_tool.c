@@ -214,10 +214,10 @@ static int call_alone(const char *name, struct str args, struct toolrun_opts *o,
 {
     struct policy *policy = NULL;
     struct spawner *spawner = NULL;
-    char real[4096];
+    char real[PATH_MAX];
     o->session = "call";
-    o->workspace = c->workspace = realpath(workspace, real);
-    int rc = o->workspace ? 0 : err_sys(err, "workspace '%s'", workspace);
+    o->workspace = c->workspace = real;
+    int rc = io_real_dir("workspace", workspace, real, err);
     if (rc == 0)
         rc = policy_load(&policy, policy_name, NULL, err);
     if (rc == 0 && c->copy && policy->spec.work == SANDBOX_WORK_DIR)
@@ -242,8 +242,9 @@ static int call_in_session(const char *socket, const char *session, const char *
     int rc = client_connect(&client, socket, err);
     if (rc == 0)
         rc = client_call(client, "tool.call",
-                         json_pack("{s:s, s:s, s:o}", "sessionId", session, "name", name,
-                                   "arguments", json_text(args)), &r, err);
+                         json_pack("{s:o, s:o, s:o}", "sessionId", json_text(str_c(session)),
+                                   "name", json_text(str_c(name)), "arguments", json_text(args)),
+                         &r, err);
     if (rc == 0) {
         struct str status = json_view(json_object_get(r, "status"));
         struct str text = json_view(json_object_get(r, "text"));
@@ -274,7 +275,7 @@ static int tool_call(int argc, char **argv)
         {"search", 0, OPT_STR, &o.search, "FILE", "Search engines of the web, as YAML."},
         {"cassette", 0, OPT_STR, &o.cassette, "record:FILE|replay:FILE",
          "Keep what search and open fetch, or answer from it."},
-        {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tool unconfined."},
+        {"sandbox", 0, OPT_WORD, &sandbox, "on|off", "off runs the tool unconfined."},
         {"copy", 0, OPT_FLAG, &c.copy, NULL, "A layer above DIR instead of edits in place."},
         {"apply", 0, OPT_FLAG, &c.apply, NULL, "With a copy, take its changes over."},
         {"session", 's', OPT_STR, &session, "ID", "In this session of the daemon."},

@@ -41,6 +41,15 @@ static int usage_error(const struct opt_cmd *cmd, int *exit_code)
     return -1;
 }
 
+static bool is_word(const char *words, const char *value)
+{
+    struct str rest = str_c(words), word;
+    while (rest.n && str_split(&rest, '|', &word))
+        if (str_is(word, value))
+            return true;
+    return false;
+}
+
 static bool store(const struct opt *o, const char *value)
 {
     switch (o->kind) {
@@ -50,6 +59,9 @@ static bool store(const struct opt *o, const char *value)
     case OPT_STR:
         *(const char **)o->to = value;
         return true;
+    case OPT_WORD:
+        *(const char **)o->to = value;
+        return is_word(o->arg, value);
     case OPT_INT:
         return str_to_i64(str_c(value), o->to);
     case OPT_NUM:
@@ -114,12 +126,18 @@ int opt_parse(const struct opt_cmd *cmd, int argc, char **argv, bool stop_early,
             return -1;
         }
         if (c == '?' || c == ':') {
-            fprintf(stderr, "%s: %s '%s'\n", cmd->name,
-                    c == ':' ? "missing value for" : "unknown option", argv[optind - 1]);
+            const char *what = c == ':' ? "missing value for" : "unknown option";
+            if (optopt > 0 && optopt < FIRST_LONG) /* a letter, maybe one of several: -jx */
+                fprintf(stderr, "%s: %s '-%c'\n", cmd->name, what, optopt);
+            else
+                fprintf(stderr, "%s: %s '%s'\n", cmd->name, what, argv[optind - 1]);
             return usage_error(cmd, exit_code);
         }
         if (o && !store(o, optarg)) {
-            fprintf(stderr, "%s: --%s cannot be '%s'\n", cmd->name, o->name, optarg);
+            fprintf(stderr, "%s: --%s cannot be '%s'", cmd->name, o->name, optarg);
+            if (o->kind == OPT_WORD)
+                fprintf(stderr, "; it is one of %s", o->arg);
+            fputc('\n', stderr);
             return usage_error(cmd, exit_code);
         }
     }

@@ -15,6 +15,7 @@ enum opt_kind {
     OPT_STR,  /* const char **: last one wins */
     OPT_INT,  /* int64_t *: decimal */
     OPT_NUM,  /* double * */
+    OPT_WORD, /* const char **: one of the words of `arg`, "on|off" */
     OPT_LIST, /* struct opt_list *: may be repeated */
 };
 
@@ -57,8 +58,8 @@ NODISCARD int opt_parse(const struct opt_cmd *cmd, int argc, char **argv, bool s
 /* The --help text to stdout. */
 void opt_help(const struct opt_cmd *cmd);
 
-#endif
 /* The end of a main(): `code`, or EXIT_FAIL with a sentence when standard output, whole or in
  * part, could not be written. */
 int opt_end(const char *program, int code);
 
+#endif

@@ -201,9 +201,14 @@ int rpc_session_list(struct rpc_call *c)
     uid_t uid = conn_uid(c->peer->conn);
     bool everyone = uid == 0 || uid == getuid();
     struct listing l = {.rows = json_array(), .uid = everyone ? -1 : (int64_t)uid};
-    l.cwd = json_view(json_object_get(c->params, "cwd"));
-    l.state = json_view(json_object_get(c->params, "state"));
-    int rc = json_opt_int(c->params, "cursor", 0, INT64_MAX, &cursor, &err);
+    int rc = json_opt_str(c->params, "cwd", &l.cwd, &err);
+    if (rc == 0)
+        rc = json_opt_str(c->params, "state", &l.state, &err);
+    if (rc == 0 && l.state.n && !str_is(l.state, "idle") && !str_is(l.state, "running") &&
+        !str_is(l.state, "closed"))
+        rc = err_set(&err, ERR_PARSE, "state is idle, running or closed");
+    if (rc == 0)
+        rc = json_opt_int(c->params, "cursor", 0, INT64_MAX, &cursor, &err);
     if (rc == 0)
         rc = json_opt_int(c->params, "limit", 1, 500, &limit, &err);
     l.limit = (int)limit;

@@ -128,6 +128,15 @@ int io_write_file(const char *path, struct str data, mode_t mode, struct err *er
     return sync_folder_of(path, err);
 }
 
+int io_real_dir(const char *what, const char *path, char out[PATH_MAX], struct err *err)
+{
+    struct stat st;
+    if (!realpath(path, out) || stat(out, &st) < 0)
+        return err_sys(err, "%s '%.200s'", what, path);
+    errno = ENOTDIR;
+    return S_ISDIR(st.st_mode) ? 0 : err_sys(err, "%s '%.200s'", what, path);
+}
+
 int io_make_dirs(const char *path, mode_t mode, struct err *err)
 {
     char p[PATH_MAX];

@@ -4,7 +4,7 @@
 #include "agentd/opt.h"
 
 static bool json;
-static const char *name;
+static const char *name, *mode;
 static int64_t count;
 static double rate;
 static struct opt_list tags;
@@ -14,6 +14,7 @@ static const struct opt opts[] = {
     {"name", 'n', OPT_STR, &name, "NAME", "a name"},
     {"count", 0, OPT_INT, &count, "N", "a number"},
     {"rate", 0, OPT_NUM, &rate, "X", "a rate"},
+    {"mode", 'm', OPT_WORD, &mode, "soft|hard", "a word"},
     {"tag", 't', OPT_LIST, &tags, "TAG", "a tag; may be repeated"},
 };
 static const struct opt_cmd cmd = {
@@ -66,6 +67,13 @@ static void errors(void **state)
     assert_int_equal(code, EXIT_USAGE);
     assert_int_equal(PARSE(false, &code, "a", "b", "c"), -1);
     assert_int_equal(code, EXIT_USAGE);
+    static const char *const words[] = {"", "har", "hard|soft", "|", "hardly"};
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+        assert_int_equal(PARSE(false, &code, "f", "--mode", words[i]), -1);
+        assert_int_equal(code, EXIT_USAGE);
+    }
+    assert_true(PARSE(false, &code, "f", "-mhard") > 0);
+    assert_string_equal(mode, "hard");
     assert_int_equal(PARSE(false, &code, "--help"), -1);
     assert_int_equal(code, EXIT_OK);
 }

@@ -262,6 +262,32 @@ def test_output_that_cannot_be_written_is_told():
     d.close()
 
 
+def test_values_that_are_none_are_refused():
+    d = Daemon(SCRIPT)
+    ctl(d, "run", "go")
+    session = newest(d)
+    for args, said in ((["sessions", "--state", "lost"], "idle|running|closed"),
+                       (["run", "--approve", "yes", "go"], "allow_once|"),
+                       (["cancel", "--mode", "medium", session], "soft|hard"),
+                       (["attach", "--after", "-5", session], "--after"),
+                       (["tail", "--after", "-7"], "--after"), (["run", " "], "empty"),
+                       (["run", "-qx", "go"], "'-x'")):
+        code, out, err = ctl(d, *args)
+        assert code == 2 and said in err and not out, (args, code, out, err)
+    code, _, err = ctl(d, "run", "--workspace", CTL, "go")
+    assert code == 1 and CTL in err and "Not a directory" in err, err
+    odd = os.path.join(os.fsencode(d.root), b"o\xffdd")
+    os.mkdir(odd)
+    for args, said in (([b"run", b"--profile", b"a\xff", b"go"], b"no profile 'a"),
+                       ([b"run", b"--session", b"a\xff", b"go"], b"no session 'a"),
+                       ([b"attach", b"a\xff"], b"no session 'a"),
+                       ([b"run", b"--workspace", odd, b"go"], b"must be UTF-8")):
+        r = subprocess.run([CTL.encode(), args[0], b"--socket", d.path.encode(), *args[1:]],
+                           stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        assert r.returncode == 1 and said in r.stderr, (args, r)
+    d.close()
+
+
 def test_no_daemon_says_what_to_do():
     asking = [["sessions"], ["show", "x"], ["run", "x"], ["chat"], ["attach", "x"], ["tail"],
               ["approve"], ["cancel", "x"], ["fork", "x"], ["export", "x"], ["render", "x"],

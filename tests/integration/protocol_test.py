@@ -37,6 +37,10 @@ def test_handshake():
     refused(1003, c.call, "turn.wait", turnId="x")
     refused(-32602, c.call, "session.create", cwd="relative")
     refused(-32602, c.call, "session.create", profile=5)
+    refused(-32602, c.call, "session.list", state="lost")
+    for wrong in {"temperature": -1}, {"temperature": 6}, {"topP": -0.1}, {"minP": 1.5}:
+        refused(1006, c.call, "session.create", sampling=wrong)
+    refused(-32602, c.call, "session.list", cwd=5)
     refused(1005, Daemon_without_off_is_refused)
     d.close()
 
