@@ -124,12 +124,12 @@ static void print_stats(const char *folder, const struct index_stats *s, double 
 {
     typedef unsigned long long u;
     if (json)
-        print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "folder", folder,
-                             "added", (json_int_t)s->added, "updated", (json_int_t)s->updated,
-                             "unchanged", (json_int_t)s->unchanged, "removed",
-                             (json_int_t)s->removed, "skipped", (json_int_t)s->skipped, "bytes",
-                             (json_int_t)s->bytes, "total", (json_int_t)s->total, "seconds",
-                             seconds));
+        print_json(json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "folder",
+                             json_text(str_c(folder)), "added", (json_int_t)s->added,
+                             "updated", (json_int_t)s->updated, "unchanged",
+                             (json_int_t)s->unchanged, "removed", (json_int_t)s->removed,
+                             "skipped", (json_int_t)s->skipped, "bytes", (json_int_t)s->bytes,
+                             "total", (json_int_t)s->total, "seconds", seconds));
     else
         printf("%s: %llu added, %llu updated, %llu unchanged, %llu removed, %llu skipped "
                "(not text); %.1f MB of text in %.1f s; %llu documents in the index\n",
@@ -158,7 +158,7 @@ static int add(int argc, char **argv)
     const struct opt opts[] = {
         {"db", 'd', OPT_STR, &db, "FILE", "Use this index."},
         {"name", 'n', OPT_STR, &name, "NAME", "Prefix of the documents' names."},
-        {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off reads the documents unconfined."},
+        {"sandbox", 0, OPT_WORD, &sandbox, "on|off", "off reads the documents unconfined."},
         {"quiet", 'q', OPT_FLAG, &quiet, NULL, "Print no progress."},
         {"json", 'j', OPT_FLAG, &json, NULL, "Print the outcome as JSON, a line a folder."},
     };
@@ -203,7 +203,11 @@ static int add(int argc, char **argv)
 static int drop(int argc, char **argv)
 {
     const char *db = NULL;
-    const struct opt opts[] = {{"db", 'd', OPT_STR, &db, "FILE", "Use this index."}};
+    bool json = false;
+    const struct opt opts[] = {
+        {"db", 'd', OPT_STR, &db, "FILE", "Use this index."},
+        {"json", 'j', OPT_FLAG, &json, NULL, "A JSON object."},
+    };
     const struct opt_cmd cmd = {
         .name = "agentctl index remove",
         .args = "NAME",
@@ -236,7 +240,11 @@ static int drop(int argc, char **argv)
     io_close(&lock);
     if (rc < 0)
         return ctl_fail(&err);
-    printf("%llu documents removed\n", (unsigned long long)n);
+    if (json)
+        print_json(json_pack("{s:o, s:I}", "name", json_text(str_c(argv[at])), "removed",
+                             (json_int_t)n));
+    else
+        printf("%llu documents removed\n", (unsigned long long)n);
     return EXIT_OK;
 }
 
@@ -245,8 +253,9 @@ static void print_root(void *arg, const char *name, const char *folder, uint64_t
 {
     const bool *json = arg;
     if (*json)
-        print_json(json_pack("{s:s, s:s, s:I, s:I}", "name", name, "folder", folder, "documents",
-                             (json_int_t)docs, "bytes", (json_int_t)bytes));
+        print_json(json_pack("{s:o, s:o, s:I, s:I}", "name", json_text(str_c(name)), "folder",
+                             json_text(str_c(folder)), "documents", (json_int_t)docs, "bytes",
+                             (json_int_t)bytes));
     else
         printf("%-24s %8llu %9.1f  %s\n", name, (unsigned long long)docs, (double)bytes / 1e6,
                folder);
@@ -281,20 +290,33 @@ static int list(int argc, char **argv)
     return finish(db, rc, &err);
 }
 
+struct hits {
+    unsigned n;
+    bool json;
+};
+
 static void print_hit(void *arg, const struct index_hit *h)
 {
-    unsigned *n = arg;
-    printf("%2u. %.*s (%.*s)\n    %.*s\n", ++*n, STR_ARG(h->title), STR_ARG(h->url),
-           STR_ARG(h->snippet));
+    struct hits *hits = arg;
+    hits->n++;
+    if (hits->json)
+        print_json(json_pack("{s:o, s:o, s:o, s:f}", "url", json_text(h->url), "title",
+                             json_text(h->title), "snippet", json_text(h->snippet), "score",
+                             h->score));
+    else
+        printf("%2u. %.*s (%.*s)\n    %.*s\n", hits->n, STR_ARG(h->title), STR_ARG(h->url),
+               STR_ARG(h->snippet));
 }
 
 static int search(int argc, char **argv)
 {
     const char *db = NULL;
+    struct hits hits = {0};
     int64_t n = 10;
     const struct opt opts[] = {
         {"db", 'd', OPT_STR, &db, "FILE", "Use this index, or search this folder unindexed."},
         {"number", 'n', OPT_INT, &n, "N", "Most results (10)."},
+        {"json", 'j', OPT_FLAG, &hits.json, NULL, "A JSON object a line."},
     };
     const struct opt_cmd cmd = {
         .name = "agentctl index search",
@@ -312,16 +334,19 @@ static int search(int argc, char **argv)
     struct err err = {0};
     struct index *x = NULL;
     struct buf query;
-    unsigned count = 0;
+    if (n < 1 || n > 1000) {
+        fputs("agentctl index search: --number goes from 1 to 1000\n", stderr);
+        return EXIT_USAGE;
+    }
     buf_init(&query, 1 << 16);
     for (int i = at; i < argc; i++)
         buf_printf(&query, "%s%s", i > at ? " " : "", argv[i]);
     int rc = open_index(&x, db, false, &err);
     if (rc == 0)
-        rc = index_search(x, buf_view(&query), n > 0 ? (unsigned)n : 1, print_hit, &count, &err);
+        rc = index_search(x, buf_view(&query), (unsigned)n, print_hit, &hits, &err);
     index_close(x);
     buf_done(&query);
-    if (rc == 0 && count == 0)
+    if (rc == 0 && hits.n == 0 && !hits.json)
         puts("nothing found");
     return finish(db, rc, &err);
 }

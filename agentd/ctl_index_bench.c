@@ -164,10 +164,12 @@ static int bench(const char *dir, unsigned docs, unsigned queries, struct err *e
 
 int ctl_index_bench(int argc, char **argv)
 {
+    bool json = false;
     int64_t docs = 10000, queries = 500;
     const struct opt opts[] = {
         {"docs", 0, OPT_INT, &docs, "N", "Documents to make (10000)."},
         {"queries", 0, OPT_INT, &queries, "N", "Questions of three words to ask (500)."},
+        {"json", 'j', OPT_FLAG, &json, NULL, "Accepted; the output is JSON in any case."},
     };
     const struct opt_cmd cmd = {
         .name = "agentctl index bench",

@@ -205,7 +205,7 @@ static int copy_in(const char *db, const char *to, struct err *err)
     while (rc == 0 && (n = copy_file_range(in, NULL, out, NULL, 1 << 24, 0)) > 0)
         continue;
     if (rc == 0 && n < 0)
-        rc = err_sys(err, "copy the index");
+        rc = err_sys(err, "copy the index '%s'", db);
     io_close(&in);
     io_close(&out);
     return rc;
@@ -234,8 +234,9 @@ int ctl_index_cell(const char *db, const char *folder, const char *name, index_p
     char real[PATH_MAX], work[PATH_MAX];
     struct indexing x = {.pipe = {-1, -1}, .alive = {-1, -1}, .db = db, .tick = tick,
                          .arg = arg, .stats = stats, .err = err};
-    if (!realpath(folder, real))
-        return err_sys(err, "folder '%s'", folder);
+    int rc = io_real_dir("folder", folder, real, err);
+    if (rc < 0)
+        return rc;
     const char *slash = strrchr(db, '/');
     size_t dir = slash ? (size_t)(slash - db) : 0;
     if (snprintf(work, sizeof work, "%.*s/.index-XXXXXX", slash ? (int)dir : 1, slash ? db : ".") >=
@@ -243,7 +244,7 @@ int ctl_index_cell(const char *db, const char *folder, const char *name, index_p
         return err_set(err, ERR_LIMIT, "the path of the index is too long");
     /* The terminal's interrupt is for us; the spawner inherits that it has none. */
     void (*was)(int) = signal(SIGINT, SIG_IGN);
-    int rc = spawner_start(&x.spawner, &(struct spawner_opts){0}, err);
+    rc = spawner_start(&x.spawner, &(struct spawner_opts){0}, err);
     signal(SIGINT, was);
     if (rc < 0)
         return rc;

@@ -91,11 +91,13 @@ static int measure(struct bench *b, unsigned n, struct err *err)
 int ctl_tool_bench(int argc, char **argv)
 {
     const char *sandbox = "on", *name = "coding";
+    bool json = false;
     int64_t n = 200;
     const struct opt opts[] = {
         {"policy", 'P', OPT_STR, &name, "NAME", "Policy by name or file (coding)."},
         {"number", 'n', OPT_INT, &n, "N", "Calls of each kind (200)."},
-        {"sandbox", 0, OPT_STR, &sandbox, "on|off", "off runs the tools unconfined."},
+        {"sandbox", 0, OPT_WORD, &sandbox, "on|off", "off runs the tools unconfined."},
+        {"json", 'j', OPT_FLAG, &json, NULL, "Accepted; the output is JSON in any case."},
     };
     const struct opt_cmd cmd = {
         .name = "agentctl tool bench",

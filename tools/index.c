@@ -43,8 +43,9 @@ static int sql_error(struct index *x, const char *what, struct err *err)
 {
     int code = sqlite3_errcode(x->db);
     if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
-        return err_set(err, ERR_CORRUPT, "%s: the file is damaged; delete it and add its folders "
-                       "again with 'agentctl index add'", what);
+        return err_set(err, ERR_CORRUPT, "%s: the file is damaged, or never was a search index; "
+                       "if it was, delete it and add its folders again with "
+                       "'agentctl index add'", what);
     return err_set(err, code == SQLITE_FULL ? ERR_LIMIT : ERR_STATE, "%s: %s", what,
                    sqlite3_errmsg(x->db));
 }

@@ -136,6 +136,16 @@ class Index(unittest.TestCase):
         self.assertEqual(self.add("--name", "docs2", other), (1, 0, 0, 0))
         self.assertEqual(self.found("first"), ["a.md"])
 
+    def test_names_of_any_bytes(self):
+        docs = os.fsencode(self.dir) + b"/b\xffd"
+        os.mkdir(docs)
+        with open(docs + b"/x\xfe.txt", "w") as f:
+            f.write("heron")
+        for args in (["add", *CELL, docs], ["list"], ["search", "heron"], ["remove", b"b\xffd"]):
+            done = self.ctl(args[0], "--json", *args[1:])
+            self.assertEqual((done.returncode, len(done.stdout.splitlines())), (0, 1), (args, done))
+            json.loads(done.stdout)
+
     def test_what_is_no_index(self):
         self.write("a.md", "heron " * 3000)
         self.add()
@@ -160,6 +170,12 @@ class Index(unittest.TestCase):
                 self.assertNotIn("/workspace", done.stderr)
                 with open(self.db, "rb") as f:
                     self.assertEqual(f.read(), data)
+        done = self.ctl("add", *CELL, self.db)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("index.db': Not a directory", done.stderr)
+        done = self.ctl("add", "--sandbox", "of", self.docs)
+        self.assertEqual(done.returncode, 2, done)
+        self.assertIn("on|off", done.stderr)
         with open(self.db, "wb"):
             pass
         self.assertIn("no index at", self.ctl("search", "x").stderr)
