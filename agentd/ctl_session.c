@@ -82,7 +82,9 @@ static void print_calls(const json_t *calls)
     json_t *call;
     json_array_foreach(calls, i, call)
     {
-        printf("  call %.*s ", STR_ARG(view_field(call, "name")));
+        fputs("  call ", stdout);
+        view_put(stdout, view_field(call, "name"), "  ");
+        putchar(' ');
         view_put(stdout, view_field(call, "arguments"), "  ");
         putchar('\n');
     }
@@ -164,7 +166,9 @@ static void print_approvals(const json_t *reply)
         view_put(stdout, view_field(a, "reason"), "  ");
         json_array_foreach(json_object_get(a, "questions"), k, question)
         {
-            printf("\n  question %.*s: ", STR_ARG(view_field(question, "id")));
+            fputs("\n  question ", stdout);
+            view_put(stdout, view_field(question, "id"), "    ");
+            fputs(": ", stdout);
             view_put(stdout, view_field(question, "question"), "    ");
             json_array_foreach(json_object_get(question, "options"), n, option)
             {

@@ -99,8 +99,9 @@ static void show_call(struct view *v, const json_t *data)
     json_t *args = NULL, *value;
     const char *key;
     enter(v, 'c');
-    fprintf(stderr, "%s+- %.*s%s\n", view_paint(v, "\033[36m"), STR_ARG(view_field(data, "name")),
-            view_paint(v, "\033[0m"));
+    fprintf(stderr, "%s+- ", view_paint(v, "\033[36m"));
+    view_put(stderr, view_field(data, "name"), "|   "); /* names too are what the model wrote */
+    fprintf(stderr, "%s\n", view_paint(v, "\033[0m"));
     if (json_read(&args, view_field(data, "arguments"), &err) < 0)
         return;
     json_object_foreach(args, key, value)
@@ -111,7 +112,9 @@ static void show_call(struct view *v, const json_t *data)
             buf_str(&b, json_view(value));
         else
             (void)!json_write(value, &b, &err);
-        fprintf(stderr, "%s|%s %s: ", view_paint(v, "\033[36m"), view_paint(v, "\033[0m"), key);
+        fprintf(stderr, "%s|%s ", view_paint(v, "\033[36m"), view_paint(v, "\033[0m"));
+        view_put(stderr, str_c(key), "|   ");
+        fputs(": ", stderr);
         view_put(stderr, str_sub(str_trim(buf_view(&b)), 0, 2000), "|   ");
         fputc('\n', stderr);
         buf_done(&b);
@@ -196,12 +199,14 @@ static void finish(struct view *v, bool failed, const json_t *data)
     v->code = code_of(reason, data);
     if (v->json)
         return;
-    if (failed)
-        fprintf(stderr, "agentctl: %.*s\n", STR_ARG(view_field(json_object_get(data, "error"),
-                                                          "message")));
-    else if (!str_is(reason, "end_turn"))
+    if (failed) {
+        fputs("agentctl: ", stderr);
+        view_put(stderr, view_field(json_object_get(data, "error"), "message"), "  ");
+        fputc('\n', stderr);
+    } else if (!str_is(reason, "end_turn")) {
         fprintf(stderr, "agentctl: the turn ended early: %.*s%s%.*s\n", STR_ARG(reason),
                 view_field(data, "limit").n ? ", limit " : "", STR_ARG(view_field(data, "limit")));
+    }
     show_usage(v, json_object_get(data, "usage"));
 }
 

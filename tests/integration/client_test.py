@@ -17,6 +17,10 @@ SCRIPT = [
     {"match": "slow", "steps": [{"think": "wait", "text": "slow " * 400, "delay_ms": 20,
                                  "chunk": 2}]},
     {"match": "escape", "steps": [{"text": "a\x1b[31mb\u009bc"}]},
+    {"match": "odd names", "steps": [
+        {"calls": [{"name": "ba\x1b]0;t\x07sh", "arguments": {"x": "1"}},
+                   {"name": "bash", "arguments": {"command": "true", "k\x1b[31m\u009bc": "1"}}]},
+        {"text": "done"}]},
     {"match": "", "steps": [
         {"think": "look", "calls": [{"name": "bash", "arguments": {"command": "echo out-$((6*7))"}}]},
         {"text": "It said {{result}}"}]},
@@ -49,6 +53,11 @@ def test_terminal_is_not_steered():
     d = Daemon(SCRIPT)
     code, out, _ = ctl(d, "run", "escape")
     assert code == 0 and out == "a[31mbc\n", out
+    code, out, err = ctl(d, "run", "odd names")
+    assert code == 0 and "+- ba]0;tsh\n" in err and "| k[31mc: 1\n" in err, err
+    shown = ctl(d, "show", newest(d))[1]
+    assert "call ba]0;tsh " in shown, shown
+    assert not {"\x1b", "\x07", "\x9b"} & set(out + err + shown), (out, err, shown)
     d.close()
 
 
