@@ -248,6 +248,18 @@ static bool name_is(struct str line, const char *name, struct str *value)
     return true;
 }
 
+/* RFC 9110 section 5.6.2. "Host\t: b" would be a second Host to a server that is lenient. */
+static bool is_token(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+              (c && strchr("!#$%&'*+-.^_`|~", c))))
+            return false;
+    }
+    return s.n > 0;
+}
+
 /* A second reading of the target by another program must come to the same end. */
 static int header_lines(struct netcheck_head *out, struct err *err)
 {
@@ -260,7 +272,7 @@ static int header_lines(struct netcheck_head *out, struct err *err)
             memchr(line.p, '\r', line.n) || memchr(line.p, '\0', line.n))
             return err_set(err, ERR_PARSE, "a header line is malformed");
         size_t colon = str_find(line, STR(":"), 0);
-        if (colon == STR_NONE || colon == 0 || line.p[colon - 1] == ' ')
+        if (colon == STR_NONE || !is_token(str_sub(line, 0, colon)))
             return err_set(err, ERR_PARSE, "a header has no name");
         if (name_is(line, "Transfer-Encoding", &value) ||
             (name_is(line, "Content-Length", &value) && !str_is(value, "0")) ||

@@ -60,6 +60,10 @@ static void heads(void **state)
     refused("GET http://a.org/ HTTP/1.1\r\nHost: a.org\r\nHost: a.org\r\n\r\n", "Host header");
     refused("GET http://a.org/ HTTP/1.1\r\nHost: a.org\r\n folded\r\n\r\n", "malformed");
     refused("GET http://a.org/ HTTP/1.1\r\nHost : b.org\r\n\r\n", "no name");
+    refused("GET http://a.org/ HTTP/1.1\r\nHost\t: b.org\r\n\r\n", "no name");
+    refused("GET http://a.org/ HTTP/1.1\r\nTransfer-Encoding\v: chunked\r\n\r\n", "no name");
+    refused("GET http://a.org/ HTTP/1.1\r\nHo st: b.org\r\n\r\n", "no name");
+    refused("GET http://a.org/ HTTP/1.1\r\nHost\xc2\xa0: b.org\r\n\r\n", "no name");
     refused("GET http://a.org/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "body");
     refused("GET http://a.org/ HTTP/1.1\r\nX: a\rHost: b.org\r\n\r\n", "malformed");
     refused("GET  http://a.org/ HTTP/1.1\r\n\r\n", "malformed");

@@ -174,6 +174,9 @@ def t20_proxy(w):
           f"talk(b'CONNECT 127.0.0.1:{port} HTTP/1.1\\r\\n\\r\\n')", named)
     tried("a Host header for somebody else",
           f"talk(b'GET http://localhost:{port}/ HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n')", listed)
+    for name in ("Host\t", "Transfer-Encoding\t", "Host\v", "Ho st"):
+        head = f"GET http://localhost:{port}/ HTTP/1.1\r\n{name}: evil.test\r\n\r\n".encode()
+        tried(f"a header whose name only a lenient server reads: {ascii(name)}", f"talk({head!r})", listed, "400")
     tried("an upload", f"talk(b'POST http://localhost:{port}/ HTTP/1.1\\r\\nContent-Length: 3\\r\\n\\r\\nabc')",
           listed)
     tried("a head without end", "talk(b'GET http://localhost/ HTTP/1.1\\r\\nX: ' + b'a' * 9000)", listed, "431")
