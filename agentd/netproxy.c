@@ -26,7 +26,7 @@
 #include "base/limits.h"
 #include "base/mem.h"
 
-enum { PIPE_BYTES = 65536, ADDRS = 8, LISTENERS = 8 };
+enum { PIPE_BYTES = 65536, ADDRS = 8, LISTENERS = 8, LINES_MAX = 100 };
 #define SEC 1000000000ll
 
 enum state { HEAD, RESOLVE, DIAL, HELLO, COPY, FETCH, CLOSING };
@@ -67,14 +67,34 @@ struct netproxy {
     struct listener listener[LISTENERS];
     unsigned n_listeners, n_conns;
     struct conn *conns;
+    /* Lines that may still be written of refused connections, which cost the code inside nothing:
+     * one more each second. The next line says how many were not. */
+    unsigned lines;
+    int64_t counted;
+    uint64_t untold;
 };
 
 /* ---- ends ---- */
+
+static bool has_line(struct netproxy *p)
+{
+    int64_t passed = (io_mono_ns() - p->counted) / SEC;
+    p->lines = passed < LINES_MAX - (int64_t)p->lines ? p->lines + (unsigned)passed : LINES_MAX;
+    p->counted += passed * SEC;
+    if (p->lines == 0)
+        return false;
+    p->lines--;
+    return true;
+}
 
 static void audit(const struct conn *c)
 {
     if (!c->p->o.audit)
         return;
+    if (!c->allowed && !has_line(c->p)) {
+        c->p->untold++;
+        return;
+    }
     struct buf b;
     struct err err = {0};
     json_t *o = json_object();
@@ -90,6 +110,9 @@ static void audit(const struct conn *c)
     json_object_set_new(o, "up", json_integer((json_int_t)c->up.total));
     json_object_set_new(o, "down", json_integer((json_int_t)c->down.total));
     json_object_set_new(o, "ms", json_integer((io_mono_ns() - c->began) / 1000000));
+    if (c->p->untold)
+        json_object_set_new(o, "untold", json_integer((json_int_t)c->p->untold));
+    c->p->untold = 0;
     if (json_write(o, &b, &err) == 0)
         c->p->o.audit(c->p->o.arg, buf_cstr(&b));
     json_decref(o);
@@ -509,6 +532,8 @@ int netproxy_new(struct netproxy **out, const struct netproxy_opts *o, struct er
     if (!p)
         return err_nomem(err);
     p->o = *o;
+    p->lines = LINES_MAX;
+    p->counted = io_mono_ns();
     *out = p;
     return 0;
 }

@@ -187,6 +187,22 @@ def t20_proxy(w):
     w.check("T20 a second request behind the first", b"/one" in server.text() and b"/two" not in server.text(),
             str(server.text()))
 
+    # Each refusal costs nothing inside, and a line of the log outside.
+    flood = ("import socket\n"
+             "for _ in range(3000):\n"
+             "  s = socket.create_connection(('127.0.0.1', 3128)); s.settimeout(4)\n"
+             "  s.sendall(b'CONNECT evil.test:443 HTTP/1.1\\r\\n\\r\\n'); s.recv(999); s.close()\n"
+             "print('sent')\n")
+    size, other = os.path.getsize(named.log), named.new_session()
+    out = named.bash(shlex.join([PYTHON, "-I", "-c", flood]), session=other)["text"]
+    grown = os.path.getsize(named.log) - size
+    w.check("T20 thousands of refused connections do not fill the log", "sent" in out and 0 < grown < 100000,
+            f"{out[-300:]} {grown}")
+    named.bash("sleep 1.1; " + shlex.join([PYTHON, "-I", "-c", flood.replace("3000", "1")]), session=other)
+    w.check("T20 but they are counted", wait_for(lambda: named.records("connection")[-1].get("untold", 0) > 2500, 5),
+            str(named.records("connection")[-1]))
+    named.rpc("session.close", sessionId=other)
+
     good, other = hello("localhost"), hello("evil.test")
     for case, more, reach in (("TLS to the name that was asked for", good, True),
                               ("TLS to another name", other, False),
