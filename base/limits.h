@@ -63,6 +63,9 @@
 #ifndef LIMIT_SPILL_BYTES
 #define LIMIT_SPILL_BYTES (16u << 20) /* of one output kept whole, for looking at later */
 #endif
+#ifndef LIMIT_SPILLS_BYTES
+#define LIMIT_SPILLS_BYTES (128u << 20) /* of all outputs kept of one session; oldest go first */
+#endif
 #ifndef LIMIT_SPILL_SHOWN
 #define LIMIT_SPILL_SHOWN (3u << 20) /* of it when opened as a page: 40,000 lines */
 #endif

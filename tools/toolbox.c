@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -99,6 +102,9 @@ int toolbox_new(struct toolbox **out, const struct toolbox_opts *o, struct err *
         return err_nomem(err);
     t->fs.root = -1;
     t->ahead_out = -1;
+    t->oldest = 1;
+    for (unsigned i = 0; i < SPILLS_MAX; i++)
+        t->kept[i] = -1;
     t->apart = o->strays ? -1 : child_apart();
     int rc = copy_opts(t, o, err);
     if (rc == 0 && o->workspace)
@@ -127,14 +133,17 @@ static void forget(struct toolbox *t)
         child_kill_strays(NULL, 0);
 }
 
-static void remove_spills(struct toolbox *t)
+static void drop_oldest(struct toolbox *t)
 {
-    for (int64_t i = 1; t->spill_is_ours && t->spill_dir && i <= t->spills; i++) {
-        char path[PATH_MAX];
-        snprintf(path, sizeof path, "%s/%lld.txt", t->spill_dir, (long long)i);
-        unlink(path);
-    }
+    io_close(&t->kept[t->oldest++ % SPILLS_MAX]);
+}
+
+static void drop_spills(struct toolbox *t)
+{
+    while (t->oldest <= t->spills)
+        drop_oldest(t);
     t->spills = 0;
+    t->oldest = 1;
 }
 
 void toolbox_free(struct toolbox *t)
@@ -143,10 +152,7 @@ void toolbox_free(struct toolbox *t)
         return;
     forget(t);
     browser_free(t->browser);
-    remove_spills(t);
-    if (t->spill_is_ours && t->spill_dir)
-        rmdir(t->spill_dir);
-    mem_free(t->spill_dir);
+    drop_spills(t);
     wsfs_close(&t->fs);
     io_close(&t->apart);
     drop(&t->opts.spill_dir);
@@ -160,7 +166,7 @@ void toolbox_free(struct toolbox *t)
 int toolbox_reset(struct toolbox *t, const char *workspace, struct err *err)
 {
     forget(t);
-    remove_spills(t);
+    drop_spills(t);
     if (!workspace)
         return 0;
     wsfs_close(&t->fs);
@@ -184,20 +190,41 @@ void toolbox_kill_strays(struct toolbox *t)
     child_kill_strays(keep, n);
 }
 
-static bool have_spill_dir(struct toolbox *t)
+/* Whether another spill would take too much of what the process may hold. */
+static bool is_crowded(const struct toolbox *t)
+{
+    struct rlimit files = {0};
+    struct stat st;
+    uint64_t bytes = 0, n = (uint64_t)(t->spills - t->oldest + 1);
+    for (int64_t i = t->oldest; i <= t->spills; i++)
+        if (fstat(t->kept[i % SPILLS_MAX], &st) == 0)
+            bytes += (uint64_t)st.st_size;
+    (void)!getrlimit(RLIMIT_NOFILE, &files);
+    return n && (n >= SPILLS_MAX || n >= files.rlim_cur / 4 || bytes > LIMIT_SPILLS_BYTES);
+}
+
+/* A file with a name could be rewritten by a later call, so it has none. */
+static int spill_nameless(struct toolbox *t, int64_t *id)
 {
     const char *tmp = getenv("TMPDIR"); /* at level landlock /tmp is the host's */
-    char path[PATH_MAX];
-    if (t->spill_dir)
-        return true;
-    int n = snprintf(path, sizeof path, "%s/agentd-spill.XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
-    if (t->opts.spill_dir)
-        t->spill_dir = mem_strdup(str_c(t->opts.spill_dir));
-    else if (n > 0 && n < (int)sizeof path && mkdtemp(path)) {
-        t->spill_dir = mem_strdup(str_c(path));
-        t->spill_is_ours = true;
+    while (is_crowded(t))
+        drop_oldest(t);
+    int fd = open(tmp && tmp[0] ? tmp : "/tmp", O_RDWR | O_TMPFILE | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        fd = memfd_create("spill", MFD_CLOEXEC);
+    int writer = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (writer < 0) {
+        io_close(&fd);
+        return -1;
     }
-    return t->spill_dir != NULL;
+    *id = ++t->spills;
+    t->kept[*id % SPILLS_MAX] = fd;
+    return writer;
+}
+
+static bool spill_path(const struct toolbox *t, int64_t id, char path[PATH_MAX])
+{
+    return snprintf(path, PATH_MAX, "%s/%lld.txt", t->opts.spill_dir, (long long)id) < PATH_MAX;
 }
 
 int toolbox_spill(struct toolbox *t, int64_t *id)
@@ -205,17 +232,33 @@ int toolbox_spill(struct toolbox *t, int64_t *id)
     char path[PATH_MAX];
     int fd = -1;
     *id = -1;
-    if (!have_spill_dir(t))
-        return -1;
+    if (!t->opts.spill_dir)
+        return spill_nameless(t, id);
     /* Numbers taken by an earlier driver of the same session are skipped. */
     for (unsigned tries = 0; fd < 0 && tries < 10000; tries++) {
-        snprintf(path, sizeof path, "%s/%lld.txt", t->spill_dir, (long long)++t->spills);
+        if (!spill_path(t, ++t->spills, path))
+            return -1;
         fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0 && errno != EEXIST)
             return -1;
     }
     *id = t->spills;
     return fd;
+}
+
+/* From its beginning, wherever its writer stands. */
+static int read_kept(int fd, struct buf *out, struct err *err)
+{
+    char chunk[16384];
+    off_t at = 0;
+    for (ssize_t n; (n = pread(fd, chunk, sizeof chunk, at)) != 0; at += n) {
+        if (n < 0)
+            return err_sys(err, "read a kept output");
+        buf_add(out, chunk, (size_t)n);
+        if (out->failed)
+            break;
+    }
+    return buf_check(out, "the kept output", err);
 }
 
 int toolbox_read_spill(struct toolbox *t, struct str ref, struct buf *out, struct err *err)
@@ -225,11 +268,12 @@ int toolbox_read_spill(struct toolbox *t, struct str ref, struct buf *out, struc
     if (!str_starts(ref, STR("spill:")) || !str_to_u64(str_sub(ref, 6, ref.n), &id))
         return err_set(err, ERR_PARSE, "'%.*s' is not of the form spill:7",
                        STR_ARG(str_sub(ref, 0, 40)));
-    if (!have_spill_dir(t))
-        return err_set(err, ERR_NOTFOUND, "there is no spill:%llu", (unsigned long long)id);
-    snprintf(path, sizeof path, "%s/%llu.txt", t->spill_dir, (unsigned long long)id);
     out->max = LIMIT_SPILL_BYTES + 4096;
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool kept = !t->opts.spill_dir && id >= (uint64_t)t->oldest && id <= (uint64_t)t->spills;
+    if (kept)
+        return read_kept(t->kept[id % SPILLS_MAX], out, err);
+    int fd = t->opts.spill_dir && id <= INT64_MAX && spill_path(t, (int64_t)id, path)
+                 ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
     if (fd < 0)
         return err_set(err, ERR_NOTFOUND, "there is no spill:%llu", (unsigned long long)id);
     int rc = io_read_all(fd, out, err);

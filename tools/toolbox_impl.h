@@ -18,6 +18,8 @@ struct interp;
 struct browser;
 struct ahead;
 
+enum { SPILLS_MAX = 200 };
+
 struct toolbox {
     struct toolbox_opts opts; /* its strings are owned */
     struct wsfs fs;
@@ -25,9 +27,9 @@ struct toolbox {
     struct shell *shell;    /* owned; NULL until first used */
     struct interp *interp;  /* owned; NULL until first used */
     struct browser *browser; /* owned; NULL until first used */
-    char *spill_dir;        /* owned */
-    bool spill_is_ours;     /* remove it at the end */
-    int64_t spills;         /* next id */
+    int64_t spills;         /* id of the newest */
+    int64_t oldest;         /* of those that are kept without a name */
+    int kept[SPILLS_MAX];   /* spill i is at i % SPILLS_MAX; owned, -1 = none */
     struct ahead *ahead;    /* owned; fetches for calls that wait, or NULL */
     int ahead_out;          /* in such a fetch: where its answers go; else -1 */
     int apart;              /* what programs enter before they run, -1 outside a cell */

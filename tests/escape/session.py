@@ -150,6 +150,21 @@ def t30_forging(w):
                            "  if l.syscall(438, l.syscall(434, pid, 0), 100, 0) >= 0: got.append(('fd', pid))\n"
                            "print(got)"]))
     w.check("T30 the tool's own process is closed to the code it runs", r["text"] == "[]\n[exit code: 0]", str(r))
+    # What is kept of a long output is not another call's to rewrite.
+    forge = ("for f in /tmp/agentd-spill.*/1.txt \"$@\" /proc/[0-9]*/fd/*; do "
+             "[ -f \"$f\" ] && grep -qs genuine \"$f\" && echo forged >\"$f\"; done; true")
+    for case in (d, w.daemon(off=True)):
+        s = case.new_session()
+        kept = "seq -f 'genuine %g' 20000"
+        r = case.bash(kept, session=s)
+        spill = "spill:" + r["text"].rsplit("spill:", 1)[-1].split(",")[0]
+        case.bash(f"set -- {case.root}/state/sessions/{s}/spill/*; " + forge, session=s)
+        r = case.call("str_replace_editor", s, command="view", path=spill)
+        forged = "forged" in r["text"]
+        w.check("T30 a kept output is what it was" if case is d else
+                "T30 control: without a cell it can be rewritten", forged != (case is d) and
+                (forged or "genuine 1\n" in r["text"]), str(r)[:400])
+        case.rpc("session.close", sessionId=s)
     other = d.new_session()
     # The kept shell: nothing that a call leaves keeps the next command from being run.
     for poison in ("eval() { echo hijack; }; trap() { echo hijack; }; exit() { echo hijack; }",
