@@ -252,6 +252,76 @@ static bool overheard(const struct interp *p)
     return hit;
 }
 
+/* What earlier code left going, as a call begins. */
+enum { OTHERS_MAX = 64 };
+struct others {
+    struct {
+        char tid[12];
+        uint64_t wrote;
+    } at[OTHERS_MAX];
+    unsigned n;
+    bool more, timers;
+};
+
+static ssize_t read_proc(pid_t pid, const char *tid, const char *file, char *text, size_t cap)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%.11s/%s", (int)pid, tid, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, cap - 1);
+    io_close(&fd);
+    text[n > 0 ? n : 0] = '\0';
+    return n;
+}
+
+/* Bytes that a thread has written; false when it is gone. */
+static bool wrote(pid_t pid, const char *tid, uint64_t *bytes)
+{
+    char text[256];
+    if (read_proc(pid, tid, "io", text, sizeof text) <= 0)
+        return false;
+    struct str rest = str_c(text), line;
+    while (str_split(&rest, '\n', &line))
+        if (str_starts(line, STR("wchar: ")))
+            return str_to_u64(str_sub(line, 7, line.n), bytes);
+    return false;
+}
+
+static void look_at_others(pid_t pid, struct others *o)
+{
+    char path[64], self[12], byte[2];
+    *o = (struct others){.n = 0};
+    snprintf(self, sizeof self, "%d", (int)pid);
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (e->d_name[0] == '.' || strcmp(e->d_name, self) == 0)
+            continue;
+        o->more = o->n == OTHERS_MAX;
+        if (o->more)
+            break;
+        snprintf(o->at[o->n].tid, sizeof o->at[0].tid, "%.11s", e->d_name);
+        (void)wrote(pid, o->at[o->n].tid, &o->at[o->n].wrote);
+        o->n++;
+    }
+    if (d)
+        closedir(d);
+    snprintf(path, sizeof path, "/proc/%d/timers", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC); /* the driver takes back all but the kernel's own */
+    o->timers = fd >= 0 && read(fd, byte, 1) == 1;
+    io_close(&fd);
+}
+
+/* Whether one of these threads has written meanwhile, or may have before it ended. */
+static bool others_wrote(pid_t pid, const struct others *o)
+{
+    uint64_t now;
+    for (unsigned i = 0; i < o->n; i++)
+        if (!wrote(pid, o->at[i].tid, &now) || now > o->at[i].wrote)
+            return true;
+    return o->more;
+}
+
 enum outcome { ANSWERED, TIMED_OUT, CANCELLED, DIED, BROKEN };
 
 /* One call under way. */
@@ -265,6 +335,8 @@ struct call {
     struct toolbox *box;
     const struct toolbox_request *r;
     unsigned asked;
+    struct others others;
+    bool mixed; /* with what earlier code did meanwhile */
 };
 
 static int make_nonce(char out[40], struct err *err)
@@ -460,6 +532,10 @@ static void assemble(struct call *c, struct answer *a)
         envelope_newline(&a->text);
         buf_printf(&a->text, "[threads that this or earlier code started go on: %lld; what they "
                    "print is mixed into what later code prints]\n", (long long)c->reply.threads);
+    } else if (c->mixed) {
+        envelope_newline(&a->text);
+        buf_puts(&a->text, "[earlier code went on meanwhile, by a thread or a timer; what it "
+                           "printed or raised is mixed into the above]\n");
     }
     add_figures(a, c->reply.part[FIGURES]);
 }
@@ -504,6 +580,7 @@ static void run_call(struct toolbox *t, struct call *c, const struct toolbox_req
     struct err err = {0};
     bool kept = true;
     late_output(c);
+    look_at_others(c->p->child.pid, &c->others);
     enum outcome how = DIED;
     c->box = t;
     c->r = r;
@@ -528,6 +605,9 @@ static void run_call(struct toolbox *t, struct call *c, const struct toolbox_req
     }
     if (t->opts.strays && kept)
         toolbox_kill_strays(t);
+    bool said = c->cap[0].keep.total + c->cap[1].keep.total > 0;
+    c->mixed = kept && (c->others.timers ||
+                        (said && others_wrote(c->p->child.pid, &c->others)));
     assemble(c, a);
     say_how(t, c, how, kept, limit_s, a);
 }

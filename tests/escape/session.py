@@ -109,6 +109,26 @@ def t30_forging(w):
     w.check("T30 a thread's late words are marked", "late words" not in r["text"] or
             "threads" in r["text"] and "earlier code" in r["text"], str(r))
     r = d.python("1", reset=True)
+    # One that ends while it is not looked at, one that Python does not know, a timer of the kernel's.
+    native = ("import ctypes, os, time\nl = ctypes.CDLL(None)\n"
+              "@ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)\n"
+              "def f(a):\n  time.sleep(0.3); os.write(1, b'late words\\n'); time.sleep(600)\n"
+              "l.pthread_create(ctypes.byref(ctypes.c_ulong()), None, f, None)")
+    timer = ("import ctypes, signal\nl, t = ctypes.CDLL(None), ctypes.c_void_p()\n"
+             "signal.signal(signal.SIGUSR1, lambda *a: print('late words'))\n"
+             "l.timer_create(1, (ctypes.c_int * 16)(0, 0, signal.SIGUSR1, 0), ctypes.byref(t))\n"
+             "l.timer_settime(t, 0, (ctypes.c_long * 4)(0, 300000000, 0, 300000000), None)")
+    for name, code in (("a thread that has ended since", "import threading, time\ndef f():\n"
+                        "  time.sleep(0.3); print('late words')\nthreading.Thread(target=f, daemon=True).start()"),
+                       ("a thread that Python does not count", native), ("a timer of the kernel's", timer)):
+        quiet = d.python(code)
+        r = d.python("import time; time.sleep(0.6); 'mine'")
+        w.check(f"T30 the late words of {name} are marked", "late words" in r["text"] and
+                "earlier code" in r["text"] and "meanwhile" not in quiet["text"], f"{quiet} {r}")
+        d.python("1", reset=True)
+    d.python("import threading, time\nthreading.Thread(target=time.sleep, args=(0.1,)).start()")
+    r = d.python("import time; time.sleep(0.3); 6 * 7")
+    w.check("T30 a thread that said nothing is nothing to tell", r["text"] == "42\n[ok]", str(r))
     # A shell call writes into the kept interpreter, or reads what it is sent.
     d.python("mark = 'genuine'")
     poke = ("import glob, os, re, sys\n"
