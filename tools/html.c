@@ -430,12 +430,41 @@ static void find_title(const xmlNode *root, struct buf *title)
     buf_truncate(title, utf8_complete(str_sub(buf_view(title), 0, 300)));
 }
 
+/* What the parser reads from. It compares each attribute with all before it in its tag, so the text
+ * ends at a tag with more of them than any page has. */
+enum { ATTRIBUTES_MAX = 350 };
+struct source {
+    struct str rest;
+    htmlParserCtxtPtr parser;
+};
+
+static int on_read(void *arg, char *to, int room)
+{
+    struct source *s = arg;
+    size_t n = s->parser->maxatts > 2 * ATTRIBUTES_MAX + 4 ? 0 : (size_t)room;
+    n = n < s->rest.n ? n : s->rest.n;
+    if (n)
+        memcpy(to, s->rest.p, n);
+    s->rest = str_sub(s->rest, n, s->rest.n);
+    return (int)n;
+}
+
+static htmlDocPtr read_html(struct str utf8)
+{
+    struct source s = {utf8, htmlNewParserCtxt()};
+    if (!s.parser)
+        return NULL;
+    htmlDocPtr doc = htmlCtxtReadIO(s.parser, on_read, NULL, &s, NULL, "UTF-8",
+                                    HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_NOERROR |
+                                        HTML_PARSE_NOWARNING | HTML_PARSE_COMPACT);
+    htmlFreeParserCtxt(s.parser);
+    return doc;
+}
+
 static int parse_html(struct str url, struct str utf8, struct page *page, struct buf *title,
                       struct buf *text, struct err *err)
 {
-    htmlDocPtr doc = htmlReadMemory(utf8.p, (int)utf8.n, NULL, "UTF-8",
-                                    HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_NOERROR |
-                                        HTML_PARSE_NOWARNING | HTML_PARSE_COMPACT);
+    htmlDocPtr doc = read_html(utf8);
     const xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
     if (!root) {
         if (doc)

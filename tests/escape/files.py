@@ -365,7 +365,8 @@ def t07_traps(w):
     links = "".join(f"ln -s {w.outside} {name}; " for name in LINKS)
     r = d.bash("cd /workspace && { " + hook + links + "mkfifo README.md traps/notes.txt; "
                "ln -s loop loop; ln -s . here; ln -s /proc/self/root everything; "
-               "truncate -s 1T huge.txt; mkfifo AGENTS.md .env; mkdir -m 0 closed; "
+               "truncate -s 1T huge.txt; echo 'a kept needle' >found.md; "
+               "seq -f 'a%g' 200000 | { echo '<p>x<a'; cat; echo '>'; } >wide.html; mkfifo AGENTS.md .env; mkdir -m 0 closed; "
                "touch $'new\nline\x1b[31m' $'\xff\xfe.txt' -- '-rf' '$(touch x)' '; touch x'; }")
     w.check("T07 traps are planted", r["exitCode"] == 0, str(r))
     deep = ("import os\nos.chdir('/workspace')\n"
@@ -396,6 +397,8 @@ def t07_traps(w):
         r = call()
         w.check(f"T07 {name} comes back", time.monotonic() - began < 30 and r["status"] not in
                 ("timed_out", "unavailable", "unknown"), str(r)[:400])
+    r = d.call("search", session=s, query="needle")
+    w.check("T07 search finds what is there in spite of traps", "a kept needle" in r["text"], str(r)[:400])
     rc, r = w.tool("bash", {"command": "echo next session"})
     w.check("T07 the next session starts in spite of traps", rc == 0 and "next session" in r["text"] and
             r["level"] in ("full", "nolimits"), str(r))
