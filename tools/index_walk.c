@@ -39,7 +39,8 @@ static int add_file(struct walk_list *l, const char *path, const struct stat *st
     if (!f->path)
         return err_nomem(err);
     l->n++;
-    l->bytes += f->size;
+    if (f->size <= LIMIT_PAGE_BYTES) /* others are not read */
+        l->bytes += f->size;
     return 0;
 }
 

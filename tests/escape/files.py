@@ -365,7 +365,7 @@ def t07_traps(w):
     links = "".join(f"ln -s {w.outside} {name}; " for name in LINKS)
     r = d.bash("cd /workspace && { " + hook + links + "mkfifo README.md traps/notes.txt; "
                "ln -s loop loop; ln -s . here; ln -s /proc/self/root everything; "
-               "truncate -s 1T huge.txt; echo 'a kept needle' >found.md; "
+               "truncate -s 3G huge.txt; echo 'a kept needle' >found.md; "
                "seq -f 'a%g' 200000 | { echo '<p>x<a'; cat; echo '>'; } >wide.html; mkfifo AGENTS.md .env; mkdir -m 0 closed; "
                "touch $'new\nline\x1b[31m' $'\xff\xfe.txt' -- '-rf' '$(touch x)' '; touch x'; }")
     w.check("T07 traps are planted", r["exitCode"] == 0, str(r))
