@@ -385,20 +385,35 @@ static int sandbox_explain(int argc, char **argv)
     return code;
 }
 
+static void key_json(void *arg, const char *key, const char *values, const char *preset,
+                     const char *doc)
+{
+    json_array_append_new(arg, json_pack("{s:s, s:s, s:s?, s:s}", "key", key, "values", values,
+                                         "default", preset, "doc", doc));
+}
+
 static int sandbox_keys(int argc, char **argv)
 {
+    bool json = false;
+    const struct opt opts[] = {{"json", 'j', OPT_FLAG, &json, NULL, "a JSON array"}};
     const struct opt_cmd cmd = {"agentctl sandbox keys", "",
-                                "List every key that a policy may have.", "Exit status: 0.", NULL,
-                                0, 0, 0};
-    int code;
+                                "List every key that a policy may have.", "Exit status: 0.", opts,
+                                ARRAY_LEN(opts), 0, 0};
+    int code, rc = 0;
     if (opt_parse(&cmd, argc, argv, false, &code) < 0)
         return code;
     struct buf b;
     buf_init(&b, 0);
-    policy_explain(&b);
-    fputs(buf_cstr(&b), stdout);
+    if (json) {
+        json_t *list = json_array();
+        rc = policy_each_key(key_json, list);
+        print_json(list);
+    } else {
+        policy_explain(&b);
+        fputs(buf_cstr(&b), stdout);
+    }
     buf_done(&b);
-    return EXIT_OK;
+    return rc < 0 ? EXIT_FAIL : EXIT_OK;
 }
 
 static const struct ctl_command commands[] = {

@@ -89,7 +89,11 @@ NODISCARD int policy_spec(const struct policy *p, const char *workspace,
 NODISCARD int policy_bind(struct sandbox_spec *spec, const char *host, const char *inside,
                           bool write, struct err *err);
 
-/* Every row: key, type, range, default, meaning. */
+/* Every row: key, type or range, default (NULL without one), meaning; borrowed for the call. */
+typedef void (*policy_key_cb)(void *arg, const char *key, const char *values,
+                              const char *preset, const char *doc);
+NODISCARD int policy_each_key(policy_key_cb one, void *arg);
+/* The same as text for people. */
 void policy_explain(struct buf *out);
 
 /* What it allows, for a reviewer: a line per tool, host, port, secret (never its value), limit

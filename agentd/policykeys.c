@@ -372,20 +372,52 @@ static void explain_range(const struct row *r, struct buf *out)
     }
 }
 
+int policy_each_key(policy_key_cb one, void *arg)
+{
+    struct buf range, preset;
+    int rc = 0;
+    buf_init(&range, 0);
+    buf_init(&preset, 0);
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct spec_limit *l = spec_limits;
+        bool limits = strcmp(rows[i].key, "limits.*") == 0; /* stands for a row each */
+        do {
+            char name[64];
+            buf_reset(&range);
+            buf_reset(&preset);
+            if (limits) {
+                snprintf(name, sizeof name, "limits.%s", l->name);
+                buf_printf(&range, "%llu..%llu", (unsigned long long)l->min,
+                           (unsigned long long)l->max);
+                buf_printf(&preset, "%llu", (unsigned long long)l->preset);
+            } else {
+                explain_range(&rows[i], &range);
+                buf_puts(&preset, rows[i].preset ? rows[i].preset : "");
+            }
+            if (range.failed || preset.failed)
+                rc = -ERR_NOMEM;
+            else
+                one(arg, limits ? name : rows[i].key, buf_cstr(&range),
+                    limits || rows[i].preset ? buf_cstr(&preset) : NULL,
+                    limits ? l->doc : rows[i].doc);
+        } while (rc == 0 && limits && (++l)->name);
+    }
+    buf_done(&range);
+    buf_done(&preset);
+    return rc;
+}
+
+static void explain_key(void *arg, const char *key, const char *values, const char *preset,
+                        const char *doc)
+{
+    struct buf *out = arg;
+    buf_printf(out, "%-19s %s", key, values);
+    if (preset)
+        buf_printf(out, " (default %s)", preset);
+    buf_printf(out, "\n    %s\n", doc);
+}
+
 void policy_explain(struct buf *out)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
-        if (strcmp(rows[i].key, "limits.*") == 0) {
-            for (const struct spec_limit *l = spec_limits; l->name; l++)
-                buf_printf(out, "limits.%-12s %llu..%llu (default %llu)\n    %s\n", l->name,
-                           (unsigned long long)l->min, (unsigned long long)l->max,
-                           (unsigned long long)l->preset, l->doc);
-            continue;
-        }
-        buf_printf(out, "%-19s ", rows[i].key);
-        explain_range(&rows[i], out);
-        if (rows[i].preset)
-            buf_printf(out, " (default %s)", rows[i].preset);
-        buf_printf(out, "\n    %s\n", rows[i].doc);
-    }
+    (void)!policy_each_key(explain_key, out);
 }
