@@ -31,8 +31,29 @@
 #define MS 1000000ll
 
 enum { CELLS_MAX = 512, RUNS_MAX = 64, USAGE_QUICK = 5000, USAGE_MAX = 400000 };
-/* A session over its disk limit must still be able to delete. */
-#define DISK_SLACK (16ull << 20)
+
+/* What a session may add to a workspace: bytes, and files. */
+enum { BYTES, FILES, QUOTAS };
+/* A session over its limit must still be able to delete: what is let be before all is counted,
+ * once and then each time. */
+static const int64_t slack[QUOTAS] = {16 << 20, 256}, grain[QUOTAS] = {1 << 20, 16};
+
+struct quota {
+    uint64_t limit, most; /* most: what is let be, the limit or what was there already */
+    uint64_t base;        /* in the tree when the session began */
+    uint64_t seen;        /* at the last count */
+    uint64_t hidden;      /* gone though the tree did not grow: held open without a name */
+    uint64_t free;        /* of the file system, when the watch began */
+    int64_t left;         /* of the limit; below 0 what went beyond it uncounted */
+};
+
+/* What outlives a cell of its session, which would else begin anew by ending it. */
+struct past {
+    uint64_t session; /* 0 = free */
+    bool base_known;
+    uint64_t base[QUOTAS];
+    int64_t left[QUOTAS];
+};
 
 struct srun {
     uint32_t id;           /* 0 = free */
@@ -52,18 +73,17 @@ struct scell {
     uint32_t hits; /* limits that the watchers saw */
     int64_t next_disk, next_memory, next_scratch, next_sockets;
     int64_t overdue; /* pid 1 should have killed by then */
-    uint64_t base_free, base_files, disk_left; /* at begin; what the session may still add */
-    uint64_t base_bytes, base_entries;         /* of the workspace when the cell was made */
+    struct quota quota[QUOTAS];
     bool base_known;
-    /* At the last look; and what vanished though the tree did not grow: files that are held
-     * open without a name. */
-    uint64_t seen_bytes, seen_written, hidden;
+    uint64_t session, seen_written;
 };
 
 struct spawnd {
     struct sandbox_host *host;
     struct scell *cell[CELLS_MAX];
     unsigned n;
+    struct past past[CELLS_MAX]; /* the oldest is written over */
+    unsigned next_past;
     char buf[SPAWN_BLOB_MAX];
     bool over;
 };
@@ -93,13 +113,7 @@ static void lose_runs(struct scell *c)
     }
 }
 
-static void drop_cell(struct spawnd *d, unsigned i)
-{
-    struct scell *c = d->cell[i];
-    sandbox_close(c->box);
-    mem_free(c);
-    d->cell[i] = d->cell[--d->n];
-}
+static void drop_cell(struct spawnd *d, unsigned i);
 
 static void cell_gone(struct spawnd *d, unsigned i, const char *why)
 {
@@ -133,13 +147,13 @@ static bool watches_memory(const struct scell *c)
     return !c->box->group.made;
 }
 
-static bool space(const struct scell *c, uint64_t *bytes, uint64_t *files)
+static bool space(const struct scell *c, uint64_t left[QUOTAS])
 {
     struct statvfs v;
     if (fstatvfs(c->box->workspace, &v) < 0)
         return false;
-    *bytes = (uint64_t)v.f_bfree * v.f_frsize;
-    *files = v.f_ffree;
+    left[BYTES] = (uint64_t)v.f_bfree * v.f_frsize;
+    left[FILES] = v.f_ffree;
     return true;
 }
 
@@ -148,46 +162,69 @@ static uint64_t less(uint64_t before, uint64_t now)
     return before > now ? before - now : 0;
 }
 
-static uint64_t allowed_now(const struct scell *c)
+/* How much may go before everything is counted. */
+static uint64_t allowed_now(const struct scell *c, unsigned i)
 {
-    return c->disk_left > DISK_SLACK ? c->disk_left : DISK_SLACK;
+    int64_t left = c->quota[i].left, over = left < 0 ? -left : 0;
+    if (left > slack[i])
+        return (uint64_t)left;
+    return (uint64_t)(slack[i] - over > grain[i] ? slack[i] - over : grain[i]);
+}
+
+static void set_left(struct quota *q, uint64_t grown, int64_t slack_of)
+{
+    q->left = grown <= q->limit ? (int64_t)(q->limit - grown) : -(int64_t)(grown - q->limit);
+    if (q->left < -slack_of)
+        q->left = -slack_of;
 }
 
 /* Free space fell by more than the session may use. Others write there too, so everything is
- * stopped and the workspace counted before anybody is killed. Space that is gone, was written
- * inside and is not in the tree belongs to files without a name. */
-static void judge_disk(struct scell *c, uint64_t bytes, uint64_t files)
+ * stopped and the workspace counted before anybody is killed. What is gone, was written or is held
+ * inside, and is not in the tree belongs to files without a name. */
+static void judge_disk(struct scell *c, const uint64_t left[QUOTAS])
 {
-    const struct sandbox_limits *l = &c->box->limits;
-    uint64_t used, entries;
+    uint64_t now[QUOTAS], own[QUOTAS];
     ask(c, WIRE_STOP, 0, 0, 0);
-    bool whole = sandbox_usage(c->box->workspace, USAGE_MAX, &used, &entries);
-    uint64_t written = sandbox_written(c->box), new = less(written, c->seen_written);
-    uint64_t lost = less(c->base_free, bytes);
-    c->hidden += less(lost < new ? lost : new, less(used, c->seen_bytes));
-    c->seen_bytes = used;
+    bool fits = sandbox_usage(c->box->workspace, USAGE_MAX, &now[BYTES], &now[FILES]) &&
+                c->base_known;
+    uint64_t written = sandbox_written(c->box);
+    own[BYTES] = less(written, c->seen_written);
+    own[FILES] = less(c->quota[FILES].free, left[FILES]) ? sandbox_held(c->box) : 0;
     c->seen_written = written;
-    c->base_free = bytes;
-    c->base_files = files;
-    uint64_t grown = less(used, c->base_bytes) + c->hidden;
-    if (whole && c->base_known && grown <= l->disk_bytes &&
-        less(entries, c->base_entries) <= l->disk_inodes) {
-        c->disk_left = l->disk_bytes - grown;
+    for (unsigned i = 0; i < QUOTAS; i++) {
+        struct quota *q = &c->quota[i];
+        uint64_t lost = less(q->free, left[i]);
+        q->hidden += less(lost < own[i] ? lost : own[i], less(now[i], q->seen));
+        if (i == FILES && q->hidden > own[i])
+            q->hidden = own[i];
+        q->seen = now[i];
+        q->free = left[i];
+        uint64_t grown = less(now[i], q->base) + q->hidden;
+        fits = fits && grown <= q->most;
+        set_left(q, grown, slack[i]);
+    }
+    if (fits) {
         ask(c, WIRE_BEGIN, 0, 0, 0);
         return;
     }
     c->hits |= SANDBOX_LIMIT_DISK;
     ask(c, WIRE_KILL, 0, 0, 0);
-    c->disk_left = c->hidden = 0;
+    for (unsigned i = 0; i < QUOTAS; i++)
+        c->quota[i].hidden = 0;
 }
 
 static void watch_disk(struct scell *c, int64_t now)
 {
-    uint64_t bytes, files;
-    c->next_disk = now + 10 * MS;
-    if (space(c, &bytes, &files) && (less(c->base_free, bytes) > allowed_now(c) ||
-                                     less(c->base_files, files) > c->box->limits.disk_inodes))
-        judge_disk(c, bytes, files);
+    uint64_t left[QUOTAS];
+    bool much = false, over = false;
+    bool known = space(c, left);
+    for (unsigned i = 0; known && i < QUOTAS; i++) {
+        much |= less(c->quota[i].free, left[i]) > allowed_now(c, i);
+        over |= c->quota[i].left <= 0;
+    }
+    c->next_disk = now + (over ? 1 : 10) * MS; /* what is over already goes little further */
+    if (much)
+        judge_disk(c, left);
 }
 
 /* At level landlock /tmp and a temp workspace are folders of the host. */
@@ -233,24 +270,102 @@ static void watch_sockets(struct scell *c, int64_t now)
 
 static void start_watch(struct scell *c)
 {
+    uint64_t left[QUOTAS] = {0};
     c->active = true;
     watch_sockets(c, io_mono_ns());
-    if (watches_disk(c) && !space(c, &c->base_free, &c->base_files))
-        c->base_free = c->base_files = 0;
+    if (watches_disk(c))
+        (void)!space(c, left);
+    for (unsigned i = 0; i < QUOTAS; i++)
+        c->quota[i].free = left[i];
     c->next_disk = c->next_memory = c->next_scratch = io_mono_ns() + 10 * MS;
 }
 
 /* What was written since the watch began is no longer to be had. */
 static void stop_watch(struct scell *c)
 {
-    uint64_t bytes, files;
-    if (c->active && watches_disk(c) && space(c, &bytes, &files)) {
-        uint64_t back = less(bytes, c->base_free);
-        c->disk_left = less(c->disk_left, less(c->base_free, bytes)) + back;
-        if (c->disk_left > c->box->limits.disk_bytes)
-            c->disk_left = c->box->limits.disk_bytes;
+    uint64_t left[QUOTAS];
+    bool known = c->active && watches_disk(c) && space(c, left);
+    for (unsigned i = 0; known && i < QUOTAS; i++) {
+        struct quota *q = &c->quota[i];
+        q->left += (int64_t)left[i] - (int64_t)q->free;
+        if (q->left > (int64_t)q->limit)
+            q->left = (int64_t)q->limit;
+        if (q->left < -slack[i])
+            q->left = -slack[i];
     }
     c->active = false;
+}
+
+/* The quotas of a new cell: those that its session began with, less what it has used since. */
+static void open_quotas(struct spawnd *d, struct scell *c)
+{
+    const struct sandbox_limits *l = &c->box->limits;
+    const uint64_t limit[QUOTAS] = {l->disk_bytes, l->disk_inodes};
+    const struct past *past = NULL;
+    uint64_t now[QUOTAS];
+    for (unsigned i = 0; c->session && i < CELLS_MAX; i++)
+        if (d->past[i].session == c->session)
+            past = &d->past[i];
+    bool whole = sandbox_usage(c->box->workspace, past ? USAGE_MAX : USAGE_QUICK, &now[BYTES],
+                               &now[FILES]);
+    c->base_known = whole;
+    for (unsigned i = 0; i < QUOTAS; i++) {
+        struct quota *q = &c->quota[i];
+        *q = (struct quota){.limit = limit[i], .most = limit[i], .base = now[i], .seen = now[i],
+                            .left = (int64_t)limit[i]};
+        if (past && past->base_known)
+            q->base = past->base[i];
+        else if (past) /* it was too large to count at once */
+            q->base = less(now[i], (uint64_t)((int64_t)limit[i] - past->left[i]));
+        uint64_t grown = less(now[i], q->base);
+        q->most = grown > limit[i] ? grown : limit[i];
+        set_left(q, grown, slack[i]);
+        if (past && !whole && past->left[i] < q->left)
+            q->left = past->left[i];
+    }
+}
+
+static void remember_quotas(struct spawnd *d, const struct scell *c)
+{
+    struct past *past = &d->past[d->next_past];
+    for (unsigned i = 0; i < CELLS_MAX; i++)
+        if (d->past[i].session == c->session)
+            past = &d->past[i];
+    if (past == &d->past[d->next_past])
+        d->next_past = (d->next_past + 1) % CELLS_MAX;
+    *past = (struct past){.session = c->session, .base_known = c->base_known};
+    for (unsigned i = 0; i < QUOTAS; i++) {
+        past->base[i] = c->quota[i].base;
+        past->left[i] = c->quota[i].left;
+    }
+}
+
+static void drop_cell(struct spawnd *d, unsigned i)
+{
+    struct scell *c = d->cell[i];
+    stop_watch(c);
+    if (c->session && watches_disk(c))
+        remember_quotas(d, c);
+    sandbox_close(c->box);
+    mem_free(c);
+    d->cell[i] = d->cell[--d->n];
+}
+
+/* A workspace too large to be counted when its cell was made, now that nothing may be added to
+ * it: what went so far is taken for the session's own, and others' writing no longer is. */
+static void settle_base(struct scell *c)
+{
+    uint64_t now[QUOTAS];
+    if (!sandbox_usage(c->box->workspace, USAGE_MAX, &now[BYTES], &now[FILES]))
+        return;
+    for (unsigned i = 0; i < QUOTAS; i++) {
+        struct quota *q = &c->quota[i];
+        uint64_t grown = (uint64_t)((int64_t)q->limit - q->left);
+        q->base = less(now[i], grown);
+        q->most = grown > q->limit ? grown : q->limit;
+        q->seen = now[i];
+    }
+    c->base_known = true;
 }
 
 static void begin(struct scell *c)
@@ -260,6 +375,9 @@ static void begin(struct scell *c)
     stop_watch(c);
     c->between = false;
     c->hits = 0;
+    if (watches_disk(c) && !c->base_known &&
+        (c->quota[BYTES].left <= 0 || c->quota[FILES].left <= 0))
+        settle_base(c);
     start_watch(c);
 }
 
@@ -396,13 +514,12 @@ static void on_open(struct spawnd *d, uint32_t number, size_t n_blob)
         mem_free(spec);
         return;
     }
+    uint64_t session = spec->session;
     mem_free(spec);
     c->number = number;
-    c->disk_left = c->box->limits.disk_bytes;
+    c->session = session;
     if (watches_disk(c))
-        c->base_known = sandbox_usage(c->box->workspace, USAGE_QUICK, &c->base_bytes,
-                                      &c->base_entries);
-    c->seen_bytes = c->base_bytes;
+        open_quotas(d, c);
     d->cell[d->n++] = c;
     struct spawn_msg m = {.cell = number, .w = {.kind = SPAWN_OPENED,
                                                 .a = (int32_t)c->box->level}};

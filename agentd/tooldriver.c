@@ -482,11 +482,14 @@ int tooldriver_new(struct tooldriver **out, const struct tooldriver_opts *o, str
     buf_init(&d->out, LIMIT_LINE_BYTES);
     int rc = ev_timer_new(&d->soon, o->ev, on_soon, d, err);
     if (rc == 0 && o->spawner) {
+        static uint64_t sessions;
         d->spec = mem_alloc(sizeof *d->spec);
-        if (d->spec)
+        if (d->spec) {
             *d->spec = *o->spec;
-        else
+            d->spec->session = ++sessions;
+        } else {
             rc = err_nomem(err);
+        }
     }
     d->argv[0] = mem_strdup(str_c(o->spawner ? SANDBOX_TOOL : "agentd-tool"));
     for (unsigned i = 0; rc == 0 && o->argv[i]; i++) {

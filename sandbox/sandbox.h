@@ -92,6 +92,7 @@ struct sandbox_spec {
     uint32_t n_calls;
     char call[SANDBOX_CALLS_MAX][SANDBOX_CALL_BYTES]; /* allowed though the filter would not */
     char policy_hash[72]; /* for the record: which policy this came from */
+    uint64_t session;     /* cells with the same one, but 0, share what a workspace may grow by */
 };
 
 /* Why a cell was not made, for the person and for the program. */

@@ -65,6 +65,9 @@ uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes);
 /* Bytes that everything inside has written to disks since the cell was made. */
 uint64_t sandbox_written(const struct sandbox *s);
 
+/* Files that the processes inside hold open or mapped without a name, at most. */
+uint64_t sandbox_held(const struct sandbox *s);
+
 /* Blocks and entries below a directory, without following links or crossing devices; at most
  * `max` entries and 256 levels, else false. */
 bool sandbox_usage(int dir, uint32_t max, uint64_t *bytes, uint64_t *entries);

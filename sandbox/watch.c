@@ -155,24 +155,57 @@ static uint64_t written_by(int proc, const char *pid)
     return 0;
 }
 
-uint64_t sandbox_written(const struct sandbox *s)
+/* Open files, and mappings whose line ends like "(deleted)". */
+static uint64_t held_by(int proc, const char *pid)
+{
+    static char text[65536];
+    char path[32], last = '\0';
+    uint64_t held = 0;
+    snprintf(path, sizeof path, "%.10s/fd", pid);
+    int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    while (d && readdir(d))
+        held++;
+    if (d)
+        closedir(d);
+    snprintf(path, sizeof path, "%.10s/maps", pid);
+    fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    for (ssize_t n; fd >= 0 && (n = read(fd, text, sizeof text)) > 0; last = text[n - 1])
+        for (ssize_t i = 0; i < n; i++)
+            held += text[i] == '\n' && (i ? text[i - 1] : last) == ')';
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
+static uint64_t sum_of(const struct sandbox *s, uint64_t (*measure)(int, const char *))
 {
     uint64_t sum = 0;
     if (s->level == SANDBOX_LANDLOCK) {
         static pid_t below[TREE_MAX];
         unsigned n = tree_below(s->proc, s->pid, below, TREE_MAX);
         for (unsigned i = 0; i < n; i++)
-            sum += of_pid(s->proc, below[i], written_by);
+            sum += of_pid(s->proc, below[i], measure);
         return sum;
     }
     int fd = openat(s->proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     for (struct dirent *e; d && (e = readdir(d));)
         if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
-            sum += written_by(s->proc, e->d_name);
+            sum += measure(s->proc, e->d_name);
     if (d)
         closedir(d);
     return sum;
+}
+
+uint64_t sandbox_written(const struct sandbox *s)
+{
+    return sum_of(s, written_by);
+}
+
+uint64_t sandbox_held(const struct sandbox *s)
+{
+    return sum_of(s, held_by);
 }
 
 enum { DEPTH_MAX = 256 };

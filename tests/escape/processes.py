@@ -385,6 +385,32 @@ def t15_disk(w):
     w.attack("T15 two thousand files into the workspace", files, [big], policy=small,
              reset=clear)
     clear()
+    w.attack("T15 two thousand files without a name",
+             "import os, sys, time\n"
+             "p = '/workspace' if os.path.isdir('/workspace') else os.path.dirname(sys.argv[1])\n"
+             "for _ in range(4):\n"
+             "  if os.fork() == 0:\n"
+             "    for _ in range(500): os.open(p, os.O_TMPFILE | os.O_RDWR)\n"
+             "    time.sleep(1); os._exit(0)\n"
+             "sys.exit(0 if [os.wait()[1] for _ in range(4)] == [0] * 4 else 1)\n", [big], policy=small)
+    # A limit that begins anew with each cell, each call or each look would be none.
+    for name, size, calls, end in (("killed for it", 100, 6, ""), ("that end their tool", 28, 10, "; kill -9 $PPID"),
+                                   ("that stay below the limit", 14, 25, "")):
+        for off in (False, True):
+            d = w.daemon(small, off)
+            s = d.new_session()
+            for i in range(calls):
+                d.bash(f"head -c {size}M /dev/zero >grow{i}; sync -f .{end}", session=s)
+            grown = sum(os.path.getsize(os.path.join(w.work, f)) for f in os.listdir(w.work)) >> 20
+            if off:
+                w.check(f"T15 control: without a cell calls {name} write all", grown == calls * size, str(grown))
+            else:
+                w.check(f"T15 calls {name} are held together", 20 <= grown < 200, str(grown))
+                r = d.bash("rm -f grow*; echo deleted", session=s)
+                w.check(f"T15 calls {name}: deleting still works", "deleted" in r["text"] and
+                        not os.listdir(w.work), str(r))
+            d.rpc("session.close", sessionId=s)
+            w.clear()
     w.attack("T15 the temporary directory",
              "import os, sys\n"
              "top = '/tmp' if os.path.isdir('/workspace') else sys.argv[1]\n"
