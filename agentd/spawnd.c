@@ -76,6 +76,7 @@ struct scell {
     struct quota quota[QUOTAS];
     bool base_known;
     uint64_t session, seen_written;
+    uint64_t scratch_free[QUOTAS]; /* when the watch began */
 };
 
 struct spawnd {
@@ -147,10 +148,10 @@ static bool watches_memory(const struct scell *c)
     return !c->box->group.made;
 }
 
-static bool space(const struct scell *c, uint64_t left[QUOTAS])
+static bool space(int dir, uint64_t left[QUOTAS])
 {
     struct statvfs v;
-    if (fstatvfs(c->box->workspace, &v) < 0)
+    if (fstatvfs(dir, &v) < 0)
         return false;
     left[BYTES] = (uint64_t)v.f_bfree * v.f_frsize;
     left[FILES] = v.f_ffree;
@@ -217,7 +218,7 @@ static void watch_disk(struct scell *c, int64_t now)
 {
     uint64_t left[QUOTAS];
     bool much = false, over = false;
-    bool known = space(c, left);
+    bool known = space(c->box->workspace, left);
     for (unsigned i = 0; known && i < QUOTAS; i++) {
         much |= less(c->quota[i].free, left[i]) > allowed_now(c, i);
         over |= c->quota[i].left <= 0;
@@ -233,13 +234,33 @@ static bool watches_scratch(const struct scell *c)
     return c->box->scratch_fd >= 0;
 }
 
+/* What is held there without a name; a workspace on the same device has a watch of its own. */
+static void add_nameless(const struct scell *c, const uint64_t gone[QUOTAS], uint64_t *bytes,
+                         uint64_t *entries)
+{
+    const struct sandbox_limits *l = &c->box->limits;
+    struct stat scratch, work;
+    uint64_t files;
+    if ((gone[BYTES] <= l->tmp_bytes && gone[FILES] <= l->tmp_inodes) ||
+        fstat(c->box->scratch_fd, &scratch) < 0 ||
+        (watches_disk(c) && fstat(c->box->workspace, &work) == 0 &&
+         work.st_dev == scratch.st_dev))
+        return;
+    *bytes += sandbox_nameless(c->box, scratch.st_dev, &files);
+    *entries += files;
+}
+
 static void watch_scratch(struct scell *c, int64_t now)
 {
     const struct sandbox_limits *l = &c->box->limits;
-    uint64_t used, entries, most = 2 * l->tmp_inodes + 16;
+    uint64_t used, entries, most = 2 * l->tmp_inodes + 16, left[QUOTAS], gone[QUOTAS] = {0};
     bool whole = sandbox_usage(c->box->scratch_fd, most < USAGE_MAX ? (uint32_t)most : USAGE_MAX,
                                &used, &entries);
-    if (!whole || used > 2 * l->tmp_bytes) {
+    bool known = space(c->box->scratch_fd, left);
+    for (unsigned i = 0; known && i < QUOTAS; i++)
+        gone[i] = less(c->scratch_free[i], left[i]);
+    add_nameless(c, gone, &used, &entries);
+    if (!whole || used > 2 * l->tmp_bytes || entries > most) {
         c->hits |= SANDBOX_LIMIT_DISK;
         ask(c, WIRE_KILL, 0, 0, 0);
     }
@@ -274,7 +295,9 @@ static void start_watch(struct scell *c)
     c->active = true;
     watch_sockets(c, io_mono_ns());
     if (watches_disk(c))
-        (void)!space(c, left);
+        (void)!space(c->box->workspace, left);
+    if (watches_scratch(c) && !space(c->box->scratch_fd, c->scratch_free))
+        c->scratch_free[BYTES] = c->scratch_free[FILES] = 0;
     for (unsigned i = 0; i < QUOTAS; i++)
         c->quota[i].free = left[i];
     c->next_disk = c->next_memory = c->next_scratch = io_mono_ns() + 10 * MS;
@@ -284,7 +307,7 @@ static void start_watch(struct scell *c)
 static void stop_watch(struct scell *c)
 {
     uint64_t left[QUOTAS];
-    bool known = c->active && watches_disk(c) && space(c, left);
+    bool known = c->active && watches_disk(c) && space(c->box->workspace, left);
     for (unsigned i = 0; known && i < QUOTAS; i++) {
         struct quota *q = &c->quota[i];
         q->left += (int64_t)left[i] - (int64_t)q->free;

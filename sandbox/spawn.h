@@ -65,6 +65,9 @@ uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes);
 /* Bytes that everything inside has written to disks since the cell was made. */
 uint64_t sandbox_written(const struct sandbox *s);
 
+/* Level landlock: bytes of the files on this device that processes hold open without a name. */
+uint64_t sandbox_nameless(const struct sandbox *s, dev_t dev, uint64_t *files);
+
 /* Files that the processes inside hold open or mapped without a name, at most. */
 uint64_t sandbox_held(const struct sandbox *s);
 

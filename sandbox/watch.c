@@ -70,7 +70,7 @@ static void add_files(struct memory *m, int proc, const char *pid)
     for (struct dirent *e; d && m->n_fds < FDS_MAX && (e = readdir(d)); m->n_fds++) {
         struct stat st;
         if (e->d_name[0] != '.' && fstatat(fd, e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) &&
-            st.st_dev == m->anon_dev && !counted(m, st.st_ino))
+            st.st_dev == m->anon_dev && st.st_nlink == 0 && !counted(m, st.st_ino))
             m->anon += (uint64_t)st.st_blocks * 512;
     }
     if (d)
@@ -129,6 +129,21 @@ uint64_t sandbox_memory(const struct sandbox *s, uint32_t *processes)
     }
     closedir(d);
     return total(&m, processes);
+}
+
+uint64_t sandbox_nameless(const struct sandbox *s, dev_t dev, uint64_t *files)
+{
+    static struct memory m;
+    static pid_t below[TREE_MAX];
+    m = (struct memory){.anon_dev = dev};
+    unsigned n = tree_below(s->proc, s->pid, below, TREE_MAX);
+    for (unsigned i = 0; i < n; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", (int)below[i]);
+        add_files(&m, s->proc, name);
+    }
+    *files = m.n_ino;
+    return m.anon;
 }
 
 static uint64_t of_pid(int proc, pid_t pid, uint64_t (*measure)(int, const char *))

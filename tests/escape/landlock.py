@@ -254,6 +254,14 @@ def ends(w):
     w.check("T12 and the session goes on", "on" in r["text"], str(r))
     r = d.python("import time\ntime.sleep(600)", timeout_s=1)
     w.check("T14 the time limit holds", r["status"] in ("timed_out", "failed", "killed"), str(r))
+    nameless = {"command": python(
+        "import os, time\nf = os.open(os.environ.get('TMPDIR', '/tmp'), os.O_TMPFILE | os.O_RDWR)\n"
+        "for _ in range(150): os.write(f, b'x' * (1 << 20))\ntime.sleep(0.5); print('held')")}
+    for off in (False, True):
+        rc, r = w.tool("bash", nameless, policy(w, "workspace: temp\nlimits: {tmp: 8M}\n"), off, CONTAINER)
+        w.check("T15 control: without it they are held" if off else
+                "T15 a hundred and fifty megabytes without a name where temporary files are", (rc == 0) == off and
+                ("held\n" in r["text"]) == off and (off or r["level"] == "landlock"), f"{rc} {r}")
     r = d.bash("echo kept > $TMPDIR/kept; echo $TMPDIR")
     scratch = r["text"].split("\n")[0]
     w.check("T33 a folder of its own stands for /tmp", scratch.startswith("/tmp/agentd-tmp-") and
