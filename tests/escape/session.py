@@ -122,12 +122,12 @@ def t30_forging(w):
                         "  time.sleep(0.3); print('late words')\nthreading.Thread(target=f, daemon=True).start()"),
                        ("a thread that Python does not count", native), ("a timer of the kernel's", timer)):
         quiet = d.python(code)
-        r = d.python("import time; time.sleep(0.6); 'mine'")
+        r = d.python("import time; time.sleep(2); 'mine'")
         w.check(f"T30 the late words of {name} are marked", "late words" in r["text"] and
                 "earlier code" in r["text"] and "meanwhile" not in quiet["text"], f"{quiet} {r}")
         d.python("1", reset=True)
     d.python("import threading, time\nthreading.Thread(target=time.sleep, args=(0.1,)).start()")
-    r = d.python("import time; time.sleep(0.3); 6 * 7")
+    r = d.python("import time; time.sleep(2); 6 * 7")
     w.check("T30 a thread that said nothing is nothing to tell", r["text"] == "42\n[ok]", str(r))
     # A shell call writes into the kept interpreter, or reads what it is sent.
     d.python("mark = 'genuine'")
