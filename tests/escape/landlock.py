@@ -279,6 +279,10 @@ def ends(w):
     d.close()
 
 
+def below(pid):
+    return [p for c in children(pid) for p in [c] + below(c)]
+
+
 def killed(w):
     """Also what has left its group and session, which only the tree below us still tells; and
     when nobody is left to whom it could be told, the next start ends it."""
@@ -290,7 +294,8 @@ def killed(w):
         w.check(f"T33 the job runs before the {who} is killed", wait_for(lambda: processes("sleep\0" + mark), 10), "no")
         spawner = [c for c in children(d.proc.pid) if "spawner" in open(f"/proc/{c}/comm").read()]
         reapers = [c for s in spawner for c in children(s)]
-        every = [d.proc.pid] + spawner + reapers
+        tools = [p for r in reapers for p in below(r) if p not in processes(mark)]  # they would clean up
+        every = [d.proc.pid] + spawner + reapers + tools
         victims = {"daemon": [d.proc.pid], "spawner": spawner, "reaper": reapers}.get(who, every)
         for signo in [signal.SIGSTOP] * (victims is every) + [signal.SIGKILL]:
             for pid in victims:
