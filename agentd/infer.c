@@ -390,6 +390,8 @@ int infer_start(struct infer_job **out, struct infer *inf, const struct infer_re
                 const struct infer_cbs *cbs, struct err *err)
 {
     struct infer_core *c = &inf->core;
+    if (c->stop) /* infer_close() hands out what is done, and a callback asks for more */
+        return err_set(err, ERR_STATE, "the engine is closing");
     if (infer_state(inf) != INFER_READY)
         return err_set(err, ERR_STATE, "%s",
                        infer_state(inf) == INFER_DEAD ? c->problem : "the engine is loading");

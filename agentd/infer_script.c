@@ -191,9 +191,14 @@ static int append(struct script_seq *s, const int32_t *id, uint32_t n, struct er
 static int script_seq_fork(void *seq, uint32_t n, void **out, struct err *err)
 {
     struct script_seq *src = seq;
+    *out = NULL;
     int rc = script_seq_new(src->sc, out, err);
     if (rc == 0)
         rc = append(*out, src->t.id, n, err);
+    if (rc < 0 && *out) {
+        script_seq_free(*out);
+        *out = NULL;
+    }
     return rc;
 }
 
