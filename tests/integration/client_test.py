@@ -146,8 +146,11 @@ def test_ctrl_c_ends_the_turn_and_not_the_program():
     screen.wait(b"slow slow")
     os.write(fd, b"\x03")
     screen.wait(b"cancelled")
-    os.write(fd, b"half a line\x03")   # at the prompt it only empties the line
-    time.sleep(0.3)
+    screen.wait(b"> ")
+    os.write(fd, b"half a line")
+    screen.wait(b"half a line")
+    os.write(fd, b"\x03")   # at the prompt it only empties the line
+    screen.wait(b"> ")
     os.write(fd, b"go\r")
     screen.wait(b"It said")
     screen.wait(b"> ")
