@@ -587,11 +587,14 @@ static void serve(struct sched *s)
     struct infer_job *in;
     int64_t until = 0;
     bool rest = true;
-    while (core_take(s->core, &in, rest, until)) {
+    for (;;) {
+        bool go = core_take(s->core, &in, rest, until);
         for (struct infer_job *next; in; in = next) {
             next = in->next;
             admit(s, in);
         }
+        if (!go) /* these were the last: none is begun while the engine closes */
+            break;
         cancel_asked(s);
         while (core_take_forget(s->core, gone))
             forget(s, gone);
@@ -611,11 +614,6 @@ static void serve(struct sched *s)
         }
         report(s);
     }
-    while (core_take(s->core, &in, false, 0), in)
-        for (struct infer_job *next; in; in = next) {
-            next = in->next;
-            admit(s, in);
-        }
     while (s->active)
         finish(s, s->active, INFER_END_CANCELLED, NULL, false);
     while (core_take_forget(s->core, gone))
